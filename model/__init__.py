@@ -1,0 +1,82 @@
+"""The networks by name, and how each is built and filled from a config.
+
+A new network or backbone is one row in ARCHS or resnet.BACKBONES.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from model.pspnet import PSPNet
+from model.resnet import BACKBONES, has_deep_base, trunk_names
+from model.segmentor import Segmentor, SegOutput
+from util.checkpoint import load_file, load_weights, state_dict_of
+from util.config import Config
+from util.error import CheckpointError, ConfigError
+
+__all__ = ["ARCHS", "BACKBONES", "SegOutput", "Segmentor", "build_model", "load_trained"]
+
+
+def _pspnet(cfg: Config, deep_base: bool) -> Segmentor:
+    return PSPNet(
+        layers=cfg.layers, classes=cfg.classes, zoom_factor=cfg.zoom_factor, deep_base=deep_base
+    )
+
+
+ARCHS: dict[str, Callable[[Config, bool], Segmentor]] = {"psp": _pspnet}
+
+
+def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segmentor:
+    """The network of a config with random weights, its stem as TRAIN.deep_base says.
+
+    Where that is empty, the stem is the one of `state`, the weights to be loaded; else deep.
+    """
+    deep_base = cfg.deep_base
+    if deep_base is None:
+        deep_base = None if state is None else has_deep_base(state)
+    return ARCHS[cfg.arch](cfg, True if deep_base is None else deep_base)
+
+
+def load_trained(cfg: Config, path: str | Path) -> Segmentor:
+    """The network of a config with the weights of a segmentation checkpoint, all of them.
+
+    Raises CheckpointError with a report when names or shapes do not fit.
+    """
+    state = state_dict_of(load_file(path), source=str(path))
+    _check_stem(cfg, state, str(path))
+    model = build_model(cfg, state=state)
+    load_weights(model, state, source=str(path))
+    return model
+
+
+def load_pretrained(cfg: Config) -> Segmentor:
+    """The network of a config, its trunk with the ImageNet weights of TRAIN.init_weight.
+
+    '' leaves all weights random. The context module and the heads always start random.
+    """
+    path = cfg.init_weight.replace("{layers}", str(cfg.layers))
+    if not path:
+        return build_model(cfg)
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"TRAIN.init_weight: no file {path}; initmodel/README.md says where to get one, or "
+            "train from random weights with TRAIN.init_weight ''"
+        )
+    state = state_dict_of(load_file(path), source=path)
+    _check_stem(cfg, state, path)
+    model = build_model(cfg, state=state)
+    trunk = trunk_names(state)
+    load_weights(model, trunk, source=path, may_miss=lambda name: not name.startswith("layer"))
+    return model
+
+
+def _check_stem(cfg: Config, state: dict[str, Tensor], path: str) -> None:
+    deep_base = has_deep_base(state)
+    if deep_base is None or cfg.deep_base is None or deep_base == cfg.deep_base:
+        return
+    stems = {True: "the deep stem (three 3x3 convolutions)", False: "the plain 7x7 stem"}
+    raise ConfigError(
+        f"TRAIN.deep_base {cfg.deep_base} asks for {stems[cfg.deep_base]}, but {path} has "
+        f"{stems[deep_base]}: leave TRAIN.deep_base empty or choose another file"
+    )

@@ -1,0 +1,180 @@
+"""ResNet (He et al., CVPR 2016) with the stride and dilation of every stage as arguments."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """3x3 convolution that keeps the size (but for the stride)."""
+    return nn.Conv2d(
+        in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+    )
+
+
+def conv1x1(in_channels: int, channels: int, stride: int = 1) -> nn.Conv2d:
+    """1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (ResNet-18/34): (N, C, h, w) -> (N, channels, h/stride, w/stride)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, channels, stride, dilation)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = conv3x3(channels, channels, 1, dilation)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = shortcut(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 (ResNet-50 and deeper): (N, C, h, w) -> (N, 4 channels, h/stride, w/stride).
+
+    The 3x3 convolution carries stride and dilation.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = conv1x1(in_channels, channels)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, stride, dilation)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = conv1x1(channels, out_channels)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+def shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | None:
+    """Projection for a block that changes size or channels, else None (the identity)."""
+    if stride == 1 and in_channels == channels:
+        return None
+    return nn.Sequential(conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels))
+
+
+# layers -> (block, blocks in layer1..layer4): table 1 of the paper
+BACKBONES = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
+# (stride, dilation) of layer1..layer4: the paper's, and for dense prediction at 1/8 of the input.
+STRIDE_32 = ((1, 1), (2, 1), (2, 1), (2, 1))
+STRIDE_8 = ((1, 1), (2, 1), (1, 2), (1, 4))
+
+
+class ResNet(nn.Module):
+    """The ImageNet network, (N, 3, H, W) -> (N, classes), or with `classes` None a feature trunk.
+
+    Args:
+        layers: 18, 34, 50, 101 or 152.
+        deep_base: stem of three 3x3 convolutions (64, 64, 128 channels), else the plain 7x7 one.
+        stages: (stride, dilation) of layer1..layer4.
+        classes: outputs of `fc`; None leaves it out and returns the features of layer4,
+            (N, channels[3], h, w); with STRIDE_8 an input side of 8k+1 gives k+1.
+
+    `channels` holds the output channels of layer1..layer4.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        *,
+        deep_base: bool = True,
+        stages: tuple[tuple[int, int], ...] = STRIDE_32,
+        classes: int | None = 1000,
+    ) -> None:
+        super().__init__()
+        block, depths = BACKBONES[layers]
+        self.deep_base = deep_base
+        if deep_base:
+            self.conv1 = conv3x3(3, 64, stride=2)
+            self.bn1 = nn.BatchNorm2d(64)
+            self.conv2 = conv3x3(64, 64)
+            self.bn2 = nn.BatchNorm2d(64)
+            self.conv3 = conv3x3(64, 128)
+            self.bn3 = nn.BatchNorm2d(128)
+        else:
+            self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+
+        self.channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
+        in_channels = 128 if deep_base else 64
+        for i, (depth, (stride, dilation)) in enumerate(zip(depths, stages, strict=True)):
+            width = 64 * 2**i
+            blocks = [block(in_channels, width, stride, dilation)]
+            in_channels = self.channels[i]
+            blocks += [block(in_channels, width, 1, dilation) for _ in range(1, depth)]
+            self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
+        self.fc = None if classes is None else nn.Linear(self.channels[3], classes)
+        init_weights(self)
+
+    def stem(self) -> nn.Sequential:
+        """The layers before layer1 as one module, `layer0` of the segmentation networks."""
+        parts = [self.conv1, self.bn1, self.relu]
+        if self.deep_base:
+            parts += [self.conv2, self.bn2, self.relu, self.conv3, self.bn3, self.relu]
+        return nn.Sequential(*parts, self.maxpool)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem()(x)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x if self.fc is None else self.fc(x.mean(dim=(2, 3)))
+
+
+def init_weights(module: nn.Module) -> None:
+    """He initialisation of convolutions (fan out, ReLU); BatchNorm at weight 1, bias 0."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+# Position of the stem's layers in ResNet.stem(), by stem: name in an ImageNet file -> in `layer0`.
+_STEM_NAMES = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
+
+
+def trunk_names(imagenet_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the entries of an ImageNet ResNet to those of a segmentation trunk (layer0..layer4).
+
+    The classifier `fc` has no place there and is left out.
+    """
+    renamed = {}
+    for name, value in imagenet_state.items():
+        head, _, rest = name.partition(".")
+        if head in _STEM_NAMES:
+            renamed[f"layer0.{_STEM_NAMES[head]}.{rest}"] = value
+        elif head != "fc":
+            renamed[name] = value
+    return renamed
+
+
+def has_deep_base(state: Mapping[str, Tensor]) -> bool | None:
+    """Whether a state dict (ImageNet or segmentation names) has the deep stem; None: no stem."""
+    weight = state.get("layer0.0.weight", state.get("conv1.weight"))
+    return None if weight is None else torch.as_tensor(weight).shape[-1] == 3

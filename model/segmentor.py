@@ -1,0 +1,87 @@
+"""What all networks here share: trunk -> context -> cls, with aux on layer3 while training."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.resnet import STRIDE_8, ResNet, init_weights
+
+NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster than the trunk
+
+
+class SegOutput(NamedTuple):
+    """logits (N, classes, h, w); aux of the same shape in training mode, None in eval mode.
+
+    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w.
+    """
+
+    logits: Tensor
+    aux: Tensor | None
+
+
+class Segmentor(nn.Module):
+    """Dilated ResNet with a context module and two heads: (N, 3, H, W) -> SegOutput.
+
+    A network names its context module, implements `context` and calls `add_heads`, in this order
+    (the order of the published state dicts). H and W must be 8k+1.
+    """
+
+    def __init__(self, *, layers: int, zoom_factor: int, deep_base: bool) -> None:
+        super().__init__()
+        trunk = ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
+        self.layer0 = trunk.stem()
+        self.layer1, self.layer2 = trunk.layer1, trunk.layer2
+        self.layer3, self.layer4 = trunk.layer3, trunk.layer4
+        self.trunk_channels = trunk.channels
+        self.zoom_factor = zoom_factor
+
+    def add_heads(self, context_channels: int, classes: int, dropout: float) -> None:
+        """Add `cls` on the context's output and `aux` on layer3's."""
+        self.cls = head(context_channels, 512, classes, dropout)
+        self.aux = head(self.trunk_channels[2], 256, classes, dropout)
+
+    def context(self, x: Tensor) -> Tensor:
+        """Features of layer4 -> features that know their surroundings, same h and w."""
+        raise AssertionError(f"{type(self).__name__} must implement context()")
+
+    def forward(self, x: Tensor) -> SegOutput:
+        height, width = x.shape[-2:]
+        assert height % 8 == 1 and width % 8 == 1, f"input sides must be 8k+1, got {height}x{width}"
+        middle = self.layer3(self.layer2(self.layer1(self.layer0(x))))
+        logits = self.cls(self.context(self.layer4(middle)))
+        aux = self.aux(middle) if self.training else None
+
+        size = [(side - 1) // 8 * self.zoom_factor + 1 for side in (height, width)]
+        return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
+
+    def param_groups(self) -> list[dict]:
+        """The trunk at the base learning rate, all newer modules at 10 times it (`lr_scale`)."""
+        names = [f"layer{i}" for i in range(5)]
+        trunk, new = [], []
+        for name, child in self.named_children():
+            (trunk if name in names else new).extend(child.parameters())
+        return [
+            {"params": trunk, "lr_scale": 1.0},
+            {"params": new, "lr_scale": NEW_LAYERS_LR_SCALE},
+        ]
+
+
+def head(in_channels: int, channels: int, classes: int, dropout: float) -> nn.Sequential:
+    """Classifier: (N, in_channels, h, w) -> (N, classes, h, w)."""
+    layers = nn.Sequential(
+        nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(channels, classes, 1),
+    )
+    init_weights(layers)
+    return layers
+
+
+def upsample(x: Tensor, size: list[int]) -> Tensor:
+    """Bilinear with corners aligned, as everywhere in these networks; at equal size x itself."""
+    if list(x.shape[-2:]) == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)

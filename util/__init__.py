@@ -1,0 +1,1 @@
+"""Everything around the networks: configuration, data, running, scoring."""

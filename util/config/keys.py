@@ -1,0 +1,112 @@
+"""The table of all configuration keys: section, type, default and limits, one line each.
+
+To add a key, add one line to `Config` and a reader.
+"""
+
+import dataclasses
+import typing
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+SECTIONS = ("DATA", "TRAIN", "Distributed", "TEST")
+
+
+def key(
+    section: str,
+    default: Any = MISSING,
+    *,
+    choices: tuple = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    is_path: bool = False,
+) -> Any:
+    """A field of Config: its section, its default (none: the file must give it), its limits."""
+    metadata = {
+        "section": section,
+        "choices": choices,
+        "minimum": minimum,
+        "above": above,
+        "is_path": is_path,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All keys. An empty value in YAML means None for `| None` types and '' for text."""
+
+    data_root: str = key("DATA", is_path=True)
+    train_list: str = key("DATA", "", is_path=True)
+    val_list: str = key("DATA", "", is_path=True)
+    classes: int = key("DATA", minimum=2)
+
+    arch: str = key("TRAIN", "psp", choices=("psp", "psa"))
+    layers: int = key("TRAIN", 50, choices=(18, 34, 50, 101, 152))
+    deep_base: bool | None = key("TRAIN", None)  # None: as the weight file, else the deep stem
+    init_weight: str = key("TRAIN", "initmodel/resnet{layers}_v2.pth", is_path=True)
+    sync_bn: bool = key("TRAIN", True)
+    train_h: int = key("TRAIN", 473)
+    train_w: int = key("TRAIN", 473)
+    scale_min: float = key("TRAIN", 0.5, above=0)
+    scale_max: float = key("TRAIN", 2.0, above=0)
+    rotate_min: float = key("TRAIN", -10.0)
+    rotate_max: float = key("TRAIN", 10.0)
+    zoom_factor: int = key("TRAIN", 8, choices=(1, 2, 4, 8))
+    ignore_label: int = key("TRAIN", 255, minimum=0)
+    aux_weight: float = key("TRAIN", 0.4, minimum=0)
+    psa_type: int = key("TRAIN", 2, choices=(0, 1, 2))
+    compact: bool = key("TRAIN", False)
+    shrink_factor: int = key("TRAIN", 2, minimum=1)
+    mask_h: int | None = key("TRAIN", None, minimum=1)
+    mask_w: int | None = key("TRAIN", None, minimum=1)
+    normalization_factor: float | None = key("TRAIN", None, above=0)
+    psa_softmax: bool = key("TRAIN", True)
+    train_gpu: list[int] = key("TRAIN", [0], minimum=0)
+    workers: int = key("TRAIN", 2, minimum=0)
+    batch_size: int = key("TRAIN", 16, minimum=1)
+    batch_size_val: int = key("TRAIN", 8, minimum=1)
+    base_lr: float = key("TRAIN", 0.01, above=0)
+    epochs: int = key("TRAIN", 100, minimum=1)
+    start_epoch: int = key("TRAIN", 0, minimum=0)
+    power: float = key("TRAIN", 0.9, minimum=0)
+    momentum: float = key("TRAIN", 0.9, minimum=0)
+    weight_decay: float = key("TRAIN", 0.0001, minimum=0)
+    manual_seed: int | None = key("TRAIN", None, minimum=0)
+    print_freq: int = key("TRAIN", 10, minimum=1)
+    save_freq: int = key("TRAIN", 1, minimum=1)
+    save_path: str = key("TRAIN", "", is_path=True)
+    weight: str = key("TRAIN", "", is_path=True)
+    resume: str = key("TRAIN", "", is_path=True)
+    evaluate: bool = key("TRAIN", False)
+
+    dist_url: str = key("Distributed", "tcp://127.0.0.1:6789")
+    dist_backend: str = key("Distributed", "nccl", choices=("nccl", "gloo"))
+    multiprocessing_distributed: bool = key("Distributed", True)
+    world_size: int = key("Distributed", 1, minimum=1)
+    rank: int = key("Distributed", 0, minimum=0)
+
+    test_list: str = key("TEST", "", is_path=True)
+    split: str = key("TEST", "val", choices=("train", "val", "test"))
+    base_size: int = key("TEST", 512, minimum=1)
+    test_h: int = key("TEST", 473)
+    test_w: int = key("TEST", 473)
+    scales: list[float] = key("TEST", [1.0], above=0)
+    has_prediction: bool = key("TEST", False)
+    index_start: int = key("TEST", 0, minimum=0)
+    index_step: int = key("TEST", 0, minimum=0)
+    test_gpu: list[int] = key("TEST", [0], minimum=0)
+    model_path: str = key("TEST", "", is_path=True)
+    save_folder: str = key("TEST", "", is_path=True)
+    colors_path: str = key("TEST", "", is_path=True)
+    names_path: str = key("TEST", "", is_path=True)
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(Config)}
+TYPES = typing.get_type_hints(Config)
+
+
+def full_name(name: str) -> str:
+    """`base_lr` -> `TRAIN.base_lr`."""
+    return f"{FIELDS[name].metadata['section']}.{name}"

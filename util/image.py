@@ -1,0 +1,89 @@
+"""Picture and label files -> arrays and back; every way a file can be bad, in words."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from util.error import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A picture as RGB (H, W, 3) uint8, upright. Raises DataError."""
+    with _decoding(path, "picture"), Image.open(path) as file:
+        if file.mode[0] in "IF":
+            raise DataError(
+                f"{path} has 16 or more bits a channel (mode {file.mode}): save as 8 bit"
+            )
+        return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+
+
+def read_label(path: Path) -> np.ndarray:
+    """A label map as ids (H, W), uint8 or int32; palette files give indices. Raises DataError."""
+    with _decoding(path, "label"), Image.open(path) as file:
+        if file.mode in ("L", "P"):
+            return np.array(file)
+        if file.mode.startswith("I") or file.mode == "1":
+            return np.array(file).astype(np.int32)
+        raise DataError(
+            f"label {path} is a colour picture (mode {file.mode}): labels must have one channel "
+            "that holds class ids"
+        )
+
+
+class _decoding:  # noqa: N801 - reads as a statement
+    """Turns the many errors of decoders into one sentence."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FileNotFoundError):
+            raise DataError(f"no {self.what} {self.path}") from None
+        if isinstance(error, (UnidentifiedImageError, OSError, SyntaxError, ValueError)):
+            reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+            raise DataError(
+                f"{self.what} {self.path} cannot be decoded: damaged or not a picture{reason}"
+            ) from None
+
+
+def check_sizes(image: np.ndarray, label: np.ndarray, image_path: Path, label_path: Path) -> None:
+    """Raise DataError unless picture and label have the same height and width."""
+    if image.shape[:2] != label.shape:
+        raise DataError(
+            f"picture {image_path} is {image.shape[1]}x{image.shape[0]}, its label {label_path} "
+            f"is {label.shape[1]}x{label.shape[0]} (width x height): they must be of one size"
+        )
+
+
+def check_label(label: np.ndarray, path: Path, *, classes: int, ignore_label: int) -> None:
+    """Raise DataError naming file, id and pixel count if an id is not 0..classes-1 or ignored."""
+    wrong = (label >= classes) | (label < 0)
+    wrong &= label != ignore_label
+    if not wrong.any():
+        return
+    ids, counts = np.unique(label[wrong], return_counts=True)
+    shown = ", ".join(f"{i} ({n} pixels)" for i, n in zip(ids[:4], counts[:4], strict=True))
+    more = f" and {len(ids) - 4} more ids" if len(ids) > 4 else ""
+    raise DataError(
+        f"label {path} holds id {shown}{more}: ids must be 0..{classes - 1} (DATA.classes "
+        f"{classes}) or {ignore_label} (TRAIN.ignore_label)"
+    )
+
+
+def write_label(path: Path, label: np.ndarray) -> None:
+    """Ids (H, W) as a PNG of one channel: 8 bit, or 16 bit where an id is above 255."""
+    kind = np.uint8 if label.max(initial=0) <= 255 else np.uint16
+    write_image(path, label.astype(kind))
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """A picture as PNG, complete or not at all; folders are made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    Image.fromarray(image).save(temporary, format="PNG", compress_level=1)
+    temporary.replace(path)

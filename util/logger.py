@@ -1,0 +1,176 @@
+"""What a run says and keeps: console, log file, TensorBoard, a JSON line per epoch, origin."""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+def console_logger() -> logging.Logger:
+    """The logger of a tool that keeps no log file: lines on standard output."""
+    return _make_logger(None)
+
+
+class RunLogger:
+    """The record of one run in its folder; a null object where `active` is False (other ranks).
+
+    Files: `<name>-<date>.log`, `metrics.jsonl`, TensorBoard event files.
+    """
+
+    def __init__(self, folder: str | Path, *, name: str, active: bool = True) -> None:
+        self.active = active
+        if not active:
+            return
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        self._logger = _make_logger(self.folder / f"{name}-{stamp}.log")
+        self._writer: SummaryWriter | None = None
+
+    def info(self, text: str) -> None:
+        """A line on the console and in the log file."""
+        if self.active:
+            self._logger.info(text)
+
+    def warning(self, text: str) -> None:
+        """The same, marked as a warning."""
+        if self.active:
+            self._logger.warning(text)
+
+    def scalars(self, step: int, **values: float) -> None:
+        """Numbers for TensorBoard; the part of a name before `__` becomes its group."""
+        if self.active:
+            for name, value in values.items():
+                self._tensorboard().add_scalar(name.replace("__", "/"), value, step)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 RGB for TensorBoard."""
+        if self.active:
+            self._tensorboard().add_image(name, image, step, dataformats="HWC")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """One JSON line in metrics.jsonl."""
+        if self.active:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def close(self) -> None:
+        """Write out what TensorBoard still holds back."""
+        if self.active and self._writer:
+            self._writer.close()
+
+    def _tensorboard(self) -> SummaryWriter:
+        if self._writer is None:  # made when needed: a test leaves no empty event file
+            self._writer = SummaryWriter(str(self.folder))
+        return self._writer
+
+
+class Progress:
+    """Counts steps and times them: `Data` waits for the loader, `Batch` is a whole step.
+
+    On a terminal a bar moves; `line()` gives the text for the log.
+    """
+
+    def __init__(self, *, done: int, total: int) -> None:
+        self.done, self.total = done, total
+        self.data, self.batch = Meter(), Meter()
+
+    def steps(self, batches: Iterable, *, length: int, title: str) -> Iterator:
+        """Iterate over `length` batches, timing them."""
+        start = time.perf_counter()
+        bar = tqdm(batches, desc=title, total=length, leave=False, disable=None, dynamic_ncols=True)
+        for batch in bar:
+            self.data.add(time.perf_counter() - start)
+            yield batch
+            self.batch.add(time.perf_counter() - start)
+            self.done += 1
+            start = time.perf_counter()
+
+    def line(self) -> str:
+        """`Data 0.003 (0.010) Batch 0.612 (0.634) Remain 13:20:11`, seconds: last (mean)."""
+        minutes, seconds = divmod(int((self.total - self.done) * self.batch.mean), 60)
+        hours, minutes = divmod(minutes, 60)
+        return (
+            f"Data {self.data.last:.3f} ({self.data.mean:.3f}) "
+            f"Batch {self.batch.last:.3f} ({self.batch.mean:.3f}) "
+            f"Remain {hours:02d}:{minutes:02d}:{seconds:02d}"
+        )
+
+
+class Meter:
+    """The last and the mean of numbers added one by one."""
+
+    def __init__(self) -> None:
+        self.last, self._sum, self._count = 0.0, 0.0, 0
+
+    def add(self, value: float) -> None:
+        """Take a number in."""
+        self.last, self._sum, self._count = value, self._sum + value, self._count + 1
+
+    @property
+    def mean(self) -> float:
+        """Mean of all numbers, 0 before the first."""
+        return self._sum / max(1, self._count)
+
+
+def write_origin(folder: Path, *, root: Path, device: str) -> None:
+    """Keep what it takes to repeat a run: environment.json, and git.diff of a changed checkout."""
+
+    def git(*words: str) -> str:
+        try:
+            run = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+        except FileNotFoundError:  # no git on this machine
+            return ""
+        return run.stdout if run.returncode == 0 else ""
+
+    commit, diff = git("rev-parse", "HEAD").strip(), git("diff", "HEAD")
+    record = {
+        "command": [sys.executable, *sys.argv],
+        "directory": os.getcwd(),
+        "date": datetime.now().isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "device": device,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "git_commit": commit or None,
+        "has_git_diff": bool(diff),
+    }
+    (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+    if diff:
+        (folder / "git.diff").write_text(diff)
+
+
+class _TqdmHandler(logging.Handler):
+    """Writes lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _make_logger(path: Path | None) -> logging.Logger:
+    logger = logging.Logger("semseg")
+    formatter = logging.Formatter("[%(asctime)s %(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S")
+    handlers: list[logging.Handler] = [_TqdmHandler()]
+    if path is not None:
+        handlers.append(logging.FileHandler(path))
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        logger.addHandler(handler)
+    return logger

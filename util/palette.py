@@ -1,0 +1,105 @@
+"""Names and colours of classes; label maps as colour pictures, overlays and legends."""
+
+import colorsys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from util.error import ConfigError
+
+
+def load_names(path: str, classes: int) -> list[str]:
+    """Class names from a file, one a line; without a path `class 0`, `class 1`, ...
+
+    Raises ConfigError when their number is not `classes`.
+    """
+    if not path:
+        return [f"class {i}" for i in range(classes)]
+    names = [line.strip() for line in _lines(path, "TEST.names_path")]
+    if len(names) != classes:
+        raise ConfigError(
+            f"TEST.names_path {path} holds {len(names)} names, but DATA.classes is {classes}: "
+            "one name a line, in the order of the ids"
+        )
+    return names
+
+
+def load_colors(path: str, classes: int) -> np.ndarray:
+    """(classes, 3) uint8 RGB from a file of `R G B` lines; without a path `distinct_colors`."""
+    if not path:
+        return distinct_colors(classes)
+    lines = _lines(path, "TEST.colors_path")
+    try:
+        colors = np.array([[int(v) for v in line.split()] for line in lines])
+        assert colors.shape[1:] == (3,) and colors.min() >= 0 and colors.max() <= 255
+    except (ValueError, AssertionError):
+        raise ConfigError(
+            f"TEST.colors_path {path} must hold one `R G B` a line, each 0..255"
+        ) from None
+    if len(colors) != classes:
+        raise ConfigError(
+            f"TEST.colors_path {path} holds {len(colors)} colours, but DATA.classes is {classes}: "
+            "one `R G B` a line, in the order of the ids"
+        )
+    return colors.astype(np.uint8)
+
+
+def _lines(path: str, key: str) -> list[str]:
+    if not Path(path).is_file():
+        raise ConfigError(f"{key}: no file {path}; leave the key empty for made-up ones")
+    return Path(path).read_text(encoding="utf-8").rstrip().splitlines()
+
+
+def distinct_colors(count: int) -> np.ndarray:
+    """(count, 3) uint8 RGB; hues a golden angle apart, so that neighbours in id differ."""
+    colors = [
+        colorsys.hsv_to_rgb(i * 0.618034 % 1, (0.85, 0.55)[i % 2], (0.95, 0.7, 0.5)[i % 3])
+        for i in range(count)
+    ]
+    return np.round(np.array(colors) * 255).astype(np.uint8)
+
+
+def colorize(label: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Label map (H, W) -> RGB picture (H, W, 3) uint8; ids without a colour (void) are black."""
+    table = np.vstack([colors, np.zeros((1, 3), np.uint8)])
+    return table[np.minimum(label, len(colors)).astype(np.intp)]
+
+
+def overlay(image: np.ndarray, label: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """The picture (H, W, 3) tinted by class; void pixels keep the picture as it is."""
+    tinted = cv2.addWeighted(image, 0.5, colorize(label, colors), 0.5, 0)
+    return np.where((label < len(colors))[..., None], tinted, image)
+
+
+def class_shares(label: np.ndarray, classes: int) -> np.ndarray:
+    """Fraction of the pixels of a label map (H, W) that each class covers: (classes,)."""
+    return np.bincount(label.ravel(), minlength=classes)[:classes] / label.size
+
+
+def side_by_side(
+    image: np.ndarray, label: np.ndarray, pred: np.ndarray, colors: np.ndarray
+) -> np.ndarray:
+    """image | label | prediction as one picture (H, 3W, 3)."""
+    return np.hstack([image, colorize(label, colors), colorize(pred, colors)])
+
+
+def legend(names: list[str], colors: np.ndarray, width: int) -> np.ndarray:
+    """A strip (h, width, 3) of colour patches with the classes' names, to stand below a picture."""
+    row, patch, margin, font, scale = 18, 12, 6, cv2.FONT_HERSHEY_SIMPLEX, 0.4
+    places, x, y = [], margin, 0
+    for name in names:
+        text = name.encode("ascii", "replace").decode()  # OpenCV's fonts know no more
+        (text_width, _), _ = cv2.getTextSize(text, font, scale, 1)
+        needed = patch + 2 * margin + text_width
+        if x > margin and x + needed > width:
+            x, y = margin, y + row
+        places.append((text, x, y))
+        x += needed + margin
+    strip = np.full((y + row, width, 3), 255, np.uint8)
+    for (text, x, y), color in zip(places, colors, strict=True):
+        strip[y + 3 : y + 3 + patch, x : x + patch] = color
+        cv2.putText(
+            strip, text, (x + patch + margin, y + 13), font, scale, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return strip

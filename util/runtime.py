@@ -1,0 +1,152 @@
+"""Where a process runs: its rank, its device, its peers. All `if rank` and `.cuda()` live here."""
+
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from util.error import run_cli
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process among `world_size`, computing on `device`."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module, *, sync_bn: bool) -> nn.Module:
+        """The model on this device, its gradients (and BatchNorm statistics) shared with peers."""
+        model = model.to(self.device)
+        if self.world_size == 1:
+            return model
+        if sync_bn:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        ids = [self.device] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor added up over all processes, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network itself, without what `Runtime.wrap` put around it."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def launch(
+    worker: Callable[..., None], args: tuple, *, gpus: Sequence[int], say: Callable[[str], None]
+) -> None:
+    """Call worker(runtime, *args) once per process.
+
+    Started by torchrun: this process is one of many. Else one process per listed GPU that is
+    visible; with one GPU or none, right here.
+    """
+    if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        _join(worker, args, int(os.environ["LOCAL_RANK"]))
+        return
+    gpus = visible_gpus(gpus, say=say)
+    if len(gpus) > 1:
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+        os.environ["MASTER_PORT"] = str(free_port())
+        os.environ["WORLD_SIZE"] = str(len(gpus))
+        try:
+            mp.spawn(_spawned, (gpus, worker, args), nprocs=len(gpus))
+        except mp.ProcessExitedException as error:
+            sys.exit(error.exit_code if error.exit_code > 0 else 1)
+        return
+    worker(Runtime(device=main_device(gpus)), *args)
+
+
+def visible_gpus(listed: Sequence[int], *, say: Callable[[str], None]) -> list[int]:
+    """The listed GPUs that exist here, numbered within CUDA_VISIBLE_DEVICES; says what differs."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    usable = [gpu for gpu in listed if gpu < count]
+    if listed and count and not usable:
+        usable = [0]
+    if list(usable) != list(listed):
+        what = f"using GPU {usable}" if usable else "running on the CPU"
+        say(f"GPUs {list(listed)} are listed, {count} visible here: {what}")
+    return usable
+
+
+def main_device(gpus: Sequence[int]) -> torch.device:
+    """The first of these GPUs, or the CPU when there is none."""
+    return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+
+
+def _spawned(index: int, gpus: Sequence[int], worker: Callable[..., None], args: tuple) -> None:
+    os.environ["RANK"] = str(index)
+    run_cli(lambda: _join(worker, args, gpus[index]))
+
+
+def _join(worker: Callable[..., None], args: tuple, local_rank: int) -> None:
+    """Meet the peers named by the environment and work with them."""
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        worker(Runtime(dist.get_rank(), dist.get_world_size(), device), *args)
+    finally:
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at this moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def choose_seed(manual_seed: int | None) -> int:
+    """The seed asked for, or a fresh one."""
+    return random.SystemRandom().randrange(2**31) if manual_seed is None else manual_seed
+
+
+def seed_everything(seed: int) -> None:
+    """Start Python's, NumPy's and torch's generators (all devices) from `seed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Tensor]:
+    """The state of torch's generators, which draw the dropout masks."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Tensor]) -> None:
+    """Go on from a state that `rng_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def describe(device: torch.device) -> str:
+    """A device in words: `NVIDIA H200` or `CPU, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
