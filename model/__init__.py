@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from model.psanet import PSANet, largest_mask
 from model.pspnet import PSPNet
 from model.resnet import BACKBONES, has_deep_base, trunk_names
 from model.segmentor import Segmentor, SegOutput
@@ -24,7 +25,32 @@ def _pspnet(cfg: Config, deep_base: bool) -> Segmentor:
     )
 
 
-ARCHS: dict[str, Callable[[Config, bool], Segmentor]] = {"psp": _pspnet}
+def _psanet(cfg: Config, deep_base: bool) -> Segmentor:
+    masks = {}
+    for name, crop in (("mask_h", cfg.train_h), ("mask_w", cfg.train_w)):
+        largest = largest_mask(crop, cfg.shrink_factor, compact=cfg.compact)
+        mask = masks[name] = getattr(cfg, name) or largest
+        if mask > largest or (cfg.compact and mask != largest):
+            must = "be the map's side" if cfg.compact else "be at most twice the map's side minus 1"
+            raise ConfigError(
+                f"TRAIN.{name} must {must}, {largest} for a crop of {crop} and shrink_factor "
+                f"{cfg.shrink_factor}, got {mask}; leave it empty for {largest}"
+            )
+    return PSANet(
+        layers=cfg.layers,
+        classes=cfg.classes,
+        zoom_factor=cfg.zoom_factor,
+        psa_type=cfg.psa_type,
+        compact=cfg.compact,
+        shrink_factor=cfg.shrink_factor,
+        **masks,
+        normalization_factor=cfg.normalization_factor,
+        psa_softmax=cfg.psa_softmax,
+        deep_base=deep_base,
+    )
+
+
+ARCHS: dict[str, Callable[[Config, bool], Segmentor]] = {"psp": _pspnet, "psa": _psanet}
 
 
 def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segmentor:
@@ -60,8 +86,8 @@ def load_pretrained(cfg: Config) -> Segmentor:
         return build_model(cfg)
     if not Path(path).is_file():
         raise CheckpointError(
-            f"TRAIN.init_weight: no file {path}; initmodel/README.md says where to get one, or "
-            "train from random weights with TRAIN.init_weight ''"
+            f"TRAIN.init_weight: no file {path}{_others(Path(path))}; initmodel/README.md says "
+            "where to get one, or train from random weights with TRAIN.init_weight ''"
         )
     state = state_dict_of(load_file(path), source=path)
     _check_stem(cfg, state, path)
@@ -69,6 +95,12 @@ def load_pretrained(cfg: Config) -> Segmentor:
     trunk = trunk_names(state)
     load_weights(model, trunk, source=path, may_miss=lambda name: not name.startswith("layer"))
     return model
+
+
+def _others(path: Path) -> str:
+    """` (that folder holds ...)` when there are weight files to mistake for the one asked for."""
+    found = sorted(p.name for p in path.parent.glob("*.pth"))[:5]
+    return f" (that folder holds {', '.join(found)})" if found else ""
 
 
 def _check_stem(cfg: Config, state: dict[str, Tensor], path: str) -> None:

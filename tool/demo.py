@@ -14,6 +14,7 @@ from util.error import DataError, nearest, run_cli
 from util.image import IMAGE_SUFFIXES, read_image, write_image, write_label
 from util.inference import SlidingPredictor
 from util.palette import class_shares, colorize, legend, load_colors, load_names, overlay
+from util.precision import usable_amp
 from util.runtime import main_device, visible_gpus
 
 
@@ -28,13 +29,15 @@ def main() -> None:
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
+    device = main_device(visible_gpus(cfg.test_gpu, say=print))
     predictor = SlidingPredictor(
         load_trained(cfg, checkpoint),
         classes=cfg.classes,
         crop=(cfg.test_h, cfg.test_w),
         base_size=cfg.base_size,
         scales=cfg.scales,
-        device=main_device(visible_gpus(cfg.test_gpu, say=print)),
+        device=device,
+        amp=usable_amp(cfg.test_amp, device, say=print),
     )
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default

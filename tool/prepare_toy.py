@@ -368,13 +368,13 @@ def place_objects(canvas: Canvas, rng: Rng, side: int, edges: tuple[float, ...])
     # A row of poles and trees along the kerb, one per slot, so that they do not collide.
     row = (draw_lamp, draw_sign, draw_tree)
     for z, which in zip((6.0, 8.5, 12.0), rng.permutation(3), strict=True):
-        if rng.random() < 0.88:
+        if rng.random() < 0.8:
             offset = 1.0 if row[which] is draw_tree and verge == kerb else 0.5
             place(row[which], kerb + offset, z + rng.uniform(0, 1.5), 26)
-    for z in rng.uniform(8, 34, rng.integers(1, 4)):
+    for z in rng.uniform(8, 30, rng.integers(1, 3)):
         if front > walk:
             place(draw_tree, (walk + front) / 2, z, 0)
-    for z in rng.choice(np.arange(5.0, 11, 1.5), rng.integers(1, 4), replace=False):
+    for z in rng.choice(np.arange(4.5, 10, 1.8), rng.integers(1, 3), replace=False):
         place(draw_person, rng.uniform(verge + 0.5, walk - 0.3), z, 10)
     z = rng.uniform(4, 9)
     while z < 26:
@@ -445,7 +445,7 @@ def draw_person(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
     coat, trousers = pick(rng, CLOTHES), pick(rng, ((44, 50, 74), (58, 52, 48), (96, 86, 74)))
 
     def part(points: tuple[tuple[float, float], ...], color: Color) -> None:
-        outline = np.array([(x + 1.2 * dx, y * tall, z) for dx, y in points])
+        outline = np.array([(x + 1.25 * dx, y * tall, z) for dx, y in points])
         canvas.fill(outline, color, PERSON)
 
     for sign, tone in ((-1, 0.8), (1, 1.0)):

@@ -23,6 +23,7 @@ from util.inference import SlidingPredictor
 from util.logger import Progress, RunLogger, write_origin
 from util.metric import ConfusionMatrix, Scores
 from util.palette import colorize, load_colors, load_names, overlay
+from util.precision import usable_amp
 from util.runtime import describe, main_device, visible_gpus
 
 WAITING_WRITES = 8  # pictures that may wait for the disk before the network does
@@ -47,6 +48,7 @@ def main() -> None:
             base_size=cfg.base_size,
             scales=cfg.scales,
             device=device,
+            amp=usable_amp(cfg.test_amp, device, say=print),
         )
     folder = result_folder(cfg, checkpoint)
     logger = RunLogger(folder, name="test")

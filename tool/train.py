@@ -21,6 +21,7 @@ from util.logger import Progress, RunLogger, write_origin
 from util.loss import pick_labels, segmentation_loss
 from util.metric import ConfusionMatrix, Scores
 from util.palette import load_colors, side_by_side
+from util.precision import autocast, usable_amp
 from util.runtime import (
     Runtime,
     choose_seed,
@@ -43,6 +44,8 @@ class State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    amp: str
     epoch: int = 0  # epochs done
     step: int = 0  # steps done
     best_miou: float = -1.0
@@ -185,14 +188,17 @@ def start_state(cfg: Config, runtime: Runtime, resume: str, *, steps_per_epoch: 
         network = load_trained(cfg, cfg.weight)
     else:
         network = load_pretrained(cfg)
-    model = runtime.wrap(network, sync_bn=cfg.sync_bn)
+    model = runtime.wrap(network, sync_bn=cfg.sync_bn, channels_last=cfg.channels_last)
     optimizer = torch.optim.SGD(
         unwrap(model).param_groups(),
         lr=cfg.base_lr,
         momentum=cfg.momentum,
         weight_decay=cfg.weight_decay,
     )
-    state = State(model, optimizer, cfg.start_epoch, cfg.start_epoch * steps_per_epoch)
+    amp = usable_amp(cfg.amp, runtime.device, say=print)
+    scaler = torch.amp.GradScaler(runtime.device.type, enabled=amp == "fp16")
+    first_step = cfg.start_epoch * steps_per_epoch
+    state = State(model, optimizer, scaler, amp, cfg.start_epoch, first_step)
     if content is not None:
         try:
             optimizer.load_state_dict(content["optimizer"])
@@ -204,6 +210,8 @@ def start_state(cfg: Config, runtime: Runtime, resume: str, *, steps_per_epoch: 
             ) from None
         state.step = state.epoch * steps_per_epoch
         state.best_miou = content.get("best_miou", -1.0)
+        if content.get("scaler"):
+            scaler.load_state_dict(content["scaler"])
         if "rng" in content:
             set_rng_state(content["rng"])
     return state
@@ -216,6 +224,7 @@ def checkpoint_of(state: State, cfg: Config) -> dict[str, Any]:
         "step": state.step,
         "state_dict": unwrap(state.model).state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
         "best_miou": state.best_miou,
         "rng": rng_state(),
         "config": dump_config(cfg),
@@ -247,13 +256,15 @@ def train_epoch(
             group["lr"] = lr * group["lr_scale"]
         image = image.to(runtime.device, non_blocking=True)
         label = pick_labels(label.to(runtime.device, non_blocking=True), cfg.zoom_factor)
-        output = state.model(image)
+        with autocast(runtime.device, state.amp):
+            output = state.model(image)
         losses = segmentation_loss(
             *output, label, ignore_label=cfg.ignore_label, aux_weight=cfg.aux_weight
         )
         state.optimizer.zero_grad(set_to_none=True)
-        losses[0].backward()
-        state.optimizer.step()
+        state.scaler.scale(losses[0]).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
         state.step += 1
 
         pred = output.logits.argmax(dim=1)
@@ -298,7 +309,8 @@ def validate(
     for image, label in loader:
         image = image.to(runtime.device, non_blocking=True)
         label = pick_labels(label.to(runtime.device, non_blocking=True), cfg.zoom_factor)
-        logits = network(image).logits
+        with autocast(runtime.device, state.amp):
+            logits = network(image).logits
         loss = segmentation_loss(
             logits, logits, label, ignore_label=cfg.ignore_label, aux_weight=0.0
         )[1]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from util.precision import autocast
 from util.transform import MEAN, STD
 
 WINDOW_PIXELS = 4 * 473 * 473  # pixels of all windows of one forward pass
@@ -27,6 +28,7 @@ class SlidingPredictor:
         base_size: long side of the picture, in pixels, at scale 1.
         scales: factors on base_size.
         device: where to compute.
+        amp: off, bf16 or fp16 inside the network; everything around it stays float32.
     """
 
     def __init__(
@@ -38,9 +40,12 @@ class SlidingPredictor:
         base_size: int,
         scales: Sequence[float] = (1.0,),
         device: str | torch.device = "cpu",
+        amp: str = "off",
     ) -> None:
         self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
+        # Convolutions are faster with channels last, on a CPU and in mixed precision on a GPU.
+        self.model = model.to(self.device, memory_format=torch.channels_last).eval()
+        self.amp = amp
         self.classes = classes
         self.crop = crop
         self.base_size = base_size
@@ -83,7 +88,10 @@ class SlidingPredictor:
 
     def _forward(self, windows: Tensor) -> Tensor:
         """(N, 3, h, w) -> (N, classes, h, w): mean softmax of the windows and their mirrors."""
-        logits = self.model(torch.cat([windows, windows.flip(-1)])).logits.float()
+        inputs = torch.cat([windows, windows.flip(-1)])
+        with autocast(self.device, self.amp):
+            logits = self.model(inputs.contiguous(memory_format=torch.channels_last)).logits
+        logits = logits.float()
         if logits.shape[-2:] != windows.shape[-2:]:  # trained with zoom_factor below 8
             logits = F.interpolate(logits, windows.shape[-2:], mode="bilinear", align_corners=True)
         plain, mirrored = logits.softmax(dim=1).chunk(2)

@@ -29,9 +29,10 @@ class Runtime:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module, *, sync_bn: bool) -> nn.Module:
+    def wrap(self, model: nn.Module, *, sync_bn: bool, channels_last: bool) -> nn.Module:
         """The model on this device, its gradients (and BatchNorm statistics) shared with peers."""
-        model = model.to(self.device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = model.to(self.device, memory_format=layout)
         if self.world_size == 1:
             return model
         if sync_bn:

@@ -51,6 +51,8 @@ def convert(raw: Any, kind: Any) -> Any:
             return None
         kind = next(k for k in typing.get_args(kind) if k is not type(None))
     if kind is str:
+        if raw is False:  # YAML 1.1 reads a bare `off` as a truth value
+            return "off"
         if isinstance(raw, (dict, list, bool)):
             raise ValueError
         return "" if raw is None else str(raw)

@@ -1,0 +1,186 @@
+"""PSANet: Point-wise Spatial Attention Network (Zhao et al., ECCV 2018), in plain PyTorch."""
+
+import torch
+from torch import Tensor, nn
+
+from model.resnet import init_weights
+from model.segmentor import Segmentor, upsample
+
+COLLECT, DISTRIBUTE, BOTH = 0, 1, 2  # psa_type: which branches a network has
+
+
+def psa_mask(logits: Tensor, mask_h: int, mask_w: int) -> Tensor:
+    """Rearrange relative attention into absolute: (N, mask_h*mask_w, H, W) -> (N, H*W, H*W).
+
+    Channel (i, j) at (h, w) speaks of position (y, x) = (h + i - mask_h//2, w + j - mask_w//2):
+
+        out[n, y*W + x, h*W + w] = logits[n, i*mask_w + j, h, w]
+
+    and 0 where (y, x) lies outside the mask around (h, w) (section 3.3, figure 4). So column q of
+    the result says what position q collects from all others (`collect`); its transpose is
+    `distribute`, where row q says what q gives to all others.
+    """
+    n, channels, height, width = logits.shape
+    assert channels == mask_h * mask_w, f"{channels} channels, mask {mask_h}x{mask_w}"
+    i, is_row_inside = _offsets(height, mask_h, logits.device)  # (y, h)
+    j, is_column_inside = _offsets(width, mask_w, logits.device)  # (x, w)
+    # All of (y, x, h, w); the index is expanded over the batch, not copied.
+    channel = i[:, None, :, None] * mask_w + j[None, :, None, :]
+    is_inside = is_row_inside[:, None, :, None] & is_column_inside[None, :, None, :]
+    index = channel.reshape(1, height * width, height * width).expand(n, -1, -1)
+    out = logits.flatten(2).gather(1, index)
+    return out.masked_fill_(~is_inside.reshape(1, height * width, height * width), 0)
+
+
+def _offsets(side: int, mask: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Index in the mask at which position h (second axis) sees position y, clamped; and whether
+    that is inside the mask: two (side, side) tensors."""
+    positions = torch.arange(side, device=device)
+    offset = positions[:, None] - positions[None, :] + mask // 2
+    return offset.clamp(0, mask - 1), (offset >= 0) & (offset < mask)
+
+
+class PSA(nn.Module):
+    """Point-wise spatial attention (section 3): (N, C, h, w) -> (N, 2C, h, w).
+
+    Args:
+        channels: C.
+        psa_type: 0 collect, 1 distribute, 2 both.
+        compact: the attention's channels are the positions themselves, without a mask;
+            mask_h x mask_w must then be the size of the (shrunk) map.
+        shrink_factor: attention works on a map of side (n - 1) // shrink_factor + 1.
+        mask_h, mask_w: size of the mask; up to twice the map's side minus 1 is of use.
+        normalization_factor: divides the attended features; None = mask_h * mask_w.
+        psa_softmax: softmax over the positions that are summed.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        psa_type: int,
+        compact: bool,
+        shrink_factor: int,
+        mask_h: int,
+        mask_w: int,
+        normalization_factor: float | None,
+        psa_softmax: bool,
+        reduced: int = 512,
+    ) -> None:
+        super().__init__()
+        self.psa_type, self.compact, self.shrink_factor = psa_type, compact, shrink_factor
+        self.mask_h, self.mask_w, self.psa_softmax = mask_h, mask_w, psa_softmax
+        self.normalization_factor = normalization_factor or mask_h * mask_w
+        self.reduce = conv_bn_relu(channels, reduced)
+        self.attention = attention_head(reduced, mask_h * mask_w)
+        if psa_type == BOTH:
+            self.reduce_p = conv_bn_relu(channels, reduced)
+            self.attention_p = attention_head(reduced, mask_h * mask_w)
+        self.proj = conv_bn_relu(reduced * (2 if psa_type == BOTH else 1), channels)
+        self.out_channels = 2 * channels
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended = [
+            (features.flatten(2) @ weights).view_as(features) / self.normalization_factor
+            for features, weights in self.branches(x)
+        ]
+        out = self.proj(torch.cat(attended, dim=1))
+        return torch.cat([x, upsample(out, list(x.shape[-2:]))], dim=1)
+
+    def branches(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Per branch, collect first: features (N, C', h', w') and attention (N, h'w', h'w').
+
+        attention[n, p, q] is the weight of position p in the sum at position q.
+        """
+        if self.psa_type == BOTH:
+            return [
+                self._branch(x, self.reduce, self.attention, is_distribute=False),
+                self._branch(x, self.reduce_p, self.attention_p, is_distribute=True),
+            ]
+        is_distribute = self.psa_type == DISTRIBUTE
+        return [self._branch(x, self.reduce, self.attention, is_distribute=is_distribute)]
+
+    def _branch(
+        self, x: Tensor, reduce: nn.Module, attention: nn.Module, *, is_distribute: bool
+    ) -> tuple[Tensor, Tensor]:
+        features = reduce(x)
+        size = [(side - 1) // self.shrink_factor + 1 for side in x.shape[-2:]]
+        features = upsample(features, size)
+        logits = attention(features)
+        if self.compact:
+            assert logits.shape[1] == size[0] * size[1], f"mask and map differ: {size}"
+            weights = logits.flatten(2)
+        else:
+            weights = psa_mask(logits, self.mask_h, self.mask_w)
+        if is_distribute:
+            weights = weights.transpose(1, 2)
+        return features, weights.softmax(dim=1) if self.psa_softmax else weights
+
+
+def conv_bn_relu(in_channels: int, channels: int) -> nn.Sequential:
+    """1x1 convolution, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def attention_head(channels: int, mask_channels: int) -> nn.Sequential:
+    """Features -> attention logits, one channel per position of the mask."""
+    return nn.Sequential(
+        *conv_bn_relu(channels, channels), nn.Conv2d(channels, mask_channels, 1, bias=False)
+    )
+
+
+class PSANet(Segmentor):
+    """ResNet at stride 8, PSA, classifier: (N, 3, H, W) -> SegOutput.
+
+    Args:
+        layers, classes, zoom_factor, dropout, deep_base: as in PSPNet.
+        The others: as in PSA. The defaults fit a crop of 465 x 465.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int = 50,
+        classes: int = 2,
+        zoom_factor: int = 8,
+        psa_type: int = BOTH,
+        compact: bool = False,
+        shrink_factor: int = 2,
+        mask_h: int = 59,
+        mask_w: int = 59,
+        normalization_factor: float | None = 1.0,
+        psa_softmax: bool = True,
+        dropout: float = 0.1,
+        deep_base: bool = True,
+    ) -> None:
+        super().__init__(layers=layers, zoom_factor=zoom_factor, deep_base=deep_base)
+        self.psa = PSA(
+            self.trunk_channels[3],
+            psa_type=psa_type,
+            compact=compact,
+            shrink_factor=shrink_factor,
+            mask_h=mask_h,
+            mask_w=mask_w,
+            normalization_factor=normalization_factor,
+            psa_softmax=psa_softmax,
+        )
+        self.add_heads(self.psa.out_channels, classes, dropout)
+
+    def context(self, x: Tensor) -> Tensor:
+        return self.psa(x)
+
+
+def map_size(crop: int, shrink_factor: int) -> int:
+    """Side of the map on which PSA works, for a crop of 8k+1 pixels."""
+    return (crop - 1) // 8 // shrink_factor + 1
+
+
+def largest_mask(crop: int, shrink_factor: int, *, compact: bool) -> int:
+    """Side of the mask that reaches every position from every other (compact: the map itself)."""
+    size = map_size(crop, shrink_factor)
+    return size if compact else 2 * size - 1
