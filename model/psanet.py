@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from model.resnet import init_weights
 from model.segmentor import Segmentor, upsample
 
 COLLECT, DISTRIBUTE, BOTH = 0, 1, 2  # psa_type: which branches a network has
@@ -78,7 +77,6 @@ class PSA(nn.Module):
             self.attention_p = attention_head(reduced, mask_h * mask_w)
         self.proj = conv_bn_relu(reduced * (2 if psa_type == BOTH else 1), channels)
         self.out_channels = 2 * channels
-        init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         attended = [

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from model.resnet import init_weights
 from model.segmentor import Segmentor, upsample
 
 
@@ -26,7 +25,6 @@ class PPM(nn.Module):
             for bin_size in bins
         )
         self.out_channels = channels + reduced * len(bins)
-        init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         size = list(x.shape[-2:])

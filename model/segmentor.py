@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.resnet import STRIDE_8, ResNet, init_weights
+from model.resnet import STRIDE_8, ResNet
 
 NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster than the trunk
 
@@ -69,15 +69,13 @@ class Segmentor(nn.Module):
 
 def head(in_channels: int, channels: int, classes: int, dropout: float) -> nn.Sequential:
     """Classifier: (N, in_channels, h, w) -> (N, classes, h, w)."""
-    layers = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
         nn.Dropout2d(dropout),
         nn.Conv2d(channels, classes, 1),
     )
-    init_weights(layers)
-    return layers
 
 
 def upsample(x: Tensor, size: list[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where a process runs: its rank, its device, its peers. All `if rank` and `.cuda()` live here."""
+"""Where a process runs: its rank, its device, its peers. Rank and device live here."""
 
 import os
 import random

@@ -1,0 +1,216 @@
+"""Config: types, overrides, every mistake's exact sentence, the shipped recipes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from model import build_model
+from tests.conftest import ROOT
+from util.config import check_test, check_train, dump_config, load_config
+from util.error import ConfigError
+from util.palette import load_colors, load_names
+
+RECIPES = sorted(ROOT.glob("config/*/*.yaml"))
+
+MINIMAL = """
+DATA:
+  data_root: dataset/x
+  train_list: list/train.txt
+  classes: 3
+TRAIN:
+  base_lr: 1e-4
+  weight:
+  resume:
+  manual_seed:
+  mask_h:
+  save_path: exp/x/model
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path: Path) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_values_are_typed(minimal: Path) -> None:
+    cfg = load_config(minimal)
+    assert cfg.base_lr == 1e-4  # YAML 1.1 reads it as text
+    assert cfg.weight == "" and cfg.resume == ""
+    assert cfg.manual_seed is None and cfg.mask_h is None
+    assert cfg.data_root == str(ROOT / "dataset/x")
+    assert cfg.init_weight == str(ROOT / "initmodel/resnet{layers}_v2.pth")
+
+
+def test_overrides_of_empty_keys_and_odd_numbers(minimal: Path) -> None:
+    words = (
+        "TRAIN.weight w.pth resume auto manual_seed 7 TRAIN.mask_h 59 base_lr 1 weight_decay 5e-5"
+    )
+    cfg = load_config(minimal, words.split())
+    assert cfg.weight == str(Path.cwd() / "w.pth")  # paths on the command line start where you are
+    assert cfg.resume == "auto"
+    assert (cfg.manual_seed, cfg.mask_h, cfg.base_lr, cfg.weight_decay) == (7, 59, 1.0, 5e-5)
+    assert load_config(minimal, ["mask_h", "7", "mask_h", "None"]).mask_h is None
+    assert load_config(minimal, ["TEST.scales", "[1]", "train_gpu", "[0, 1]"]).scales == [1.0]
+    assert load_config(minimal, ["TRAIN.init_weight", ""]).init_weight == ""
+    assert load_config(minimal, ["rotate_min", "-3"]).rotate_min == -3.0
+    assert load_config(minimal, ["amp", "off"]).amp == "off"
+
+
+MISTAKES = [
+    (["base_lrr", "1"], "unknown key 'base_lrr' in the command line; nearest: TRAIN.base_lr"),
+    (
+        ["TRAIN.Epochs", "1"],
+        "unknown key 'TRAIN.Epochs' in the command line; nearest: TRAIN.epochs",
+    ),
+    (["zzz", "1"], "unknown key 'zzz' in the command line; FAQ.md lists all keys"),
+    (
+        ["TEST.base_lr", "1"],
+        "wrong section 'TEST.base_lr' in the command line; the key is TRAIN.base_lr",
+    ),
+    (["TRIAN.epochs", "1"], "override 'TRIAN.epochs': unknown section 'TRIAN'; nearest: TRAIN"),
+    (["epochs", "1.5"], "TRAIN.epochs must be a whole number, got '1.5' in the command line"),
+    (["epochs", "many"], "TRAIN.epochs must be a whole number, got 'many' in the command line"),
+    (["epochs", ""], "TRAIN.epochs must be a whole number, got '' in the command line"),
+    (["epochs", "0"], "TRAIN.epochs must be at least 1, got 0"),
+    (["base_lr", "0"], "TRAIN.base_lr must be above 0, got 0.0"),
+    (["base_lr", "nan"], "TRAIN.base_lr must be a number, got 'nan' in the command line"),
+    (["sync_bn", "maybe"], "TRAIN.sync_bn must be True or False, got 'maybe' in the command line"),
+    (
+        ["scales", "[1.0"],
+        "TEST.scales must be a list of numbers such as [0.5, 1.0], got '[1.0' in the command line",
+    ),
+    (["arch", "pspp"], "TRAIN.arch must be one of psp, psa, got pspp; nearest: psp"),
+    (["layers", "51"], "TRAIN.layers must be one of 18, 34, 50, 101, 152, got 51"),
+    (["mask_h", "x"], "TRAIN.mask_h must be a whole number or empty, got 'x' in the command line"),
+    (["epochs"], "overrides come in pairs `SECTION.key value`, but 'epochs' stands alone"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES)
+def test_mistakes_on_the_command_line(minimal: Path, words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(minimal, words)
+    assert str(error.value) == sentence
+
+
+FILE_MISTAKES = [
+    ("TRAIN:\n  base_lrr: 1\n", "unknown key 'TRAIN.base_lrr' in {path}; nearest: TRAIN.base_lr"),
+    ("TEST:\n  epochs: 1\n", "wrong section 'TEST.epochs' in {path}; the key is TRAIN.epochs"),
+    ("TRIAN:\n  epochs: 1\n", "{path}: unknown section 'TRIAN'; nearest: TRAIN"),
+    ("DATA:\n  classes: 3\n", "DATA.data_root is missing in {path}: add it or give it as override"),
+    ("DATA: [1]\n", "{path}: section DATA must hold `key: value` lines"),
+    ("just text", "{path} must hold sections of `key: value` lines"),
+    (
+        "DATA:\n  classes: 3\n  classes: 4\n",
+        "{path}: key 'classes' stands twice in the section that begins at line 2: remove one",
+    ),
+    (
+        "DATA:\n\tclasses: 3\n",
+        "{path} is not valid YAML at line 2, column 1: found character '\\t' that cannot start any "
+        "token",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), FILE_MISTAKES)
+def test_mistakes_in_the_file(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert str(error.value) == sentence.format(path=path)
+
+
+CHECKS = [
+    (["train_h", "512"], "TRAIN.train_h must be 8*k+1, got 512; nearest: 505, 513"),
+    (["train_w", "1"], "TRAIN.train_w must be 8*k+1, got 1; nearest: 9"),
+    (["scale_min", "3"], "TRAIN.scale_min 3.0 is above TRAIN.scale_max 2.0: swap them"),
+    (["train_list", ""], "DATA.train_list is empty: set it in the config or as an override"),
+    (["evaluate", "True"], "DATA.val_list is empty: set it in the config or as an override"),
+    (
+        ["ignore_label", "2"],
+        "TRAIN.ignore_label 2 is also a class id (DATA.classes 3): choose a number of at least 3, "
+        "usually 255 or 65535",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), CHECKS)
+def test_combinations_that_cannot_train(minimal: Path, words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_train(load_config(minimal, words))
+    assert str(error.value) == sentence
+
+
+def test_psanet_is_tested_at_its_training_crop(minimal: Path) -> None:
+    cfg = load_config(minimal, ["arch", "psa", "train_h", "465", "train_w", "465"])
+    with pytest.raises(ConfigError, match="473x473, must be 465x465"):
+        check_test(cfg)
+
+
+def test_missing_file_names_the_nearest_recipe() -> None:
+    with pytest.raises(ConfigError, match=r"nearest: config/ade20k/ade20k_pspnet50\.yaml"):
+        load_config("config/ade20k/ade20k_pspnet51.yaml")
+
+
+def test_dump_is_read_back_to_the_same_config(minimal: Path, tmp_path: Path) -> None:
+    cfg = load_config(minimal, ["TEST.scales", "[0.5, 1]", "mask_w", "9", "weight", "/a b/w.pth"])
+    (tmp_path / "d.yaml").write_text(dump_config(cfg))
+    assert load_config(tmp_path / "d.yaml") == cfg
+
+
+def test_config_is_read_only(minimal: Path) -> None:
+    with pytest.raises(AttributeError):
+        load_config(minimal).epochs = 3
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_loads_and_builds(path: Path) -> None:
+    cfg = load_config(path)
+    check_train(cfg)
+    check_test(cfg)
+    with torch.device("meta"):
+        build_model(cfg)
+    assert len(load_names(cfg.names_path, cfg.classes)) == cfg.classes
+    assert load_colors(cfg.colors_path, cfg.classes).shape == (cfg.classes, 3)
+    assert path.read_text().startswith(
+        f"# {'PSPNet' if cfg.arch == 'psp' else 'PSANet'}{cfg.layers}"
+    )
+    assert "# reproduced:" in path.read_text()
+
+
+PUBLISHED = {
+    ("ade20k", "psp"): (150, 473, 100, 512),
+    ("ade20k", "psa"): (150, 465, 100, 512),
+    ("voc2012", "psp"): (21, 473, 50, 512),
+    ("voc2012", "psa"): (21, 465, 50, 512),
+    ("cityscapes", "psp"): (19, 713, 200, 2048),
+    ("cityscapes", "psa"): (19, 705, 200, 2048),
+}
+
+
+@pytest.mark.parametrize("layers", [50, 101])
+@pytest.mark.parametrize(("dataset", "arch"), PUBLISHED)
+def test_recipes_of_the_results_tables(dataset: str, arch: str, layers: int) -> None:
+    cfg = load_config(ROOT / f"config/{dataset}/{dataset}_{arch}net{layers}.yaml")
+    assert (cfg.arch, cfg.layers, cfg.batch_size, cfg.base_lr) == (arch, layers, 16, 0.01)
+    shape = (cfg.classes, cfg.train_h, cfg.epochs, cfg.base_size)
+    assert shape == PUBLISHED[dataset, arch]
+    assert cfg.train_h == cfg.train_w == cfg.test_h == cfg.test_w
+    assert cfg.init_weight.endswith(f"initmodel/resnet{layers}_v2.pth")
+
+
+def test_an_old_file_with_all_published_keys_loads(tmp_path: Path) -> None:
+    old = yaml.safe_load((ROOT / "config/ade20k/ade20k_psanet50.yaml").read_text())
+    del old["TRAIN"]["init_weight"]
+    old["TEST"].update(model_path="exp/m/train_epoch_100.pth", save_folder="exp/r/epoch_100/val/ss")
+    old["TRAIN"].update(normalization_factor=1.0, base_lr="1e-2")
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(old))
+    cfg = load_config(tmp_path / "old.yaml")
+    check_train(cfg)
+    assert cfg.base_lr == 0.01 and cfg.mask_h == 59
+    assert cfg.init_weight == str(ROOT / "initmodel/resnet{layers}_v2.pth")

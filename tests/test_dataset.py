@@ -1,0 +1,191 @@
+"""Lists, samples and batches: the same ones whatever the number of workers and processes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import write_pair
+from util.dataset import BatchSampler, Loader, SegmentationData, read_list, result_names
+from util.error import DataError
+from util.image import read_image, read_label, write_image, write_label
+from util.transform import train_transform
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("a b.jpg", "a b.png", "c.jpg", "c.png"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def listed(root: Path, text: str, **options: bool) -> list:
+    (root / "list.txt").write_bytes(text.encode())
+    return read_list(root / "list.txt", root, **{"has_labels": True, **options})
+
+
+def test_lists_with_spaces_windows_line_ends_and_blank_lines(root: Path) -> None:
+    samples = listed(root, "\ufeffa b.jpg a b.png\r\nc.jpg c.png\r\n\r\n")
+    assert [(s.image.name, s.label.name) for s in samples] == [
+        ("a b.jpg", "a b.png"),
+        ("c.jpg", "c.png"),
+    ]
+    assert listed(root, "c.jpg   c.png\n")[0].label.name == "c.png"
+    assert listed(root, "a b.jpg\tc.png\n")[0].image.name == "a b.jpg"
+
+
+def test_split_test_needs_no_labels(root: Path) -> None:
+    samples = listed(root, "a b.jpg\nc.jpg c.png\n", has_labels=False)
+    assert [s.image.name for s in samples] == ["a b.jpg", "c.jpg"]
+    assert all(s.label is None for s in samples)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "list.txt is empty"),
+        ("c.jpg c.png\nx.jpg c.png\n", "list.txt line 2: no picture "),
+        ("c.jpg x.png\n", "line 1: no label "),
+        ("c.jpg\n", "holds one path, 'c.jpg'"),
+    ],
+)
+def test_bad_lists(root: Path, text: str, part: str) -> None:
+    with pytest.raises(DataError) as error:
+        listed(root, text)
+    assert part in str(error.value)
+
+
+def test_missing_list(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no list file"):
+        read_list(tmp_path / "nope.txt", tmp_path, has_labels=True)
+
+
+def test_result_names_are_unique_and_short(root: Path) -> None:
+    def names(*paths: str) -> list[str]:
+        for path in paths:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).touch()
+        return result_names(listed(root, "".join(f"{p} c.png\n" for p in paths)))
+
+    assert names("i/val/x.jpg", "i/val/y.jpg") == ["x", "y"]
+    assert names("i/rome/1.jpg", "i/bonn/1.jpg") == ["rome/1", "bonn/1"]
+    assert names("i/1.jpg", "i/1.png") == ["1.jpg", "1.png"]
+    assert names("i/1.jpg", "i/1.jpg") == ["1", "1"]  # the same picture twice
+
+
+def test_labels_keep_their_ids(tmp_path: Path) -> None:
+    ids = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    palette = Image.fromarray(ids).convert("P")
+    palette.putpalette(list(range(256)) * 3)
+    palette.putdata(ids.ravel().tolist())
+    palette.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_label(tmp_path / "p.png"), ids)
+    for top in (199, 300, 65535):  # 8 and 16 bit
+        write_label(tmp_path / "w.png", np.where(ids == 199, top, ids.astype(np.int32)))
+        assert read_label(tmp_path / "w.png").max() == top
+
+
+def test_unreadable_files_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
+    noise = rng.integers(0, 255, (40, 40, 3)).astype(np.uint8)
+    write_image(tmp_path / "ok.png", noise)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "ok.png").read_bytes()[:-600])
+    (tmp_path / "text.png").write_text("not a picture")
+    Image.fromarray(noise).save(tmp_path / "ok.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "ok.jpg").read_bytes()[:-300])
+    for name in ("cut.png", "text.png", "cut.jpg"):
+        with pytest.raises(DataError, match=f"{name} cannot be decoded"):
+            read_image(tmp_path / name)
+    with pytest.raises(DataError, match="no picture"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(DataError, match="colour picture"):
+        read_label(tmp_path / "ok.png")
+
+
+def test_an_interrupted_write_leaves_the_old_picture(tmp_path: Path) -> None:
+    write_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(TypeError):
+        write_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.float64))
+    assert read_image(tmp_path / "x.png").shape == (2, 2, 3)
+
+
+def make_loader(
+    root: Path, count: int, *, workers: int, rank: int = 0, world: int = 1, batch: int = 4
+) -> Loader:
+    rng = np.random.default_rng(3)
+    lines = [
+        write_pair(
+            root,
+            f"{i}",
+            rng.integers(0, 255, (20, 24, 3)).astype(np.uint8),
+            rng.integers(0, 3, (20, 24)).astype(np.uint8),
+        )
+        for i in range(count)
+    ]
+    (root / "l.txt").write_text("\n".join(lines))
+    data = SegmentationData(
+        read_list(root / "l.txt", root, has_labels=True),
+        train_transform((17, 17), scale=(0.5, 2), rotate=(-10, 10), ignore_label=255),
+        classes=3,
+        ignore_label=255,
+        seed=5,
+    )
+    sampler = BatchSampler(count, batch, shuffle=True, seed=5, rank=rank, world_size=world)
+    return Loader(data, sampler, workers=workers, pin_memory=False)
+
+
+def epoch_of(loader: Loader, epoch: int) -> list[torch.Tensor]:
+    loader.sampler.start(epoch)
+    return [torch.cat([image.flatten(1), label.flatten(1)], 1) for image, label in loader]
+
+
+def test_batches_do_not_depend_on_workers_or_processes(tmp_path: Path) -> None:
+    alone = make_loader(tmp_path, 9, workers=0)
+    wanted = epoch_of(alone, 2)
+    assert len(wanted) == 2  # 9 = 2 * 4 + 1: the last one is dropped
+    with_workers = make_loader(tmp_path, 9, workers=2)
+    epoch_of(with_workers, 0)
+    for a, b in zip(wanted, epoch_of(with_workers, 2), strict=True):
+        assert torch.equal(a, b)
+    halves = [
+        epoch_of(make_loader(tmp_path, 9, workers=0, rank=r, world=2, batch=2), 2) for r in (0, 1)
+    ]
+    for whole, *parts in zip(wanted, *halves, strict=True):
+        assert torch.equal(whole, torch.cat(parts))
+    assert not torch.equal(epoch_of(alone, 3)[0], wanted[0])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 7, 12])
+def test_validation_counts_every_picture_once(count: int, world: int) -> None:
+    seen = []
+    for rank in range(world):
+        sampler = BatchSampler(count, 3, shuffle=False, rank=rank, world_size=world)
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        seen += [index for batch in batches for _, index in batch]
+    assert sorted(seen) == list(range(count))
+
+
+def test_training_can_start_in_the_middle_of_an_epoch() -> None:
+    sampler = BatchSampler(20, 4, shuffle=True, seed=1)
+    sampler.start(3)
+    whole = list(sampler)
+    sampler.start(3, 2)
+    assert list(sampler) == whole[2:]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_label_stops_the_loader_with_its_name(tmp_path: Path, workers: int) -> None:
+    loader = make_loader(tmp_path, 4, workers=workers)
+    write_label(tmp_path / "labels/2.png", np.full((20, 24), 77, np.uint8))
+    with pytest.raises(DataError, match=r"2\.png holds id 77 \(480 pixels\)"):
+        epoch_of(loader, 0)
+
+
+def test_a_label_of_another_size_is_refused(tmp_path: Path) -> None:
+    loader = make_loader(tmp_path, 4, workers=0)
+    write_label(tmp_path / "labels/1.png", np.zeros((20, 25), np.uint8))
+    with pytest.raises(DataError, match=r"is 24x20, its label .* is 25x20"):
+        epoch_of(loader, 0)
