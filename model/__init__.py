@@ -53,6 +53,10 @@ def _psanet(cfg: Config, deep_base: bool) -> Segmentor:
 ARCHS: dict[str, Callable[[Config, bool], Segmentor]] = {"psp": _pspnet, "psa": _psanet}
 
 
+# The layers whose shape depends on the number of classes.
+CLASSIFIER = ("cls.4.weight", "cls.4.bias", "aux.4.weight", "aux.4.bias")
+
+
 def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segmentor:
     """The network of a config with random weights, its stem as TRAIN.deep_base says.
 
@@ -74,6 +78,21 @@ def load_trained(cfg: Config, path: str | Path) -> Segmentor:
     model = build_model(cfg, state=state)
     load_weights(model, state, source=str(path))
     return model
+
+
+def load_for_finetuning(cfg: Config) -> tuple[Segmentor, list[str]]:
+    """The network of a config with the weights of TRAIN.weight, and the names left random.
+
+    These are the classifier's, if the file has another number of classes; all else must fit.
+    """
+    state = state_dict_of(load_file(cfg.weight), source=cfg.weight)
+    _check_stem(cfg, state, cfg.weight)
+    model = build_model(cfg, state=state)
+    own = model.state_dict()
+    skipped = [n for n in CLASSIFIER if n in state and n in own and state[n].shape != own[n].shape]
+    kept = {name: value for name, value in state.items() if name not in skipped}
+    load_weights(model, kept, source=cfg.weight, may_miss=lambda name: name in skipped)
+    return model, skipped
 
 
 def load_pretrained(cfg: Config) -> Segmentor:

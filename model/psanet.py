@@ -21,22 +21,23 @@ def psa_mask(logits: Tensor, mask_h: int, mask_w: int) -> Tensor:
     """
     n, channels, height, width = logits.shape
     assert channels == mask_h * mask_w, f"{channels} channels, mask {mask_h}x{mask_w}"
-    i, is_row_inside = _offsets(height, mask_h, logits.device)  # (y, h)
-    j, is_column_inside = _offsets(width, mask_w, logits.device)  # (x, w)
-    # All of (y, x, h, w); the index is expanded over the batch, not copied.
-    channel = i[:, None, :, None] * mask_w + j[None, :, None, :]
-    is_inside = is_row_inside[:, None, :, None] & is_column_inside[None, :, None, :]
+    i, j = _offsets(height, mask_h, logits.device), _offsets(width, mask_w, logits.device)
+    # The channel of all (y, x, h, w), expanded over the batch but not copied.
+    channel = i.clamp(0, mask_h - 1)[:, None, :, None] * mask_w
+    channel = channel + j.clamp(0, mask_w - 1)[None, :, None, :]
     index = channel.reshape(1, height * width, height * width).expand(n, -1, -1)
     out = logits.flatten(2).gather(1, index)
-    return out.masked_fill_(~is_inside.reshape(1, height * width, height * width), 0)
+    if (mask_h - 1) // 2 >= height - 1 and (mask_w - 1) // 2 >= width - 1:
+        return out  # the mask reaches every position from every other
+    rows, columns = (i >= 0) & (i < mask_h), (j >= 0) & (j < mask_w)
+    is_inside = rows[:, None, :, None] & columns[None, :, None, :]
+    return out.masked_fill(~is_inside.reshape(1, height * width, height * width), 0)
 
 
-def _offsets(side: int, mask: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Index in the mask at which position h (second axis) sees position y, clamped; and whether
-    that is inside the mask: two (side, side) tensors."""
+def _offsets(side: int, mask: int, device: torch.device) -> Tensor:
+    """(y, h) -> index in the mask around h at which y lies; outside 0..mask-1: not inside."""
     positions = torch.arange(side, device=device)
-    offset = positions[:, None] - positions[None, :] + mask // 2
-    return offset.clamp(0, mask - 1), (offset >= 0) & (offset < mask)
+    return positions[:, None] - positions[None, :] + mask // 2
 
 
 class PSA(nn.Module):
@@ -171,6 +172,23 @@ class PSANet(Segmentor):
 
     def context(self, x: Tensor) -> Tensor:
         return self.psa(x)
+
+    @torch.inference_mode()
+    def attention_of(self, x: Tensor, row: int, column: int) -> dict[str, Tensor]:
+        """Figure 6 of the paper: for a pixel of x (1, 3, H, W), what its position collects from
+        all others, and what it distributes to them: name -> (h', w')."""
+        features = self.layer4(self.layer3(self.layer2(self.layer1(self.layer0(x)))))
+        names = {COLLECT: ["collect"], DISTRIBUTE: ["distribute"], BOTH: ["collect", "distribute"]}
+        maps = {}
+        for name, (shape, weights) in zip(
+            names[self.psa.psa_type], self.psa.branches(features), strict=True
+        ):
+            height, width = shape.shape[-2:]
+            y = round(row / (x.shape[2] - 1) * (height - 1))
+            q = y * width + round(column / (x.shape[3] - 1) * (width - 1))
+            weights = weights[0, :, q] if name == "collect" else weights[0, q, :]
+            maps[name] = weights.view(height, width)
+        return maps
 
 
 def map_size(crop: int, shrink_factor: int) -> int:

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from tests.conftest import write_pair
-from util.dataset import BatchSampler, Loader, SegmentationData, read_list, result_names
+from util.dataset import BatchSampler, Loader, SegmentationData
 from util.error import DataError
 from util.image import read_image, read_label, write_image, write_label
+from util.samples import read_list, result_names
 from util.transform import train_transform
 
 

@@ -10,10 +10,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import load_trained
 from util.checkpoint import find_checkpoint
 from util.config import check_test, config_parser, load_config
-from util.error import DataError, nearest, run_cli
+from util.error import ConfigError, DataError, nearest, run_cli
 from util.image import IMAGE_SUFFIXES, read_image, write_image, write_label
 from util.inference import SlidingPredictor
-from util.palette import class_shares, colorize, legend, load_colors, load_names, overlay
+from util.palette import (
+    class_shares,
+    colorize,
+    heat_overlay,
+    legend,
+    load_colors,
+    load_names,
+    overlay,
+)
 from util.precision import usable_amp
 from util.runtime import main_device, visible_gpus
 
@@ -22,10 +30,14 @@ def main() -> None:
     parser = config_parser(__doc__)
     parser.add_argument("--image", required=True, help="a picture, or a folder of pictures")
     parser.add_argument("--output", help="folder for the results; default: <run folder>/demo")
+    parser.add_argument(
+        "--attention", metavar="X,Y", help="PSANet: also show what this pixel collects, distributes"
+    )
     args = parser.parse_args()
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
     images = find_images(Path(args.image))
+    pixel = parse_pixel(args.attention, cfg.arch) if args.attention else None
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
@@ -45,6 +57,8 @@ def main() -> None:
         image = read_image(path)
         pred = predictor.predict(image)
         write_results(image, pred, output / name, names, colors)
+        if pixel:
+            write_attention(predictor, image, pixel, output / name)
 
 
 def find_images(path: Path) -> list[tuple[Path, str]]:
@@ -82,6 +96,37 @@ def write_results(
     write_image(paths["overlay"], np.vstack([overlay(image, pred, colors), strip]))
     print(f"{stem.name}: {', '.join(labels)}")
     for path in paths.values():
+        print(f"  {path}")
+
+
+def parse_pixel(text: str, arch: str) -> tuple[int, int]:
+    """`120,80` -> (x, y)."""
+    if arch != "psa":
+        raise ConfigError(f"--attention needs a PSANet (TRAIN.arch psa), got TRAIN.arch {arch}")
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"--attention must be x,y in pixels such as 120,80, got '{text}'"
+        ) from None
+    return x, y
+
+
+def write_attention(
+    predictor: SlidingPredictor, image: np.ndarray, pixel: tuple[int, int], stem: Path
+) -> None:
+    """<stem>_collect.png and <stem>_distribute.png: heat maps of the pixel's attention."""
+    x, y = pixel
+    height, width = image.shape[:2]
+    if not (0 <= x < width and 0 <= y < height):
+        raise ConfigError(
+            f"--attention {x},{y} lies outside the picture: x must be 0..{width - 1}, "
+            f"y 0..{height - 1}"
+        )
+    window, row, column, box = predictor.window_at(image, x, y)
+    for name, heat in predictor.model.attention_of(window, row, column).items():
+        path = stem.with_name(f"{stem.name}_{name}.png")
+        write_image(path, heat_overlay(image, heat.cpu().numpy(), box, pixel))
         print(f"  {path}")
 
 

@@ -16,15 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import load_trained
 from util.checkpoint import epoch_of, find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
-from util.dataset import Sample, read_list, result_names
+from util.dataset import load_label
 from util.error import ConfigError, DataError, run_cli
-from util.image import check_label, check_sizes, read_image, read_label, write_image, write_label
+from util.image import check_sizes, read_image, read_label, write_image, write_label
 from util.inference import SlidingPredictor
-from util.logger import Progress, RunLogger, write_origin
+from util.label_map import LabelMap, load_label_map
+from util.logger import Progress, RunLogger, headline, write_origin
 from util.metric import ConfusionMatrix, Scores
 from util.palette import colorize, load_colors, load_names, overlay
 from util.precision import usable_amp
 from util.runtime import describe, main_device, visible_gpus
+from util.samples import Sample, read_list, result_names
 
 WAITING_WRITES = 8  # pictures that may wait for the disk before the network does
 
@@ -36,6 +38,12 @@ def main() -> None:
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
     samples, result_paths = test_samples(cfg)
+    label_map = load_label_map(
+        cfg.label_map,
+        ignore_ids=cfg.ignore_ids,
+        classes=cfg.classes,
+        ignore_label=cfg.ignore_label,
+    )
     device = main_device(visible_gpus(cfg.test_gpu, say=print))
     checkpoint, predictor = "", None
     if not (cfg.has_prediction and cfg.save_folder):
@@ -61,9 +69,8 @@ def main() -> None:
 
     matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label)
     start = time.perf_counter()
-    test(
-        cfg, samples, [folder / "gray" / p for p in result_paths], predictor, colors, matrix, logger
-    )
+    gray_paths = [folder / "gray" / p for p in result_paths]
+    test(cfg, samples, gray_paths, label_map, predictor, colors, matrix, logger)
     if cfg.split == "test":
         logger.info(f"predictions without labels are in {folder}")
         return
@@ -112,6 +119,7 @@ def test(
     cfg: Config,
     samples: list[Sample],
     gray_paths: list[Path],
+    label_map: LabelMap,
     predictor: SlidingPredictor | None,
     colors: np.ndarray,
     matrix: ConfusionMatrix,
@@ -134,9 +142,8 @@ def test(
                 while len(writes) > WAITING_WRITES or (writes and writes[0].done()):
                     writes.popleft().result()
             if sample.label is not None:
-                label = read_label(sample.label)
+                label = load_label(sample.label, label_map, classes=cfg.classes)
                 check_sizes(pred, label, sample.image, sample.label)
-                check_label(label, sample.label, classes=cfg.classes, ignore_label=cfg.ignore_label)
                 matrix.update(pred, label)
             if i % cfg.print_freq == 0 or i == len(samples):
                 accuracy = "" if cfg.split == "test" else f" Accuracy {matrix.scores().aacc:.4f}"
@@ -179,9 +186,7 @@ def report(
             f"{len(scores.absent)} of {len(names)} classes are absent from labels and predictions "
             f"and count 0; mean IoU over the others: {scores.miou_present:.4f}"
         )
-    logger.info(
-        f"Eval result: mIoU/mAcc/aAcc {scores.miou:.4f}/{scores.macc:.4f}/{scores.aacc:.4f}."
-    )
+    logger.info(f"Eval result: {headline(scores)}")
     content = {**asdict(scores), "names": names, "protocol": protocol}
     (folder / "scores.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     logger.info(f"results are in {folder}")

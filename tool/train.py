@@ -6,21 +6,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import build_model, load_pretrained, load_trained
-from util.checkpoint import checkpoints, load_file, load_weights, save_checkpoint, state_dict_of
+from model import build_model, load_for_finetuning, load_pretrained
+from util.checkpoint import find_resume, load_file, load_weights, save_checkpoint, state_dict_of
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
-from util.dataset import BatchSampler, Loader, SegmentationData, read_list
+from util.dataset import Loader, SegmentationData, build_loader
+from util.doctor import median_weights, read_weights
 from util.error import CheckpointError, ConfigError, run_cli
 from util.logger import Progress, RunLogger, write_origin
-from util.loss import pick_labels, segmentation_loss
+from util.loss import SegmentationLoss, build_loss, pick_labels, segmentation_loss
 from util.metric import ConfusionMatrix, Scores
-from util.palette import load_colors, side_by_side
+from util.palette import load_colors
 from util.precision import autocast, usable_amp
 from util.runtime import (
     Runtime,
@@ -33,9 +33,6 @@ from util.runtime import (
     unwrap,
 )
 from util.schedule import poly_lr
-from util.transform import denormalise, train_transform, val_transform
-
-PICTURES = 3  # samples shown in TensorBoard after each epoch
 
 
 @dataclass
@@ -55,20 +52,39 @@ def main() -> None:
     args = config_parser(__doc__).parse_args()
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
-    cfg = replace(cfg, manual_seed=choose_seed(cfg.manual_seed))
-    launch(train, (cfg,), gpus=cfg.train_gpu, say=print)
+    launch(
+        train,
+        (cfg,),
+        gpus=cfg.train_gpu,
+        nodes=cfg.world_size,
+        node_rank=cfg.rank,
+        dist_url=cfg.dist_url,
+        backend=cfg.dist_backend,
+        say=print,
+    )
 
 
 def train(runtime: Runtime, cfg: Config) -> None:
     """The whole run, in one of its processes."""
     check_batch(cfg, runtime)
-    resume = find_resume(cfg)
-    train_loader = make_loader(cfg, runtime, is_training=True)
-    val_loader = make_loader(cfg, runtime, is_training=False) if cfg.evaluate else None
+    resume = find_resume(cfg.resume, cfg.save_path)
+    content = load_file(resume) if resume else {}
+    if cfg.manual_seed is None:
+        seed = content.get("seed", choose_seed())
+        cfg = replace(cfg, manual_seed=runtime.from_first(seed))
+    place = {
+        "rank": runtime.rank,
+        "world_size": runtime.world_size,
+        "pin_memory": runtime.device.type == "cuda",
+    }
+    train_loader = build_loader(cfg, is_training=True, **place)
+    val_loader = build_loader(cfg, is_training=False, **place) if cfg.evaluate else None
+    criterion = make_criterion(cfg, runtime, train_loader.data)
     seed_everything(cfg.manual_seed)
-    state = start_state(cfg, runtime, resume, steps_per_epoch=len(train_loader))
+    state = start_state(cfg, runtime, resume, content, steps_per_epoch=len(train_loader))
 
-    logger = RunLogger(cfg.save_path, name="train", active=runtime.is_main)
+    colors = load_colors(cfg.colors_path, cfg.classes)
+    logger = RunLogger(cfg.save_path, name="train", active=runtime.is_main, colors=colors)
     if runtime.is_main:
         config_file = Path(cfg.save_path) / "config.yaml"
         config_file.write_text(dump_config(cfg), encoding="utf-8")
@@ -85,7 +101,7 @@ def train(runtime: Runtime, cfg: Config) -> None:
 
     progress = Progress(done=state.step, total=cfg.epochs * len(train_loader))
     while state.epoch < cfg.epochs:
-        record = train_epoch(cfg, runtime, state, train_loader, logger, progress)
+        record = train_epoch(cfg, runtime, state, train_loader, criterion, logger, progress)
         state.epoch += 1
         is_best = False
         if val_loader is not None:
@@ -121,71 +137,36 @@ def check_batch(cfg: Config, runtime: Runtime) -> None:
         )
 
 
-def find_resume(cfg: Config) -> str:
-    """The checkpoint to go on from, '' for a new run, which must not overwrite another."""
-    found = checkpoints(cfg.save_path)
-    if cfg.resume == "auto":
-        return str(found[0]) if found else ""
-    if found and not cfg.resume:
-        raise ConfigError(
-            f"TRAIN.save_path already holds {found[0]}: go on from it with TRAIN.resume auto, or "
-            "start anew with another TRAIN.save_path or after removing that folder"
-        )
-    return cfg.resume
-
-
-def make_loader(cfg: Config, runtime: Runtime, *, is_training: bool) -> Loader:
-    """Augmented batches of train_list, or centre crops of val_list."""
-    list_path = cfg.train_list if is_training else cfg.val_list
-    samples = read_list(list_path, cfg.data_root, has_labels=True)
-    crop = (cfg.train_h, cfg.train_w)
-    if is_training:
-        transform = train_transform(
-            crop,
-            scale=(cfg.scale_min, cfg.scale_max),
-            rotate=(cfg.rotate_min, cfg.rotate_max),
-            ignore_label=cfg.ignore_label,
-        )
-    else:
-        transform = val_transform(crop, ignore_label=cfg.ignore_label)
-    data = SegmentationData(
-        samples,
-        transform,
-        classes=cfg.classes,
+def make_criterion(cfg: Config, runtime: Runtime, data: SegmentationData) -> SegmentationLoss:
+    """The loss of TRAIN.loss and TRAIN.class_weights; `median` counts all labels first."""
+    weights = cfg.class_weights or None
+    if weights == "median":
+        labels = [sample.label for sample in data.samples]
+        weights = median_weights(labels, data.label_map, classes=cfg.classes)
+    elif isinstance(weights, str):
+        weights = read_weights(Path(weights), classes=cfg.classes)
+    return build_loss(
+        cfg.loss,
         ignore_label=cfg.ignore_label,
-        seed=cfg.manual_seed,
-    )
-    batch_size = cfg.batch_size if is_training else cfg.batch_size_val
-    if is_training and len(samples) < batch_size:
-        raise ConfigError(
-            f"TRAIN.batch_size {batch_size} is more than the {len(samples)} pictures of "
-            f"{list_path}: an epoch would have no step"
-        )
-    sampler = BatchSampler(
-        len(samples),
-        max(1, batch_size // runtime.world_size),
-        shuffle=is_training,
-        seed=cfg.manual_seed,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-    )
-    return Loader(
-        data,
-        sampler,
-        workers=-(-cfg.workers // runtime.world_size),
-        pin_memory=runtime.device.type == "cuda",
+        aux_weight=cfg.aux_weight,
+        weights=None if weights is None else torch.tensor(weights, device=runtime.device),
+        ohem_threshold=cfg.ohem_threshold,
+        ohem_min_kept=max(1, cfg.ohem_min_kept // runtime.world_size),
     )
 
 
-def start_state(cfg: Config, runtime: Runtime, resume: str, *, steps_per_epoch: int) -> State:
-    """Model and optimizer at the start of the run, or where the checkpoint `resume` left off."""
-    content = load_file(resume) if resume else None
-    if content is not None:
+def start_state(
+    cfg: Config, runtime: Runtime, resume: str, content: dict[str, Any], *, steps_per_epoch: int
+) -> State:
+    """Model and optimizer at the start, or where the `content` of the file `resume` left off."""
+    if resume:
         weights = state_dict_of(content, source=resume)
         network = build_model(cfg, state=weights)
         load_weights(network, weights, source=resume)
     elif cfg.weight:
-        network = load_trained(cfg, cfg.weight)
+        network, skipped = load_for_finetuning(cfg)
+        if skipped and runtime.is_main:
+            print(f"TRAIN.weight has another number of classes: {', '.join(skipped)} start random")
     else:
         network = load_pretrained(cfg)
     model = runtime.wrap(network, sync_bn=cfg.sync_bn, channels_last=cfg.channels_last)
@@ -199,7 +180,7 @@ def start_state(cfg: Config, runtime: Runtime, resume: str, *, steps_per_epoch: 
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=amp == "fp16")
     first_step = cfg.start_epoch * steps_per_epoch
     state = State(model, optimizer, scaler, amp, cfg.start_epoch, first_step)
-    if content is not None:
+    if resume:
         try:
             optimizer.load_state_dict(content["optimizer"])
             state.epoch = content["epoch"]
@@ -222,6 +203,7 @@ def checkpoint_of(state: State, cfg: Config) -> dict[str, Any]:
     return {
         "epoch": state.epoch,
         "step": state.step,
+        "seed": cfg.manual_seed,
         "state_dict": unwrap(state.model).state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
@@ -239,6 +221,7 @@ def train_epoch(
     runtime: Runtime,
     state: State,
     loader: Loader,
+    criterion: SegmentationLoss,
     logger: RunLogger,
     progress: Progress,
 ) -> dict[str, float]:
@@ -258,9 +241,7 @@ def train_epoch(
         label = pick_labels(label.to(runtime.device, non_blocking=True), cfg.zoom_factor)
         with autocast(runtime.device, state.amp):
             output = state.model(image)
-        losses = segmentation_loss(
-            *output, label, ignore_label=cfg.ignore_label, aux_weight=cfg.aux_weight
-        )
+        losses = criterion(*output, label)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(losses[0]).backward()
         state.scaler.step(state.optimizer)
@@ -279,12 +260,10 @@ def train_epoch(
             images_s = cfg.batch_size / max(progress.batch.last, 1e-9)
             logger.scalars(state.step, loss__total=total, loss__main=main, loss__aux=aux, lr=lr)
             logger.scalars(state.step, speed__images_per_second=images_s)
-    if logger.active:
-        show_pictures(cfg, logger, state.epoch + 1, "train", image, label, pred)
+    logger.pictures(state.epoch + 1, "train", image, label, pred)
     runtime.sum(matrix.matrix)
     scores = matrix.scores()
-    logger.info(f"Train result at epoch [{state.epoch + 1}/{cfg.epochs}]: {headline(scores)}")
-    log_scores(logger, state.epoch + 1, "train", scores)
+    logger.scores(state.epoch + 1, cfg.epochs, "train", scores)
     total, main, aux = (runtime.sum(loss_sums) / (len(loader) * runtime.world_size)).tolist()
     return {
         "train_loss": total,
@@ -317,47 +296,13 @@ def validate(
         loss_sum += torch.stack([loss, torch.ones_like(loss)]) * len(image)
         pred = logits.argmax(dim=1)
         matrix.update(pred, label)
-    if logger.active:
-        show_pictures(cfg, logger, state.epoch, "val", image, label, pred)
+    logger.pictures(state.epoch, "val", image, label, pred)
     runtime.sum(matrix.matrix)
     total, count = runtime.sum(loss_sum).tolist()
     scores = matrix.scores()
-    logger.info(f"Val result at epoch [{state.epoch}/{cfg.epochs}]: {headline(scores)}")
-    log_scores(logger, state.epoch, "val", scores)
+    logger.scores(state.epoch, cfg.epochs, "val", scores)
     logger.scalars(state.epoch, val__loss=total / count)
     return scores, total / count
-
-
-def headline(scores: Scores) -> str:
-    """The three numbers of the results tables."""
-    return f"mIoU/mAcc/aAcc {scores.miou:.4f}/{scores.macc:.4f}/{scores.aacc:.4f}."
-
-
-def log_scores(logger: RunLogger, epoch: int, split: str, scores: Scores) -> None:
-    """mIoU, mAcc and aAcc of an epoch for TensorBoard."""
-    for name in ("miou", "macc", "aacc"):
-        logger.scalars(epoch, **{f"{split}__{name}": getattr(scores, name)})
-
-
-def show_pictures(
-    cfg: Config,
-    logger: RunLogger,
-    epoch: int,
-    split: str,
-    images: Tensor,
-    labels: Tensor,
-    preds: Tensor,
-) -> None:
-    """The last batch's first pictures as image | label | prediction for TensorBoard."""
-    colors = load_colors(cfg.colors_path, cfg.classes)
-    stride = 8 // cfg.zoom_factor
-    rows = [
-        side_by_side(denormalise(image[:, ::stride, ::stride]), label, pred, colors)
-        for image, label, pred in zip(
-            images[:PICTURES], labels.cpu().numpy(), preds.cpu().numpy(), strict=False
-        )
-    ]
-    logger.picture(epoch, f"{split}/image_label_prediction", np.vstack(rows))
 
 
 if __name__ == "__main__":

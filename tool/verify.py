@@ -1,6 +1,7 @@
 """Golden check: networks with generated weights against stored numbers, on this machine."""
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import identify
+from model.identify import identify
 from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.segmentor import Segmentor
@@ -22,6 +23,7 @@ from util.golden import batch, fill, generator, load_cases, load_values, picture
 from util.inference import SlidingPredictor
 from util.loss import segmentation_loss
 from util.metric import ConfusionMatrix
+from util.precision import autocast
 from util.runtime import describe
 from util.schedule import poly_lr
 
@@ -73,7 +75,7 @@ def main() -> None:
     print(f"{'case':<20} {'number':<14} {'deviation':>10} {'tolerance':>10}")
     misses = 0
     for name in args.cases or known:
-        for check in check_case(name, device):
+        for check in check_case(name, device, with_reduced=True):
             verdict = "" if check.is_hit else "  MISS"
             print(
                 f"{check.case:<20} {check.what:<14} {check.deviation:>10.1e} "
@@ -87,8 +89,8 @@ def main() -> None:
     print("all numbers agree")
 
 
-def check_case(name: str, device: torch.device) -> Iterator[Check]:
-    """All checks of one stored case."""
+def check_case(name: str, device: torch.device, *, with_reduced: bool = False) -> Iterator[Check]:
+    """All checks of one stored case; `with_reduced` also reports bf16 and fp16, not judged."""
     case, values = load_cases()[name], load_values()
     own = {k.removeprefix(f"{name}/"): v for k, v in values.items() if k.startswith(f"{name}/")}
     if name == "metric":
@@ -96,7 +98,7 @@ def check_case(name: str, device: torch.device) -> Iterator[Check]:
     elif name.startswith("test"):
         checks = check_protocol(case, own, device)
     else:
-        checks = check_network(case, own, device)
+        checks = check_network(case, own, device, with_reduced=with_reduced)
     for what, deviation, tolerance in checks:
         yield Check(name, what, float(deviation), tolerance)
 
@@ -109,7 +111,7 @@ def build(case: dict[str, Any], device: torch.device) -> Segmentor:
 
 
 def check_network(
-    case: dict[str, Any], values: Values, device: torch.device
+    case: dict[str, Any], values: Values, device: torch.device, *, with_reduced: bool
 ) -> Iterator[tuple[str, float, float]]:
     """Logits (in units of their spread), losses, gradients, and some steps of training."""
     network = build(case, device)
@@ -121,12 +123,10 @@ def check_network(
     with torch.no_grad():
         exact = network.eval()(image).logits
         yield "logits", _off(exact[..., ::stride, ::stride], values["logits"]) / spread, 1e-4
-        for kind in (torch.bfloat16, torch.float16):
-            with torch.autocast(device.type, kind):
+        for kind in ("bf16", "fp16") if with_reduced else ():
+            with autocast(device, kind):
                 rough = network(image).logits.float()
-            # Reported, not judged: reduced precision has no right answer.
-            kind_name = str(kind).removeprefix("torch.")
-            yield kind_name, _off(rough, exact.cpu().numpy()) / spread, float("inf")
+            yield f"logits {kind}", _off(rough, exact.cpu().numpy()) / spread, math.inf
 
     total, *parts = _losses(network.train(), image, label)
     total.backward()

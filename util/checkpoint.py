@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from util.error import CheckpointError
+from util.error import CheckpointError, ConfigError
 
 KEEP = 2  # the newest, and one before it to fall back on
 _SHOWN = 5  # names listed per kind of misfit
@@ -48,6 +47,22 @@ def find_checkpoint(model_path: str, save_path: str) -> str:
             "train_epoch_<N>.pth: train first (sh tool/train.sh), or name a file in TEST.model_path"
         )
     return str(found[0])
+
+
+def find_resume(resume: str, save_path: str) -> str:
+    """TRAIN.resume with `auto` looked up: the checkpoint to go on from, '' for a new run.
+
+    Raises ConfigError where a new run would overwrite an earlier one.
+    """
+    found = checkpoints(save_path)
+    if resume == "auto":
+        return str(found[0]) if found else ""
+    if found and not resume:
+        raise ConfigError(
+            f"TRAIN.save_path already holds {found[0]}: go on from it with TRAIN.resume auto, or "
+            "start anew with another TRAIN.save_path or after removing that folder"
+        )
+    return resume
 
 
 def save_checkpoint(
@@ -93,13 +108,13 @@ def load_file(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or "Unsupported" in str(error):
+        if "GLOBAL" in str(error):  # a name to be imported and called
             raise CheckpointError(
                 f"{path} holds Python objects besides tensors, which could run code when read: "
                 "it is not loaded; save a plain state dict of tensors instead"
             ) from None
         raise _damaged(path) from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError):
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError):
         raise _damaged(path) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")

@@ -1,8 +1,6 @@
-"""List files -> samples -> batches, the same ones whatever the number of workers and processes."""
+"""Samples -> arrays -> batches, the same ones whatever the number of workers and processes."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,78 +10,21 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from util.error import DataError, UserError
+from util.config import Config
+from util.error import ConfigError, UserError
 from util.image import check_label, check_sizes, read_image, read_label
+from util.label_map import LabelMap, load_label_map
+from util.samples import Sample, read_list
+from util.transform import train_transform, val_transform
 
 LabelledTransform = Callable[[np.ndarray, np.ndarray, Generator], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Paths of a picture and its label map; no label where the list has none (split test)."""
-
-    image: Path
-    label: Path | None
-
-
-def read_list(list_path: str | Path, data_root: str | Path, *, has_labels: bool) -> list[Sample]:
-    """Samples of a list file: `image label` a line (or `image` alone), relative to data_root.
-
-    Paths may hold spaces. Raises DataError when the list, or a file it names, is missing.
-    """
-    list_path, data_root = Path(list_path), Path(data_root)
-    if not list_path.is_file():
-        raise DataError(
-            f"no list file {list_path}: it holds `image label` lines relative to {data_root}; "
-            "check DATA.train_list, DATA.val_list or TEST.test_list"
-        )
-    try:
-        lines = list_path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{list_path} is not a text file in UTF-8") from None
-    samples = [
-        _parse_line(line.strip(), data_root, has_labels, f"{list_path} line {number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-    if not samples:
-        raise DataError(f"{list_path} is empty: it must hold at least one `image label` line")
-    return samples
-
-
-def _parse_line(line: str, root: Path, has_labels: bool, place: str) -> Sample:
-    words = line.split("\t") if "\t" in line else line.split(" ")
-    if not has_labels:
-        # A list with labels serves as well: the label is not used.
-        for end in range(len(words), 0, -1):
-            if (root / " ".join(words[:end])).is_file():
-                return Sample(root / " ".join(words[:end]), None)
-        raise DataError(f"{place}: no picture {root / line}")
-    if len(words) == 1:
-        raise DataError(f"{place} holds one path, '{line}': `image label` is needed to have labels")
-    # Where paths hold spaces, the right split is the one whose two files exist.
-    splits = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
-    for image, label in splits:
-        if (root / image).is_file() and (root / label.strip()).is_file():
-            return Sample(root / image, root / label.strip())
-    image, label = next((s for s in splits if (root / s[0]).is_file()), splits[0])
-    what, path = ("label", label) if (root / image).is_file() else ("picture", image)
-    raise DataError(f"{place}: no {what} {root / path}; check the line and DATA.data_root")
-
-
-def result_names(samples: Sequence[Sample]) -> list[str]:
-    """A name for each sample's result files, unique in the list: its path below the folder that all
-    pictures share, without extension (with it where two pictures differ in nothing else)."""
-    paths = [os.fspath(sample.image) for sample in samples]
-    base = os.path.commonpath([os.path.dirname(path) for path in paths])
-    names = [os.path.relpath(os.path.splitext(path)[0], base) for path in paths]
-    taken: dict[str, set[str]] = {}
-    for name, path in zip(names, paths, strict=True):
-        taken.setdefault(name, set()).add(path)
-    return [
-        name if len(taken[name]) == 1 else os.path.relpath(path, base)
-        for name, path in zip(names, paths, strict=True)
-    ]
+def load_label(path: Path, label_map: LabelMap, *, classes: int) -> np.ndarray:
+    """The ids (H, W) of a label file, mapped and checked. Raises DataError."""
+    label = label_map.apply(read_label(path, as_colors=label_map.is_of_colors), path)
+    check_label(label, path, classes=classes, ignore_label=label_map.ignore_label)
+    return label
 
 
 class SegmentationData(Dataset):
@@ -100,11 +41,12 @@ class SegmentationData(Dataset):
         classes: int,
         ignore_label: int,
         seed: int,
+        label_map: LabelMap | None = None,
     ) -> None:
         self.samples = samples
         self.transform = transform
+        self.label_map = label_map or LabelMap(ignore_label=ignore_label)
         self.classes = classes
-        self.ignore_label = ignore_label
         self.seed = seed
 
     def __len__(self) -> int:
@@ -119,12 +61,12 @@ class SegmentationData(Dataset):
         return self.transform(image, label, np.random.default_rng((self.seed, epoch, index)))
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Picture (H, W, 3) and checked label (H, W) as they are on disk."""
+        """Picture (H, W, 3) and label (H, W) of checked ids, the label map applied."""
         sample = self.samples[index]
         assert sample.label is not None
-        image, label = read_image(sample.image), read_label(sample.label)
+        image = read_image(sample.image)
+        label = load_label(sample.label, self.label_map, classes=self.classes)
         check_sizes(image, label, sample.image, sample.label)
-        check_label(label, sample.label, classes=self.classes, ignore_label=self.ignore_label)
         return image, label
 
 
@@ -198,6 +140,60 @@ class Loader:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
+
+
+def build_loader(
+    cfg: Config, *, is_training: bool, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+) -> Loader:
+    """Augmented batches of train_list, or centre crops of val_list, for one of the processes.
+
+    Raises DataError, or ConfigError for a batch larger than the list.
+    """
+    list_path = cfg.train_list if is_training else cfg.val_list
+    samples = read_list(list_path, cfg.data_root, has_labels=True)
+    crop = (cfg.train_h, cfg.train_w)
+    if is_training:
+        transform = train_transform(
+            crop,
+            scale=(cfg.scale_min, cfg.scale_max),
+            rotate=(cfg.rotate_min, cfg.rotate_max),
+            ignore_label=cfg.ignore_label,
+        )
+    else:
+        transform = val_transform(crop, ignore_label=cfg.ignore_label)
+    data = SegmentationData(
+        samples,
+        transform,
+        classes=cfg.classes,
+        ignore_label=cfg.ignore_label,
+        seed=cfg.manual_seed,
+        label_map=load_label_map(
+            cfg.label_map,
+            ignore_ids=cfg.ignore_ids,
+            classes=cfg.classes,
+            ignore_label=cfg.ignore_label,
+        ),
+    )
+    batch_size = cfg.batch_size if is_training else cfg.batch_size_val
+    if is_training and len(samples) < batch_size:
+        raise ConfigError(
+            f"TRAIN.batch_size {batch_size} is more than the {len(samples)} pictures of "
+            f"{list_path}: an epoch would have no step"
+        )
+    sampler = BatchSampler(
+        len(samples),
+        max(1, batch_size // world_size),
+        shuffle=is_training,
+        seed=cfg.manual_seed,
+        rank=rank,
+        world_size=world_size,
+    )
+    return Loader(
+        data,
+        sampler,
+        workers=-(-cfg.workers // world_size),
+        pin_memory=pin_memory,
+    )
 
 
 def _collate(samples: list) -> list[Tensor] | UserError:

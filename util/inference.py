@@ -71,6 +71,34 @@ class SlidingPredictor:
         label = self.probabilities(image).argmax(dim=0)
         return label.to(torch.uint8 if self.classes <= 256 else torch.int32).cpu().numpy()
 
+    def window_at(self, image: np.ndarray, x: int, y: int) -> tuple[Tensor, int, int, tuple]:
+        """The window of the first scale that has a pixel of the picture nearest its middle.
+
+        Returns the window (1, 3, h, w), the pixel's row and column in it, and the (top, left,
+        height, width) of the window in pixels of the picture (beyond it where it is padded).
+        """
+        height, width = image.shape[:2]
+        size = scaled_size(height, width, round(self.scales[0] * self.base_size))
+        pixels = torch.tensor(image, device=self.device).permute(2, 0, 1).float()
+        resized = (resize(pixels, size) - self._mean) / self._std
+        top, left, bottom, right = padding(*size, self.crop)
+        resized = F.pad(resized, (left, right, top, bottom))
+        factors = size[0] / height, size[1] / width
+        row = min(round(y * factors[0]), size[0] - 1) + top
+        column = min(round(x * factors[1]), size[1] - 1) + left
+        y0, x0 = (
+            min(max(0, at - crop // 2), side - crop)
+            for at, crop, side in zip((row, column), self.crop, resized.shape[1:], strict=True)
+        )
+        window = resized[None, :, y0 : y0 + self.crop[0], x0 : x0 + self.crop[1]]
+        box = (
+            round((y0 - top) / factors[0]),
+            round((x0 - left) / factors[1]),
+            round(self.crop[0] / factors[0]),
+            round(self.crop[1] / factors[1]),
+        )
+        return window, row - y0, column - x0, box
+
     def _one_scale(self, image: Tensor) -> Tensor:
         """Normalised (3, h, w) -> probabilities (classes, h, w)."""
         height, width = image.shape[-2:]

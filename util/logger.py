@@ -16,22 +16,33 @@ import cv2
 import numpy as np
 import torch
 from tensorboardX import SummaryWriter
+from torch import Tensor
 from tqdm import tqdm
 
+from util.metric import Scores
+from util.palette import side_by_side
+from util.transform import denormalise
 
-def console_logger() -> logging.Logger:
-    """The logger of a tool that keeps no log file: lines on standard output."""
-    return _make_logger(None)
+PICTURES = 3  # samples shown in TensorBoard after each epoch
 
 
 class RunLogger:
     """The record of one run in its folder; a null object where `active` is False (other ranks).
 
-    Files: `<name>-<date>.log`, `metrics.jsonl`, TensorBoard event files.
+    Files: `<name>-<date>.log`, `metrics.jsonl`, TensorBoard event files. `colors` (classes, 3) are
+    those of label maps in pictures.
     """
 
-    def __init__(self, folder: str | Path, *, name: str, active: bool = True) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        name: str,
+        active: bool = True,
+        colors: np.ndarray | None = None,
+    ) -> None:
         self.active = active
+        self._colors = np.zeros((0, 3), np.uint8) if colors is None else colors
         if not active:
             return
         self.folder = Path(folder)
@@ -56,10 +67,33 @@ class RunLogger:
             for name, value in values.items():
                 self._tensorboard().add_scalar(name.replace("__", "/"), value, step)
 
-    def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture (H, W, 3) uint8 RGB for TensorBoard."""
-        if self.active:
-            self._tensorboard().add_image(name, image, step, dataformats="HWC")
+    def scores(self, epoch: int, epochs: int, split: str, scores: Scores) -> None:
+        """mIoU, mAcc and aAcc of an epoch: a line, and TensorBoard."""
+        self.info(f"{split.capitalize()} result at epoch [{epoch}/{epochs}]: {headline(scores)}")
+        for name in ("miou", "macc", "aacc"):
+            self.scalars(epoch, **{f"{split}__{name}": getattr(scores, name)})
+
+    def pictures(
+        self, epoch: int, split: str, images: Tensor, labels: Tensor, preds: Tensor
+    ) -> None:
+        """A batch's first pictures as image | label | prediction for TensorBoard.
+
+        images (N, 3, H, W) normalised; labels and preds (N, h, w) of ids, perhaps smaller.
+        """
+        if not self.active:
+            return
+        stride = (images.shape[-1] - 1) // max(1, labels.shape[-1] - 1)
+        rows = [
+            side_by_side(
+                denormalise(image[:, ::stride, ::stride]),
+                label.cpu().numpy(),
+                pred.cpu().numpy(),
+                self._colors,
+            )
+            for image, label, pred in zip(images[:PICTURES], labels, preds, strict=False)
+        ]
+        name = f"{split}/image_label_prediction"
+        self._tensorboard().add_image(name, np.vstack(rows), epoch, dataformats="HWC")
 
     def epoch(self, record: dict[str, Any]) -> None:
         """One JSON line in metrics.jsonl."""
@@ -126,6 +160,11 @@ class Meter:
         return self._sum / max(1, self._count)
 
 
+def headline(scores: Scores) -> str:
+    """The three numbers of the results tables."""
+    return f"mIoU/mAcc/aAcc {scores.miou:.4f}/{scores.macc:.4f}/{scores.aacc:.4f}."
+
+
 def write_origin(folder: Path, *, root: Path, device: str) -> None:
     """Keep what it takes to repeat a run: environment.json, and git.diff of a changed checkout."""
 
@@ -164,13 +203,10 @@ class _TqdmHandler(logging.Handler):
         sys.stdout.flush()
 
 
-def _make_logger(path: Path | None) -> logging.Logger:
+def _make_logger(path: Path) -> logging.Logger:
     logger = logging.Logger("semseg")
     formatter = logging.Formatter("[%(asctime)s %(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S")
-    handlers: list[logging.Handler] = [_TqdmHandler()]
-    if path is not None:
-        handlers.append(logging.FileHandler(path))
-    for handler in handlers:
+    for handler in (_TqdmHandler(), logging.FileHandler(path)):
         handler.setFormatter(formatter)
         logger.addHandler(handler)
     return logger

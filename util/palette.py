@@ -72,6 +72,25 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: np.ndarray) -> np.ndar
     return np.where((label < len(colors))[..., None], tinted, image)
 
 
+def heat_overlay(
+    image: np.ndarray, heat: np.ndarray, box: tuple[int, int, int, int], pixel: tuple[int, int]
+) -> np.ndarray:
+    """A map of weights (h, w) over the part `box` (top, left, height, width) of a picture, blue to
+    red from its least to its greatest weight; a ring marks `pixel` (x, y)."""
+    top, left, height, width = box
+    heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
+    heat = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    colored = cv2.applyColorMap(np.round(heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    out = image.copy()
+    y0, x0 = max(0, top), max(0, left)
+    y1, x1 = min(image.shape[0], top + height), min(image.shape[1], left + width)
+    part = np.ascontiguousarray(colored[y0 - top : y1 - top, x0 - left : x1 - left])
+    out[y0:y1, x0:x1] = cv2.addWeighted(image[y0:y1, x0:x1], 0.5, part, 0.5, 0)
+    radius = max(3, min(image.shape[:2]) // 60)
+    cv2.circle(out, pixel, radius, (255, 255, 255), 2, cv2.LINE_AA)
+    return out
+
+
 def class_shares(label: np.ndarray, classes: int) -> np.ndarray:
     """Fraction of the pixels of a label map (H, W) that each class covers: (classes,)."""
     return np.bincount(label.ravel(), minlength=classes)[:classes] / label.size

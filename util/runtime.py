@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from util.error import run_cli
+from util.error import ConfigError, run_cli
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Runtime:
         model = model.to(self.device, memory_format=layout)
         if self.world_size == 1:
             return model
+        if sync_bn and self.device.type == "cpu":
+            raise ConfigError(
+                f"TRAIN.sync_bn True needs GPUs (PyTorch has no such BatchNorm on the CPU), but "
+                f"{self.world_size} processes run on CPUs: set TRAIN.sync_bn False"
+            )
         if sync_bn:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         ids = [self.device] if self.device.type == "cuda" else None
@@ -46,6 +52,13 @@ class Runtime:
             dist.all_reduce(tensor)
         return tensor
 
+    def from_first(self, value: int) -> int:
+        """The first process's value, on all of them."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, device=self.device)
+        return values[0]
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The network itself, without what `Runtime.wrap` put around it."""
@@ -53,27 +66,48 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def launch(
-    worker: Callable[..., None], args: tuple, *, gpus: Sequence[int], say: Callable[[str], None]
+    worker: Callable[..., None],
+    args: tuple,
+    *,
+    gpus: Sequence[int],
+    nodes: int,
+    node_rank: int,
+    dist_url: str,
+    backend: str,
+    say: Callable[[str], None],
 ) -> None:
     """Call worker(runtime, *args) once per process.
 
     Started by torchrun: this process is one of many. Else one process per listed GPU that is
-    visible; with one GPU or none, right here.
+    visible, on each of `nodes` machines that meet at `dist_url`; a lonely one runs right here.
     """
     if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        _join(worker, args, int(os.environ["LOCAL_RANK"]))
+        _join(worker, args, local_device(int(os.environ["LOCAL_RANK"])), backend)
         return
-    gpus = visible_gpus(gpus, say=say)
-    if len(gpus) > 1:
-        os.environ["MASTER_ADDR"] = "127.0.0.1"
-        os.environ["MASTER_PORT"] = str(free_port())
-        os.environ["WORLD_SIZE"] = str(len(gpus))
-        try:
-            mp.spawn(_spawned, (gpus, worker, args), nprocs=len(gpus))
-        except mp.ProcessExitedException as error:
-            sys.exit(error.exit_code if error.exit_code > 0 else 1)
+    devices = [torch.device("cuda", gpu) for gpu in visible_gpus(gpus, say=say)]
+    devices = devices or [torch.device("cpu")]
+    if len(devices) == nodes == 1:
+        worker(Runtime(device=devices[0]), *args)
         return
-    worker(Runtime(device=main_device(gpus)), *args)
+    meeting = urlsplit(dist_url if nodes > 1 else f"tcp://127.0.0.1:{free_port()}")
+    if meeting.scheme != "tcp" or not meeting.hostname or not meeting.port:
+        raise ConfigError(
+            f"Distributed.dist_url must be tcp://<address of the first node>:<port>, got {dist_url}"
+        )
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = meeting.hostname, str(meeting.port)
+    os.environ["WORLD_SIZE"] = str(nodes * len(devices))
+    first_rank = node_rank * len(devices)
+    try:
+        mp.spawn(_spawned, (first_rank, devices, backend, worker, args), nprocs=len(devices))
+    except mp.ProcessExitedException as error:
+        sys.exit(error.exit_code if error.exit_code > 0 else 1)
+
+
+def local_device(local_rank: int) -> torch.device:
+    """The GPU of this process on its machine, or the CPU where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 def visible_gpus(listed: Sequence[int], *, say: Callable[[str], None]) -> list[int]:
@@ -93,19 +127,23 @@ def main_device(gpus: Sequence[int]) -> torch.device:
     return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
 
 
-def _spawned(index: int, gpus: Sequence[int], worker: Callable[..., None], args: tuple) -> None:
-    os.environ["RANK"] = str(index)
-    run_cli(lambda: _join(worker, args, gpus[index]))
+def _spawned(
+    index: int,
+    first_rank: int,
+    devices: Sequence[torch.device],
+    backend: str,
+    worker: Callable[..., None],
+    args: tuple,
+) -> None:
+    os.environ["RANK"] = str(first_rank + index)
+    run_cli(lambda: _join(worker, args, devices[index], backend))
 
 
-def _join(worker: Callable[..., None], args: tuple, local_rank: int) -> None:
+def _join(worker: Callable[..., None], args: tuple, device: torch.device, backend: str) -> None:
     """Meet the peers named by the environment and work with them."""
-    if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(backend if device.type == "cuda" else "gloo")
     try:
         worker(Runtime(dist.get_rank(), dist.get_world_size(), device), *args)
     finally:
@@ -119,9 +157,9 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def choose_seed(manual_seed: int | None) -> int:
-    """The seed asked for, or a fresh one."""
-    return random.SystemRandom().randrange(2**31) if manual_seed is None else manual_seed
+def choose_seed() -> int:
+    """A fresh seed."""
+    return random.SystemRandom().randrange(2**31)
 
 
 def seed_everything(seed: int) -> None:

@@ -39,7 +39,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
                 f"{full_name(name)} is missing in {path}: add it or give it as override"
             )
         if f.metadata["is_path"]:
-            values[name] = _absolute(f.default, ROOT)
+            values[name] = _absolute(f.default, ROOT, f.metadata["words"])
     return Config(**values)
 
 
@@ -61,7 +61,7 @@ def dump_config(cfg: Config) -> str:
     sections: dict[str, dict] = {section: {} for section in SECTIONS}
     for name, f in FIELDS.items():
         value = getattr(cfg, name)
-        if f.metadata["is_path"] and value.startswith(f"{ROOT}{os.sep}"):
+        if f.metadata["is_path"] and str(value).startswith(f"{ROOT}{os.sep}"):
             value = os.path.relpath(value, ROOT)
         sections[f.metadata["section"]][name] = value
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=1000)
@@ -82,6 +82,11 @@ def check_train(cfg: Config) -> None:
     _need(cfg, "train_list", "save_path", *(["val_list"] if cfg.evaluate else []))
     _check_side("train_h", cfg.train_h)
     _check_side("train_w", cfg.train_w)
+    if isinstance(cfg.class_weights, list) and len(cfg.class_weights) != cfg.classes:
+        raise ConfigError(
+            f"TRAIN.class_weights holds {len(cfg.class_weights)} numbers, but DATA.classes is "
+            f"{cfg.classes}: one number a class, in the order of the ids"
+        )
     for low, high in (("scale_min", "scale_max"), ("rotate_min", "rotate_max")):
         if getattr(cfg, low) > getattr(cfg, high):
             raise ConfigError(
@@ -187,7 +192,7 @@ def _parse(name: str, raw: Any, *, source: str, folder: Path) -> Any:
         wanted = describe(kind)
         raise ConfigError(f"{full_name(name)} must be {wanted}, got '{raw}' in {source}") from None
     for item in value if isinstance(value, list) else [value]:
-        if item is None:
+        if item is None or (isinstance(item, (str, dict)) and not limits["choices"]):
             continue
         if limits["choices"] and item not in limits["choices"]:
             options = [str(c) for c in limits["choices"]]
@@ -200,12 +205,12 @@ def _parse(name: str, raw: Any, *, source: str, folder: Path) -> Any:
             raise ConfigError(f"{full_name(name)} must be at least {limits['minimum']}, got {item}")
         if limits["above"] is not None and item <= limits["above"]:
             raise ConfigError(f"{full_name(name)} must be above {limits['above']}, got {item}")
-    return _absolute(value, folder) if limits["is_path"] else value
+    is_path = limits["is_path"] and isinstance(value, str)
+    return _absolute(value, folder, limits["words"]) if is_path else value
 
 
-def _absolute(path: str, folder: Path) -> str:
+def _absolute(path: str, folder: Path, words: tuple[str, ...]) -> str:
     # Links stay as they are: dataset/<name> is one, and the user knows it by that name.
-    # `auto` is not a path but a word (TRAIN.resume).
-    if path in ("", "auto"):
+    if path in ("", *words):
         return path
     return os.path.normpath(folder / Path(path).expanduser())

@@ -19,14 +19,19 @@ def key(
     minimum: float | None = None,
     above: float | None = None,
     is_path: bool = False,
+    words: tuple[str, ...] = (),
 ) -> Any:
-    """A field of Config: its section, its default (none: the file must give it), its limits."""
+    """A field of Config: its section, its default (none: the file must give it), its limits.
+
+    `words` are values of a path that are not paths.
+    """
     metadata = {
         "section": section,
         "choices": choices,
         "minimum": minimum,
         "above": above,
         "is_path": is_path,
+        "words": words,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -41,6 +46,10 @@ class Config:
     train_list: str = key("DATA", "", is_path=True)
     val_list: str = key("DATA", "", is_path=True)
     classes: int = key("DATA", minimum=2)
+    label_map: dict[int, int] | str = key(
+        "DATA", "", is_path=True, words=("cityscapes", "ade20k")
+    )  # raw id -> class id: a name, a mapping or a file
+    ignore_ids: list[int] = key("DATA", [], minimum=0)
 
     arch: str = key("TRAIN", "psp", choices=("psp", "psa"))
     layers: int = key("TRAIN", 50, choices=(18, 34, 50, 101, 152))
@@ -56,6 +65,12 @@ class Config:
     zoom_factor: int = key("TRAIN", 8, choices=(1, 2, 4, 8))
     ignore_label: int = key("TRAIN", 255, minimum=0)
     aux_weight: float = key("TRAIN", 0.4, minimum=0)
+    loss: str = key("TRAIN", "ce", choices=("ce", "ohem"))
+    ohem_threshold: float = key("TRAIN", 0.7, above=0)
+    ohem_min_kept: int = key("TRAIN", 100000, minimum=1)  # pixels of a batch, all GPUs together
+    class_weights: list[float] | str = key(
+        "TRAIN", "", is_path=True, words=("median",), minimum=0
+    )  # numbers, median or a file of tool/check_data.py --json
     psa_type: int = key("TRAIN", 2, choices=(0, 1, 2))
     compact: bool = key("TRAIN", False)
     shrink_factor: int = key("TRAIN", 2, minimum=1)
@@ -78,7 +93,7 @@ class Config:
     save_freq: int = key("TRAIN", 1, minimum=1)
     save_path: str = key("TRAIN", "", is_path=True)
     weight: str = key("TRAIN", "", is_path=True)
-    resume: str = key("TRAIN", "", is_path=True)
+    resume: str = key("TRAIN", "", is_path=True, words=("auto",))
     evaluate: bool = key("TRAIN", False)
     amp: str = key("TRAIN", "off", choices=("off", "bf16", "fp16"))
     channels_last: bool = key("TRAIN", False)

@@ -44,8 +44,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def convert(raw: Any, kind: Any) -> Any:
     """`raw` (a YAML value or text) as `kind`, without loss. Raises ValueError.
 
-    `kind` is bool, int, float, str, list of these or one of these `| None`.
+    `kind` is bool, int, float, str, list of these, one of these `| None`, or
+    dict[int, int] or list[float] `| str`.
     """
+    if isinstance(kind, types.UnionType) and str in typing.get_args(kind):
+        return _collection_or_text(raw, typing.get_args(kind)[0])
     if isinstance(kind, types.UnionType):
         if raw is None or (isinstance(raw, str) and raw.strip().lower() in _NOTHING):
             return None
@@ -61,6 +64,17 @@ def convert(raw: Any, kind: Any) -> Any:
         items = value if isinstance(value, list) else [value]
         return [_number(item, typing.get_args(kind)[0]) for item in items]
     return _number(value, kind)
+
+
+def _collection_or_text(raw: Any, kind: Any) -> Any:
+    value = _as_yaml(raw) if isinstance(raw, str) else raw
+    if not isinstance(value, (dict, list)):
+        return convert(raw, str)
+    if isinstance(value, dict) != (typing.get_origin(kind) is dict):
+        raise ValueError
+    if isinstance(value, dict):
+        return {_number(k, int): _number(v, int) for k, v in value.items()}
+    return convert(value, kind)
 
 
 def describe(kind: Any) -> str:
@@ -103,6 +117,8 @@ _KIND_WORDS: Mapping[Any, str] = {
     str: "text",
     list[int]: "a list of whole numbers such as [0, 1]",
     list[float]: "a list of numbers such as [0.5, 1.0]",
+    dict[int, int] | str: "a name, a file or a mapping such as {0: 0, 255: 1}",
+    list[float] | str: "a list of numbers such as [0.5, 1.0], `median` or a file",
     int | None: "a whole number or empty",
     float | None: "a number or empty",
     bool | None: "True, False or empty",

@@ -1,0 +1,149 @@
+"""tool/check_data.py: every fault is found and named, its cure works as printed, no false alarm."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, RunTool, assert_one_sentence
+from tests.faults import (
+    FAULTS,
+    HEIGHT,
+    WIDTH,
+    Data,
+    cut_a_jpeg,
+    empty_a_file,
+    follow,
+    leak_a_picture,
+    number_void_otherwise,
+    repeat_a_line,
+    shrink_a_label,
+    void_a_label,
+    write_text,
+)
+from util.doctor.counts import count_classes, median_weights, read_weights
+from util.error import ConfigError, DataError
+from util.label_map import LabelMap
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+    monkeypatch.chdir(tmp_path)
+    return Data(tmp_path / "my data")
+
+
+def test_a_sound_dataset_is_clean(data: Data, run_tool: RunTool) -> None:
+    code, found, out = data.check(run_tool)
+    assert (code, found["findings"]) == (0, [])
+    assert "4 train, 2 val pairs" in out and "clean" in out
+    assert found["pixels"]["train"] == [4 * 256] * 3 and found["pictures"]["val"] == [2] * 3
+
+
+@pytest.mark.parametrize(("kind", "spoil", "place"), FAULTS, ids=[f[1].__name__ for f in FAULTS])
+def test_fault_is_found_named_and_cured(
+    data: Data, run_tool: RunTool, kind: str, spoil: Callable[[Data], None], place: str
+) -> None:
+    spoil(data)
+    code, found, out = data.check(run_tool)
+    assert code == 1
+    findings = {finding["kind"]: finding for finding in found["findings"]}
+    assert kind in findings, found["findings"]
+    assert any(place in name for name in findings[kind]["files"]), findings[kind]
+    assert f"FOUND [{kind}]" in out and findings[kind]["cure"] in out
+    words = follow(findings[kind]["cure"])
+    code, found, out = data.check(run_tool, *words)
+    assert (code, found["findings"]) == (0, []), (words, out)
+
+
+def test_faults_of_all_kinds_at_once(tmp_path: Path, run_tool: RunTool) -> None:
+    data = Data(tmp_path, train=40)
+    (tmp_path / "train/3.png").unlink()
+    for i, spoil in enumerate(
+        (cut_a_jpeg, empty_a_file, write_text, shrink_a_label, void_a_label, number_void_otherwise)
+    ):
+        kept = {f: (tmp_path / f"train/2.{f}").read_bytes() for f in ("jpg", "png")}
+        spoil(data)
+        for ending, content in kept.items():  # each fault on its own pair: 10, 11, ...
+            data.copy(f"train/2.{ending}", f"train/{10 + i}.{ending}")
+            (tmp_path / f"train/2.{ending}").write_bytes(content)
+    # The copies of picture 2 must not look alike.
+    for i in range(10, 16):
+        if i not in (10, 12):
+            Image.new("RGB", (WIDTH, HEIGHT), (i, i, i)).save(tmp_path / f"train/{i}.jpg")
+    repeat_a_line(data)
+    leak_a_picture(data)
+    code, found, _ = data.check(run_tool)
+    assert code == 1
+    kinds = {finding["kind"]: finding for finding in found["findings"]}
+    assert set(kinds) == {
+        *("missing", "truncated", "empty-file", "unreadable", "size-mismatch", "all-void"),
+        *("void-id", "duplicate-line", "train-val-leak"),
+    }
+    words = [word for finding in kinds.values() for word in follow(finding["cure"])]
+    code, found, out = data.check(run_tool, *words)
+    assert (code, found["findings"]) == (0, []), out
+    assert found["pairs"]["train"] == 40 - 1 - 5 - 1  # missing, unusable, leaked; void id cured
+
+
+def test_one_name_in_two_folders_is_a_note(data: Data, run_tool: RunTool) -> None:
+    (data.root / "train/more").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(data.root / "train/more/2.jpg")
+    data.copy("train/2.png", "train/more/2.png")
+    data.add_line("train", "train/more/2.jpg train/more/2.png")
+    code, found, _ = data.check(run_tool)
+    assert code == 0 and [note["kind"] for note in found["notes"]] == ["same-name"]
+
+
+def test_sixteen_bit_labels_of_many_classes_are_clean(data: Data, run_tool: RunTool) -> None:
+    label = (np.arange(HEIGHT * WIDTH) % 700).astype(np.uint16).reshape(HEIGHT, WIDTH)
+    label[-1] = 65535
+    data.write_all_labels(label)
+    words = ["DATA.classes", "700", "TRAIN.ignore_label", "65535"]
+    code, found, _ = data.check(run_tool, *words)
+    assert (code, found["findings"]) == (0, [])
+    code, found, _ = data.check(run_tool, "DATA.classes", "699", *words[2:])
+    assert "ignore_ids: [699]" in found["findings"][0]["cure"]
+
+
+def test_cannot_run(data: Data, run_tool: RunTool) -> None:
+    def refused(*words: str) -> tuple[int, str]:
+        code, _, err = run_tool("check_data", "--config", data.config, *words)
+        return code, err
+
+    assert_one_sentence(*refused("DATA.train_list", "none.txt"), "no list file", "none.txt")
+    assert_one_sentence(*refused("--split", "val", "DATA.val_list", ""), "DATA.val_list is empty")
+    assert_one_sentence(*refused("DATA.label_map", "cityscapez"), "DATA.label_map: no file")
+    assert_one_sentence(*refused("TRAIN.ignore_label", "2"), "is also a class id")
+
+
+def test_the_doctor_needs_no_torch() -> None:
+    for path in [ROOT / "tool/check_data.py", *(ROOT / "util/doctor").glob("*.py")]:
+        assert "torch" not in path.read_text(), path
+
+
+def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> None:
+    # Class 0 has 3 of 4 pixels of picture 1; class 1 the fourth and half of picture 2; class 2 the
+    # other half. Frequencies: 3/4, (25 + 50) / 200, 1/2.
+    counts = count_classes([{0: 75, 1: 25, 255: 9}, {1: 50, 2: 50}], classes=4)
+    np.testing.assert_allclose(counts.median_weights(), [0.5 / 0.75, 0.5 / 0.375, 1, 1], rtol=1e-3)
+    data.write_all_labels(np.minimum(data.ids(6), 2))
+    _, found, _ = data.check(run_tool)
+    labels = sorted(data.root.glob("train/*.png"))
+    weights = median_weights(labels, LabelMap(255), classes=3)
+    assert weights == found["class_weights"] == [1.0, 1.0, 0.25]
+    assert read_weights(data.root / "found.json", classes=3) == weights
+    with pytest.raises(ConfigError, match="holds 3 numbers, but 4"):
+        read_weights(data.root / "found.json", classes=4)
+    with pytest.raises(ConfigError, match="must be JSON"):
+        read_weights(data.config, classes=3)
+    with pytest.raises(DataError, match=r"holds id 2 \(512 pixels\)"):
+        median_weights(labels, LabelMap(255), classes=2)
+
+
+@pytest.mark.skipif(not (ROOT / "dataset/camvid").exists(), reason="needs dataset/camvid")
+def test_no_false_alarm_on_camvid(run_tool: RunTool) -> None:
+    config = ROOT / "config/camvid/camvid_pspnet18.yaml"
+    code, out, err = run_tool("check_data", "--config", config, "--split", "val")
+    assert code == 0, out + err

@@ -1,0 +1,202 @@
+"""Losses against plain loops over pixels: cross entropy, class weights, hard pixels."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.conftest import RunTool, assert_one_sentence
+from tool.train import make_criterion, make_loader
+from util.config import load_config
+from util.image import read_label, write_label
+from util.loss import (
+    CrossEntropy,
+    OhemCrossEntropy,
+    SegmentationLoss,
+    build_loss,
+    pick_labels,
+    segmentation_loss,
+)
+from util.runtime import Runtime
+
+IGNORED = 255
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """(logits, aux, label): (2, 4, 5, 6) twice and (2, 5, 6), a fifth of it ignored."""
+    generator = torch.Generator().manual_seed(0)
+    logits, aux = (3 * torch.randn(2, 4, 5, 6, generator=generator) for _ in range(2))
+    label = torch.randint(0, 4, (2, 5, 6), generator=generator)
+    label[torch.rand(label.shape, generator=generator) < 0.2] = IGNORED
+    return logits, aux, label
+
+
+def pixels(logits: Tensor, label: Tensor) -> list[tuple[float, int]]:
+    """(probability of its class, class) of every labelled pixel, in float64."""
+    found = []
+    for n, y, x in np.ndindex(*label.shape):
+        if label[n, y, x] != IGNORED:
+            scores = logits[n, :, y, x].double().numpy()
+            shares = np.exp(scores - scores.max())
+            found.append((shares[label[n, y, x]] / shares.sum(), int(label[n, y, x])))
+    return found
+
+
+def mean_loss(chosen: list[tuple[float, int]], weights: list[float] | None = None) -> float:
+    weights = weights or [1.0] * 4
+    total = sum(weights[i] for _, i in chosen)
+    return sum(-weights[i] * np.log(p) for p, i in chosen) / total if total else 0.0
+
+
+def hard_pixels(logits: Tensor, label: Tensor, threshold: float, kept: int) -> list:
+    """By sorting: all up to the threshold, but at least `kept`."""
+    ordered = sorted(pixels(logits, label))
+    return [pixel for k, pixel in enumerate(ordered) if pixel[0] <= threshold or k < kept]
+
+
+def test_cross_entropy_is_the_mean_over_labelled_pixels(batch: Batch) -> None:
+    logits, aux, label = batch
+    total, main, side = segmentation_loss(*batch, ignore_label=IGNORED, aux_weight=0.4)
+    assert main.item() == pytest.approx(mean_loss(pixels(logits, label)), rel=1e-5)
+    assert side.item() == pytest.approx(mean_loss(pixels(aux, label)), rel=1e-5)
+    assert total.item() == pytest.approx(main.item() + 0.4 * side.item())
+
+
+def test_the_default_is_bit_for_bit_the_plain_formula(batch: Batch) -> None:
+    count = (batch[2] != IGNORED).sum().clamp(min=1)
+    wanted = [
+        F.cross_entropy(x.float(), batch[2], ignore_index=IGNORED, reduction="sum") / count
+        for x in batch[:2]
+    ]
+    criterion = build_loss(
+        "ce",
+        ignore_label=IGNORED,
+        aux_weight=0.4,
+        weights=None,
+        ohem_threshold=0.7,
+        ohem_min_kept=100000,
+    )
+    for losses in (
+        criterion(*batch),
+        segmentation_loss(*batch, ignore_label=IGNORED, aux_weight=0.4),
+    ):
+        assert torch.equal(torch.stack(losses), torch.stack([wanted[0] + 0.4 * wanted[1], *wanted]))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CrossEntropy(IGNORED),
+        CrossEntropy(IGNORED, torch.tensor([1.0, 2, 3, 4])),
+        OhemCrossEntropy(IGNORED, 0.7, 10),
+        OhemCrossEntropy(IGNORED, 0.7, 10, torch.tensor([1.0, 2, 3, 4])),
+    ],
+)
+def test_a_batch_without_labels_has_loss_and_gradients_of_zero(
+    batch: Batch, loss: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    logits = batch[0].requires_grad_()
+    value = loss(logits, torch.full_like(batch[2], IGNORED))
+    value.backward()
+    assert value.item() == 0 and not logits.grad.any()
+
+
+def test_class_weights_weight_the_mean(batch: Batch) -> None:
+    logits, _, label = batch
+    for weights in ([1.0, 2.0, 0.5, 7.0], [0.0, 1.0, 0.0, 3.0]):
+        loss = CrossEntropy(IGNORED, torch.tensor(weights))(logits, label)
+        assert loss.item() == pytest.approx(mean_loss(pixels(logits, label), weights), rel=1e-5)
+    even = CrossEntropy(IGNORED, torch.full((4,), 3.0))(logits, label)
+    torch.testing.assert_close(even, CrossEntropy(IGNORED)(logits, label))
+    nothing = CrossEntropy(IGNORED, torch.tensor([0.0, 0, 0, 1]))(logits, label.clamp(max=2))
+    assert nothing.item() == 0
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5, 7.0]])
+@pytest.mark.parametrize("kept", [1, 7, 30, 48, 60, 100000])
+@pytest.mark.parametrize("threshold", [1e-4, 0.3, 0.7, 1.0])
+def test_ohem_agrees_with_sorting(
+    batch: Batch, threshold: float, kept: int, weights: list[float] | None
+) -> None:
+    logits, _, label = batch
+    tensor = None if weights is None else torch.tensor(weights)
+    logits = logits.clone().requires_grad_()
+    loss = OhemCrossEntropy(IGNORED, threshold, kept, tensor)(logits, label)
+    chosen = hard_pixels(logits.detach(), label, threshold, kept)
+    assert loss.item() == pytest.approx(mean_loss(chosen, weights), rel=1e-5)
+    loss.backward()
+    assert logits.grad.abs().sum(1).count_nonzero() == len(chosen)
+
+
+def test_ohem_mines_in_the_main_head_alone(batch: Batch) -> None:
+    logits, aux, label = batch
+    criterion = build_loss(
+        "ohem",
+        ignore_label=IGNORED,
+        aux_weight=0.4,
+        weights=None,
+        ohem_threshold=0.5,
+        ohem_min_kept=5,
+    )
+    _, main, side = criterion(*batch)
+    assert main.item() == pytest.approx(mean_loss(hard_pixels(logits, label, 0.5, 5)), rel=1e-5)
+    assert side.item() == pytest.approx(mean_loss(pixels(aux, label)), rel=1e-5)
+
+
+def test_losses_are_in_float32_and_know_large_ignore_labels(batch: Batch) -> None:
+    logits, _, label = batch
+    label = torch.where(label == IGNORED, 65535, label)
+    weights = torch.tensor([1.0, 2.0, 0.5, 7.0])
+    for loss in (CrossEntropy(65535, weights), OhemCrossEntropy(65535, 0.7, 5, weights)):
+        assert loss(logits.bfloat16(), label).dtype == torch.float32
+
+
+def test_labels_are_picked_at_the_stride_of_the_logits() -> None:
+    label = torch.arange(17 * 17).view(1, 17, 17)
+    assert torch.equal(pick_labels(label, 8), label)
+    assert torch.equal(pick_labels(label, 1), label[:, ::8, ::8])
+
+
+def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -> None:
+    def criterion(*words: str) -> SegmentationLoss:
+        cfg = load_config(tiny, words)
+        data = make_loader(cfg, Runtime(), is_training=True).data
+        return make_criterion(cfg, Runtime(world_size=2), data)
+
+    assert criterion() == SegmentationLoss(CrossEntropy(IGNORED), CrossEntropy(IGNORED), 0.4)
+    ohem = OhemCrossEntropy(IGNORED, 0.7, 50000)  # its share of the two processes' 100000
+    assert criterion("TRAIN.loss", "ohem").main == ohem
+    (tmp_path / "w.json").write_text(json.dumps({"class_weights": [1, 2, 3]}))
+    for setting in ("[1, 2, 3]", str(tmp_path / "w.json")):
+        loss = criterion("TRAIN.class_weights", setting)
+        assert loss.main.weights.tolist() == loss.aux.weights.tolist() == [1, 2, 3]
+    weights = criterion("TRAIN.class_weights", "median").main.weights
+    assert weights.median() == 1 and len(weights) == 3
+
+
+def test_training_with_all_of_it(tiny: Path, run_tool: RunTool) -> None:
+    for path in (tiny.parent / "data/labels").iterdir():
+        write_label(path, read_label(path) + 1)  # 1..3; 255 wraps to 0
+    words = ["TRAIN.loss", "ohem", "TRAIN.ohem_min_kept", "100", "TRAIN.class_weights", "median"]
+    words += ["DATA.label_map", "{1: 0, 2: 1, 3: 2, 0: 255}"]
+    code, _, err = run_tool("train", "--config", tiny, *words)
+    assert code == 0, err
+
+
+def test_losses_that_cannot_be_built(tiny: Path, run_tool: RunTool) -> None:
+    refused = {
+        ("TRAIN.class_weights", "[1, 2]"): "TRAIN.class_weights holds 2 numbers",
+        ("TRAIN.class_weights", "[1, 2, -3]"): "TRAIN.class_weights must be at least 0, got -3",
+        ("TRAIN.class_weights", "none.json"): "TRAIN.class_weights: no file",
+        ("TRAIN.loss", "ohen"): "TRAIN.loss must be one of ce, ohem, got ohen; nearest: ohem",
+    }
+    for words, part in refused.items():
+        code, _, err = run_tool("train", "--config", tiny, *words)
+        assert_one_sentence(code, err, part)

@@ -1,0 +1,293 @@
+"""tool/prepare_ade20k.py; and on its example all that the preparations share (util/prepare)."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, RunTool, assert_one_sentence, command
+from tests.raw_data import assert_label, files_below, lines_of, write_ids, write_picture
+from tool import prepare_ade20k
+from util import prepare
+from util.samples import read_list
+
+OFFICIAL = {"training": 2, "validation": 1}
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The benchmark with two training pictures and one to validate, as if these were all."""
+    monkeypatch.setattr(prepare_ade20k, "OFFICIAL", OFFICIAL)
+    root = tmp_path / "raw" / "ADEChallengeData2016"
+    for split, short, count in (("training", "train", 2), ("validation", "val", 1)):
+        for i in range(1, count + 1):
+            name = f"ADE_{short}_{i:08d}"
+            write_picture(root / "images" / split / f"{name}.jpg")
+            write_ids(root / "annotations" / split / f"{name}.png", 0, 1, 2, 149, 150, i)
+    return root
+
+
+def test_ids_lists_and_links(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    before, out = files_below(raw), tmp_path / "ade20k"
+    code, stdout, err = run_tool("prepare_ade20k", "--source", raw, "--out", out, "--strict")
+    assert (code, err) == (0, "")
+    assert "list/training.txt: 2 (official: 2)" in stdout
+    assert lines_of(out, "training") == [
+        f"images/training/ADE_train_0000000{i}.jpg labels/training/ADE_train_0000000{i}.png"
+        for i in (1, 2)
+    ]
+    assert lines_of(out, "validation") == [
+        "images/validation/ADE_val_00000001.jpg labels/validation/ADE_val_00000001.png"
+    ]
+    assert_label(out / "labels/training/ADE_train_00000002.png", 255, 0, 1, 148, 149, 1)
+    image = out / "images/training/ADE_train_00000001.jpg"
+    assert image.is_symlink() and image.samefile(raw / "images/training/ADE_train_00000001.jpg")
+    assert files_below(raw) == before
+    assert len(read_list(out / "list/training.txt", out, has_labels=True)) == 2
+
+
+def test_table_and_official_numbers() -> None:
+    assert dict(prepare_ade20k.TABLE) == {0: 255, **{i: i - 1 for i in range(1, 151)}}
+    assert prepare_ade20k.OFFICIAL == {"training": 20210, "validation": 2000}
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("ade20k", 150),
+        ("voc2012", 21),
+        ("cityscapes", 19),
+        ("camvid", 11),
+        ("bdd100k", 19),
+        ("bdd100k_drivable", 3),
+    ],
+)
+def test_every_class_has_a_name_and_a_color(name: str, classes: int) -> None:
+    names = (ROOT / f"dataset/{name}_names.txt").read_text().splitlines()
+    colors = np.loadtxt(ROOT / f"dataset/{name}_colors.txt", dtype=int)
+    assert len(set(names)) == len(names) == classes and all(names)
+    assert colors.shape == (classes, 3) and colors.min() >= 0 and colors.max() <= 255
+
+
+def test_folder_above_the_benchmark_is_fine(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    code, _, _ = run_tool("prepare_ade20k", "--source", raw.parent, "--out", tmp_path / "o")
+    assert code == 0 and len(lines_of(tmp_path / "o", "training")) == 2
+
+
+def test_again_changes_nothing_and_mends_what_is_missing(
+    raw: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    options, out = ("--source", raw, "--out", tmp_path / "o"), tmp_path / "o"
+    run_tool("prepare_ade20k", *options)
+    before = files_below(out)
+    times = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    code, stdout, _ = run_tool("prepare_ade20k", *options)
+    assert code == 0 and "label maps: 0 written, 3 there already" in stdout
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == times
+    for name in (
+        "labels/training/ADE_train_00000001.png",
+        "list/training.txt",
+        "images/validation/ADE_val_00000001.jpg",
+    ):
+        (out / name).unlink()
+    code, stdout, _ = run_tool("prepare_ade20k", *options)
+    assert code == 0 and "label maps: 1 written, 2 there already" in stdout
+    assert files_below(out) == before
+
+
+def test_interrupted_run_leaves_no_list_and_no_half_file(
+    raw: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, save = tmp_path / "o", Image.Image.save
+
+    def stop(self: Image.Image, path: Path, **options: object) -> None:
+        if "ADE_train_00000002" in str(path):
+            Path(path).write_bytes(b"half a file")
+            raise KeyboardInterrupt
+        save(self, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", stop)
+    code, _, _ = run_tool("prepare_ade20k", "--source", raw, "--out", out)
+    assert code == 130
+    assert not (out / "list").exists()
+    assert not (out / "labels/training/ADE_train_00000002.png").exists()
+    monkeypatch.setattr(Image.Image, "save", save)
+    code, _, _ = run_tool("prepare_ade20k", "--source", raw, "--out", out)
+    assert code == 0
+    assert_label(out / "labels/training/ADE_train_00000002.png", 255, 0, 1, 148, 149, 1)
+    assert not [p for p in out.rglob(".*")]
+
+
+def test_copy(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    options = ("--source", raw, "--out", tmp_path / "o", "--copy")
+    assert run_tool("prepare_ade20k", *options)[0] == 0
+    assert run_tool("prepare_ade20k", *options)[0] == 0
+    image = tmp_path / "o/images/training/ADE_train_00000001.jpg"
+    assert not image.is_symlink()
+    assert image.read_bytes() == (raw / "images/training/ADE_train_00000001.jpg").read_bytes()
+    code, _, err = run_tool("prepare_ade20k", *options[:-1])
+    assert_one_sentence(code, err, "prepared with copy True (asked: False)", "another --out")
+
+
+def test_no_links_possible_names_copy(
+    raw: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", tmp_path / "o")
+    assert_one_sentence(code, err, "cannot link", "use --copy")
+
+
+def test_out_is_a_link_to_the_raw_data(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    before, out = files_below(raw), tmp_path / "ade20k"
+    out.symlink_to(raw)
+    for _ in range(2):
+        code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", out)
+        assert (code, err) == (0, "")
+    after = files_below(raw)
+    assert {name: after[name] for name in before} == before
+    assert sorted(set(after) - set(before)) == [
+        "labels/training/ADE_train_00000001.png",
+        "labels/training/ADE_train_00000002.png",
+        "labels/validation/ADE_val_00000001.png",
+        "list/training.txt",
+        "list/validation.txt",
+        "prepare_ade20k.json",
+    ]
+    assert not any(p.is_symlink() for p in raw.rglob("*"))
+    assert len(read_list(out / "list/training.txt", out, has_labels=True)) == 2
+
+
+@pytest.mark.parametrize("name", ["list/training.txt", "labels/validation/ADE_val_00000001.png"])
+def test_raw_files_of_the_same_name_are_not_overwritten(
+    raw: Path, run_tool: RunTool, name: str
+) -> None:
+    write_ids(raw / name.replace(".txt", ".png"), 9)
+    if name.endswith(".txt"):
+        (raw / name.replace(".txt", ".png")).rename(raw / name)
+        (raw / name).write_text("mine\n")
+    before = (raw / name).read_bytes()
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", raw)
+    assert_one_sentence(code, err, str(raw / name), "another --out")
+    assert (raw / name).read_bytes() == before
+
+
+def test_foreign_out_is_refused(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    (out / "mine.txt").write_text("precious")
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", out)
+    assert_one_sentence(code, err, str(out), "mine.txt", "choose another --out")
+    assert files_below(out) == {"mine.txt": b"precious"}
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", out / "mine.txt")
+    assert_one_sentence(code, err, "is a file, not a folder")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", tmp_path / "link")
+    assert_one_sentence(code, err, "is a link to nothing")
+
+
+def test_other_source_or_damaged_record_is_refused(
+    raw: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    out, other = tmp_path / "o", tmp_path / "other"
+    run_tool("prepare_ade20k", "--source", raw, "--out", out)
+    os.rename(raw, other)
+    code, _, err = run_tool("prepare_ade20k", "--source", other, "--out", out)
+    assert_one_sentence(code, err, "was prepared with source", str(other), "remove the folder")
+    (out / "prepare_ade20k.json").write_text("{")
+    code, _, err = run_tool("prepare_ade20k", "--source", other, "--out", out)
+    assert_one_sentence(code, err, "prepare_ade20k.json is damaged")
+
+
+def test_counts_warn_or_with_strict_stop(
+    raw: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_ade20k, "OFFICIAL", {"training": 3, "validation": 1})
+    (raw / "images/training/ADE_train_00000009.jpg").write_bytes(b"")
+    options = ("--source", raw, "--out", tmp_path / "o")
+    code, _, err = run_tool("prepare_ade20k", *options, "--strict")
+    assert_one_sentence(code, err, "--strict: training: 1 picture without label", "(and 1 more)")
+    assert not (tmp_path / "o").exists()
+    code, stdout, err = run_tool("prepare_ade20k", *options)
+    assert code == 0 and "list/training.txt: 2 (official: 3)" in stdout
+    assert err.count("warning: ") == err.count("\n") == 2
+    assert "ade20k training has 2 pictures here, 3 officially" in err
+
+
+def test_wrong_source_names_what_is_missing(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    out = tmp_path / "o"
+    code, _, err = run_tool("prepare_ade20k", "--source", tmp_path / "nothing", "--out", out)
+    assert_one_sentence(code, err, "--source", "nothing is not a folder")
+    (raw / "annotations").rename(raw / "other")
+    (raw / "annotations.zip").write_bytes(b"")
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", out)
+    assert_one_sentence(
+        code,
+        err,
+        f"no folder annotations/training, annotations/validation in {raw}",
+        f"{raw}/images/training/ADE_train_00000001.jpg",
+        "unpack annotations.zip first",
+    )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "mark", ["index_ade20k.pkl", "ADE20K_2021_17_01/images/ADE/training/urban/street/a_seg.png"]
+)
+def test_full_release_is_refused_in_words(tmp_path: Path, run_tool: RunTool, mark: str) -> None:
+    (tmp_path / "raw" / mark).parent.mkdir(parents=True)
+    (tmp_path / "raw" / mark).write_bytes(b"")
+    code, _, err = run_tool("prepare_ade20k", "--source", tmp_path / "raw", "--out", tmp_path / "o")
+    assert_one_sentence(code, err, "full ADE20K release", "ADEChallengeData2016.zip")
+
+
+def test_bad_labels_stop_with_the_file(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    label = raw / "annotations/validation/ADE_val_00000001.png"
+    options = ("--source", raw, "--out", tmp_path / "o")
+    write_ids(label, 1, 255, 255)
+    code, _, err = run_tool("prepare_ade20k", *options)
+    assert_one_sentence(code, err, str(label), "id 255 (2 pixels)", "converted already?")
+    label.write_bytes(b"no picture")
+    code, _, err = run_tool("prepare_ade20k", *options)
+    assert_one_sentence(code, err, str(label), "damaged or not a picture")
+    write_ids(label, 1)
+    write_picture(raw / "images/validation/ADE_val_00000001.jpg", size=(5, 5))
+    code, _, err = run_tool("prepare_ade20k", *options)
+    assert_one_sentence(code, err, "is 5x5", "is 8x6", "must be of one size")
+    assert not (tmp_path / "o/list").exists()
+
+
+def test_no_pair_at_all(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    for label in raw.glob("annotations/*/*"):
+        label.unlink()
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", tmp_path / "o")
+    assert code == 2 and "no picture with a label of its name" in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_hidden_files_of_archives_are_no_pictures(
+    raw: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    (raw / "images/training/._ADE_train_00000001.jpg").write_bytes(b"Mac OS X")
+    code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", tmp_path / "o", "--strict")
+    assert (code, err) == (0, "")
+
+
+def test_workers_stop_at_the_first_error() -> None:
+    def work(i: int) -> int:
+        return 1 // (i - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        prepare.parallel(work, range(1000), "numbers")
+    assert prepare.parallel(abs, [-2, 1], "numbers") == [2, 1]
+
+
+def test_as_a_command_from_another_folder(tmp_path: Path) -> None:
+    tool = ROOT / "tool/prepare_ade20k.py"
+    done = command(sys.executable, tool, "--source", "no", "--out", "o", cwd=tmp_path)
+    assert_one_sentence(done.returncode, done.stderr, "--source no is not a folder")

@@ -1,0 +1,304 @@
+"""The verbs end to end: train, test, demo; resuming; what a run folder holds; mistakes."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import ROOT, RunTool, assert_one_sentence, command
+from util.image import read_image, read_label, write_label
+
+
+def losses(run: Path) -> list[float]:
+    lines = (run / "model/metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["train_loss"] for line in lines]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    run = tmp_path / "run"
+    code, out, err = run_tool("train", "--config", tiny, "evaluate", "True")
+    assert code == 0, err
+    assert "Epoch: [1/1][1/2] Data " in out and "Remain 00:00:0" in out and "MainLoss" in out
+    assert "Val result at epoch [1/1]: mIoU/mAcc/aAcc" in out
+    names = {p.name.split("-")[0].split(".out")[0] for p in (run / "model").iterdir()}
+    assert {"train_epoch_1.pth", "best.pth", "config.yaml", "environment.json"} <= names
+    assert {"metrics.jsonl", "events", "train"} <= names
+    content = torch.load(run / "model/train_epoch_1.pth", weights_only=True)
+    assert {"epoch", "state_dict", "optimizer", "config"} <= set(content)
+
+    events = EventAccumulator(str(run / "model")).Reload()
+    scalars = {"loss/total", "loss/main", "loss/aux", "lr", "speed/images_per_second", "val/miou"}
+    assert scalars <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == [f"{s}/image_label_prediction" for s in ("train", "val")]
+    record = json.loads((run / "model/metrics.jsonl").read_text())
+    assert record["epoch"] == 1 and 0 <= record["val"]["miou"] <= 1
+
+    code, out, err = run_tool("test", "--config", run / "model/config.yaml", "scales", "[0.5, 1.0]")
+    assert code == 0, err
+    result = run / "result/epoch_1/val/ms"
+    scores = json.loads((result / "scores.json").read_text())
+    for folder in ("gray", "color", "overlay"):
+        found = sorted(p.name for p in (result / folder).iterdir())
+        assert found == ["p0.png", "p1.png", "p2.png", "p3.png"]
+    assert f"Eval result: mIoU/mAcc/aAcc {scores['miou']:.4f}/" in out
+    assert scores["protocol"]["scales"] == [0.5, 1.0]
+    assert read_label(result / "gray/p0.png").shape == (48, 64)
+
+    # The scores are those of the pictures that were written.
+    code, _, _ = run_tool("test", "--config", tiny, "scales", "[.5, 1]", "has_prediction", "True")
+    assert code == 0
+    again = json.loads((result / "scores.json").read_text())
+    assert again["miou"] == scores["miou"] and again["iou_class"] == scores["iou_class"]
+
+    # The demo, at the same scales, gives the same label map as the test.
+    image = tmp_path / "data/images/p2.png"
+    code, out, err = run_tool(
+        "demo", f"--config={tiny}", f"--image={image}", "TEST.scales", "[0.5, 1.0]"
+    )
+    assert code == 0, err
+    gray = read_label(run / "demo/p2_gray.png")
+    np.testing.assert_array_equal(gray, read_label(result / "gray/p2.png"))
+    assert read_image(run / "demo/p2_color.png").shape == (48, 64, 3)
+    assert read_image(run / "demo/p2_overlay.png").shape[0] > 48  # with a legend below
+    code, out, _ = run_tool(
+        "demo", "--config", tiny, "--image", image.parent, "--output", tmp_path / "o"
+    )
+    assert code == 0 and len(list((tmp_path / "o").glob("*_gray.png"))) == 4
+
+
+def test_overfits_two_pictures(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    lines = (tmp_path / "data/train.txt").read_text().splitlines()[:2]
+    (tmp_path / "data/two.txt").write_text("\n".join(lines))
+    data = tmp_path / "data/two.txt"
+    words = ["train_list", data, "val_list", data, "epochs", 40, "save_freq", 40, "print_freq", 9]
+    geometry = ["train_h", 49, "train_w", 65, "scale_min", 1, "rotate_min", 0, "rotate_max", 0]
+    code, _, err = run_tool("train", "--config", tiny, *words, *geometry, "scale_max", 1)
+    assert code == 0, err
+    code, _, err = run_tool("test", "--config", tiny, "val_list", data, "test_h", 49, "test_w", 65)
+    assert code == 0, err
+    scores = json.loads((tmp_path / "run/result/epoch_40/val/ss/scores.json").read_text())
+    assert scores["miou"] > 0.8, scores
+    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0] / 4
+
+
+def test_a_resumed_run_equals_an_undisturbed_one(
+    tiny: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    def train(name: str, *words: object) -> Path:
+        run = tmp_path / name
+        code, _, err = run_tool("train", "--config", tiny, "save_path", run / "model", *words)
+        assert code == 0, err
+        return run
+
+    whole = train("whole", "epochs", 3)
+    # The schedule must know all epochs from the start, so the first part is cut by its checkpoints.
+    for late in ("train_epoch_3.pth",):
+        parts = tmp_path / "parts/model"
+        parts.mkdir(parents=True)
+        (parts / "train_epoch_2.pth").write_bytes((whole / "model/train_epoch_2.pth").read_bytes())
+        train("parts", "epochs", 3, "resume", "auto", "manual_seed", 1)
+        one, two = weights(whole / "model" / late), weights(parts / late)
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    assert losses(tmp_path / "parts") == losses(whole)[2:]
+
+
+def test_the_same_seed_gives_the_same_run(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    for name, workers in (("a", 0), ("b", 1)):
+        words = ["save_path", tmp_path / name / "model", "TRAIN.workers", workers]
+        assert run_tool("train", "--config", tiny, *words)[0] == 0
+    one, two = (weights(tmp_path / n / "model/train_epoch_1.pth") for n in "ab")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_fresh_seed_is_kept_for_resuming(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    words = ["TRAIN.manual_seed", "", "resume", "auto"]
+    assert run_tool("train", "--config", tiny, *words)[0] == 0
+    first = torch.load(tmp_path / "run/model/train_epoch_1.pth", weights_only=True)["seed"]
+    code, out, _ = run_tool("train", "--config", tiny, *words, "epochs", 2)
+    assert code == 0 and f"seed {first}" in out
+    assert f"manual_seed: {first}" in (tmp_path / "run/model/config.yaml").read_text()
+
+
+def test_two_processes_train_together(tiny: Path, tmp_path: Path) -> None:
+    words = ["--config", tiny, "TRAIN.sync_bn", "False", "batch_size", 4, "evaluate", "True"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = command(*torchrun, "tool/train.py", *words, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert "processes: 2" in done.stdout and "Val result at epoch [1/1]" in done.stdout
+    assert (tmp_path / "run/model/train_epoch_1.pth").is_file()
+
+
+def test_finished_and_resumed_again(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    assert run_tool("train", "--config", tiny)[0] == 0
+    before = (tmp_path / "run/model/train_epoch_1.pth").read_bytes()
+    code, out, _ = run_tool("train", "--config", tiny, "TRAIN.resume", "auto")
+    assert code == 0 and "nothing to train" in out
+    code, _, err = run_tool("train", "--config", tiny)
+    assert_one_sentence(code, err, "already holds", "train_epoch_1.pth", "TRAIN.resume auto")
+    assert (tmp_path / "run/model/train_epoch_1.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("zoom", [1, 4])
+def test_low_zoom_trains_and_tests(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, zoom: int
+) -> None:
+    words = ["zoom_factor", zoom, "evaluate", "True"]
+    assert run_tool("train", "--config", tiny, *words)[0] == 0
+    assert run_tool("test", "--config", tiny, *words)[0] == 0
+
+
+def test_psanet_and_low_precision(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    words = ["arch", "psa", "amp", "bf16", "channels_last", "True", "test_amp", "bf16"]
+    words += ["test_h", 33, "test_w", 33]
+    assert run_tool("train", "--config", tiny, *words)[0] == 0
+    assert run_tool("test", "--config", tiny, *words)[0] == 0
+
+
+def test_split_test_needs_no_labels(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    assert run_tool("train", "--config", tiny)[0] == 0
+    (tmp_path / "data/test.txt").write_text("images/p0.png\nimages/p1.png\n")
+    words = ["test_list", tmp_path / "data/test.txt", "split", "test", "index_start", 1]
+    code, out, err = run_tool("test", "--config", tiny, *words)
+    assert code == 0, err
+    result = tmp_path / "run/result/epoch_1/test/ss"
+    assert [p.name for p in (result / "gray").iterdir()] == ["p1.png"]
+    assert not (result / "scores.json").exists() and "mIoU" not in out
+
+
+def break_data(root: Path, fault: str) -> None:
+    """Make one file of the tiny dataset bad."""
+    if fault == "missing list":
+        (root / "train.txt").unlink()
+    elif fault == "missing image":
+        (root / "images/p1.png").unlink()
+    elif fault == "corrupt image":
+        path = root / "images/p1.png"
+        path.write_bytes(path.read_bytes()[:100])
+    elif fault == "size":
+        write_label(root / "labels/p1.png", np.zeros((48, 60), np.uint8))
+    elif fault == "id":
+        write_label(root / "labels/p1.png", np.full((48, 64), 7, np.uint8))
+    elif fault == "colour label":
+        Image.new("RGB", (64, 48)).save(root / "labels/p1.png")
+
+
+@pytest.mark.parametrize(
+    ("fault", "part"),
+    [
+        ("missing list", "no list file"),
+        ("missing image", "train.txt line 2: no picture"),
+        ("corrupt image", "images/p1.png cannot be decoded"),
+        ("size", "labels/p1.png is 60x48"),
+        ("id", "labels/p1.png holds id 7 (3072 pixels)"),
+        ("colour label", "labels/p1.png is a colour picture"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_data_stops_training_in_words(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, fault: str, part: str, workers: int
+) -> None:
+    break_data(tmp_path / "data", fault)
+    code, _, err = run_tool("train", "--config", tiny, "TRAIN.workers", workers)
+    assert_one_sentence(code, err, part)
+    assert not list(tmp_path.glob("run/model/*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["TRAIN.epoch", 1], "nearest: TRAIN.epochs"),
+        (["TRAIN.epochs", "x"], "must be a whole number"),
+        (["TRAIN.init_weight", "none.pth"], "no file"),
+        (["TRAIN.weight", "none.pth"], "no weight file"),
+        (["TRAIN.resume", "none.pth"], "no weight file"),
+        (["TRAIN.batch_size", 5], "more than the 4 pictures"),
+        (["TRAIN.batch_size", 1], "BatchNorm in PSPNet's 1x1 bin needs two"),
+        (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
+        (["TEST.colors_path", "none.txt"], "no file"),
+    ],
+)
+def test_bad_options_stop_training_in_words(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, words: list, part: str
+) -> None:
+    code, _, err = run_tool("train", "--config", tiny, *words)
+    assert_one_sentence(code, err, part)
+    assert not list(tmp_path.glob("run/model/*.pth"))
+
+
+def test_a_folder_that_cannot_be_written(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = run_tool("train", "--config", tiny, "save_path", tmp_path / "file/model")
+    assert_one_sentence(code, err, "file/model", "Not a directory")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_mistakes_when_testing(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    code, _, err = run_tool("test", "--config", tiny)
+    assert_one_sentence(code, err, "TEST.model_path is empty", "train first")
+    assert run_tool("train", "--config", tiny)[0] == 0
+    for words, part in (
+        (["TRAIN.layers", 34], "does not fit this network"),
+        (["DATA.classes", 4], "cls.4.weight (3, 512, 1, 1) in the file, (4, 512, 1, 1)"),
+        (["TRAIN.deep_base", False], "plain 7x7 stem, but"),
+        (["TEST.index_start", 9], "TEST.index_start 9 is past the end"),
+        (
+            ["TEST.names_path", ROOT / "dataset/toy_names.txt"],
+            "holds 10 names, but DATA.classes is 3",
+        ),
+        (["TEST.has_prediction", True], "no prediction"),
+        (["TEST.scales", "[]"], "TEST.scales is empty"),
+    ):
+        code, _, err = run_tool("test", "--config", tiny, *words)
+        assert_one_sentence(code, err, part)
+    code, _, err = run_tool("demo", "--config", tiny, "--image", tmp_path / "data/images/p9.png")
+    assert_one_sentence(code, err, "no file or folder", "nearest: ")
+    (tmp_path / "empty").mkdir()
+    code, _, err = run_tool("demo", "--config", tiny, "--image", tmp_path / "empty")
+    assert_one_sentence(code, err, "holds no picture")
+
+
+def test_commands_work_from_anywhere(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    assert run_tool("train", "--config", tiny)[0] == 0
+    picture = tmp_path / "in.jpg"
+    cv2.imwrite(str(picture), np.full((40, 50, 3), 99, np.uint8))
+    python = ROOT / ".venv/bin/python"
+    demo = [python if python.exists() else "python3", ROOT / "tool/demo.py"]
+    done = command(*demo, "--config=tiny.yaml", "--image=in.jpg", "--output=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/in_overlay.png").is_file()
+    done = command(*demo, f"--config={tiny}", f"--image={picture}", PYTHONPATH="./")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/demo/in_gray.png").is_file()
+
+
+def test_shell_scripts_pass_on_the_exit_code(tmp_path: Path) -> None:
+    done = command("sh", "tool/train.sh", "toy", "pspnet81")
+    assert_one_sentence(done.returncode, done.stderr, "no config file", "nearest: ")
+    assert not (ROOT / "exp/toy/pspnet81").exists()
+    done = command("sh", "tool/test.sh", "toy")
+    assert done.returncode == 2 and done.stderr.startswith("usage: sh tool/test.sh <dataset> <net>")
+    # A failed training is not followed by a test of a stale model.
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\necho "$1" >> "$LOG"\nexit 7\n')
+    fake.chmod(0o755)
+    log = tmp_path / "log"
+    done = command(
+        "sh",
+        ROOT / "tool/train.sh",
+        "toy",
+        "pspnet18",
+        cwd=tmp_path,
+        PYTHON=str(fake),
+        LOG=str(log),
+    )
+    assert done.returncode == 7 and log.read_text().split() == ["tool/train.py"]

@@ -1,0 +1,118 @@
+"""Draw a contact sheet of training samples: label over picture, before and after augmentation."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.config import Config, check_train, config_parser, load_config
+from util.dataset import SegmentationData
+from util.error import ConfigError, UserError, run_cli
+from util.image import write_image
+from util.label_map import load_label_map
+from util.palette import legend, load_colors, load_names, overlay
+from util.samples import read_list
+from util.transform import denormalise, train_transform
+
+TILE = 240  # height of a picture on the sheet
+GAP, CAPTION = 6, 20
+HEADS = ("picture", "label over it", "augmented", "label over it", "augmented again")
+
+
+def main() -> None:
+    parser = config_parser(__doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--count", type=int, default=6, help="samples, spread over the list")
+    args = parser.parse_args()
+    if args.count < 1:
+        raise ConfigError(f"--count must be at least 1, got {args.count}")
+    if args.output.suffix.lower() != ".png":
+        raise ConfigError(f"--output must be a file named .png, got {args.output}")
+    cfg = load_config(args.config, args.overrides)
+    check_train(cfg)
+    names = load_names(cfg.names_path, cfg.classes)
+    colors = load_colors(cfg.colors_path, cfg.classes)
+    data = training_data(cfg)
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(args.count, len(data))).astype(int))
+    rows, present = [], set()
+    for index in chosen.tolist():
+        row, ids = draw_row(data, index, colors)
+        rows.append(row)
+        present |= ids
+    shown = sorted(present & set(range(cfg.classes)))
+    write_image(args.output, draw_sheet(rows, [names[i] for i in shown], colors[shown]))
+    print(f"{len(rows)} of {len(data)} training samples, {len(shown)} classes: {args.output}")
+
+
+def training_data(cfg: Config) -> SegmentationData:
+    """The training list with the training augmentation."""
+    return SegmentationData(
+        read_list(cfg.train_list, cfg.data_root, has_labels=True),
+        train_transform(
+            (cfg.train_h, cfg.train_w),
+            scale=(cfg.scale_min, cfg.scale_max),
+            rotate=(cfg.rotate_min, cfg.rotate_max),
+            ignore_label=cfg.ignore_label,
+        ),
+        classes=cfg.classes,
+        ignore_label=cfg.ignore_label,
+        seed=cfg.manual_seed or 0,
+        label_map=load_label_map(
+            cfg.label_map,
+            ignore_ids=cfg.ignore_ids,
+            classes=cfg.classes,
+            ignore_label=cfg.ignore_label,
+        ),
+    )
+
+
+def draw_row(data: SegmentationData, index: int, colors: np.ndarray) -> tuple[np.ndarray, set[int]]:
+    """A sample's tiles side by side under its name, and the ids that they show."""
+    image, label = data.load(index)
+    tiles, ids = [image, overlay(image, label, colors)], set(np.unique(label).tolist())
+    for epoch in (0, 1):
+        augmented = data[epoch, index]
+        if isinstance(augmented, UserError):
+            raise augmented
+        picture, mask = denormalise(augmented[0]), augmented[1].numpy()
+        tiles += [picture, overlay(picture, mask, colors)][epoch:]
+        ids |= set(np.unique(mask).tolist())
+    tiles = [
+        np.pad(scaled(tile), ((0, 0), (0, GAP), (0, 0)), constant_values=255) for tile in tiles
+    ]
+    row = np.hstack(tiles)
+    return np.vstack([caption(str(data.samples[index].image), row.shape[1]), row]), ids
+
+
+def scaled(tile: np.ndarray) -> np.ndarray:
+    """A picture at the height of the sheet's tiles."""
+    width = max(1, round(tile.shape[1] * TILE / tile.shape[0]))
+    return cv2.resize(tile, (width, TILE), interpolation=cv2.INTER_AREA)
+
+
+def caption(text: str, width: int) -> np.ndarray:
+    """A strip (CAPTION, width, 3) with a line of text, its end where it is too long."""
+    strip = np.full((CAPTION, width, 3), 255, np.uint8)
+    text = text.encode("ascii", "replace").decode()[-width // 7 :]
+    place, font = (4, CAPTION - 6), cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(strip, text, place, font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def draw_sheet(rows: list[np.ndarray], names: list[str], colors: np.ndarray) -> np.ndarray:
+    """Rows one below the other, then the legend; pixels without colour are void."""
+    width = max(row.shape[1] for row in rows)
+    head = caption(" | ".join(HEADS) + " | pixels without a tint are void", width)
+    strips = [head, *rows, np.full((GAP, width, 3), 255, np.uint8)]
+    if names:
+        strips.append(legend(names, colors, width))
+    padded = [
+        np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in strips
+    ]
+    return np.vstack(padded)
+
+
+if __name__ == "__main__":
+    run_cli(main)

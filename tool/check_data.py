@@ -1,0 +1,117 @@
+"""Examine a dataset before training: every fault with its files and what cures it, and the classes.
+
+Exit code 0: clean. 1: there are findings. 2: cannot run.
+"""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.config import Config, check_network, config_parser, load_config
+from util.doctor import Finding, Report, examine
+from util.error import ConfigError, run_cli
+from util.label_map import load_label_map
+from util.palette import load_names
+
+EXIT_FINDINGS = 1
+EXAMPLES = 3  # files shown of each finding; --json has all
+
+
+def main() -> None:
+    parser = config_parser(__doc__)
+    parser.add_argument("--split", choices=("train", "val", "all"), default="all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    args = parser.parse_args()
+    cfg = load_config(args.config, args.overrides)
+    check_network(cfg)
+    start = time.perf_counter()
+    report = examine(
+        chosen_lists(cfg, args.split),
+        cfg.data_root,
+        classes=cfg.classes,
+        label_map=load_label_map(
+            cfg.label_map,
+            ignore_ids=cfg.ignore_ids,
+            classes=cfg.classes,
+            ignore_label=cfg.ignore_label,
+        ),
+        map_source=cfg.label_map if isinstance(cfg.label_map, str) else "",
+        names_path=cfg.names_path,
+        colors_path=cfg.colors_path,
+    )
+    seconds = time.perf_counter() - start
+    has_names = not any(finding.kind == "names" for finding in report.findings)
+    names = load_names(cfg.names_path if has_names else "", cfg.classes)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(content(report, names), indent=2) + "\n", encoding="utf-8")
+    print_classes(report, names)
+    for finding in report.notes:
+        print_finding("note", finding)
+    for finding in report.findings:
+        print_finding("FOUND", finding)
+    pairs = ", ".join(f"{count} {split}" for split, count in report.pairs.items())
+    speed = sum(report.pairs.values()) / seconds
+    verdict = f"findings: {len(report.findings)}" if report.findings else "clean"
+    print(f"{pairs} pairs read in {seconds:.1f} s ({speed:.0f}/s): {verdict}")
+    if report.findings:
+        sys.exit(EXIT_FINDINGS)
+
+
+def chosen_lists(cfg: Config, split: str) -> dict[str, str]:
+    """Split -> list file; `all` leaves out a validation list that is not set."""
+    lists = {"train": cfg.train_list, "val": cfg.val_list}
+    if split != "all":
+        lists = {split: lists[split]}
+    elif not cfg.val_list:
+        del lists["val"]
+    for name, path in lists.items():
+        if not path:
+            raise ConfigError(f"DATA.{name}_list is empty: set it in the config or as an override")
+    return lists
+
+
+def print_classes(report: Report, names: list[str]) -> None:
+    """A line for each class: share of pixels and pictures by split, suggested weight."""
+    width = max(len(name) for name in names)
+    heads = "".join(f"  {split + ' pixels':>12} {'pictures':>8}" for split in report.counts)
+    print(f"{'id':>4} {'class':<{width}}{heads}  weight")
+    for i, (name, weight) in enumerate(zip(names, report.class_weights, strict=True)):
+        cells = ""
+        for counts in report.counts.values():
+            share = counts.pixels[i] / max(1, counts.pixels.sum())
+            cells += f"  {share:>12.3%} {counts.pictures[i]:>8}"
+        print(f"{i:>4} {name:<{width}}{cells}  {weight:g}")
+    print("weight: median frequency, what TRAIN.class_weights median would use\n")
+
+
+def print_finding(head: str, finding: Finding) -> None:
+    """What, some of the files, the cure."""
+    print(f"{head} [{finding.kind}] {finding.what}")
+    for name in finding.files[:EXAMPLES]:
+        print(f"    {name}")
+    if len(finding.files) > EXAMPLES:
+        print(f"    ... and {len(finding.files) - EXAMPLES} more (all of them with --json FILE)")
+    print(f"  cure: {finding.cure}\n")
+
+
+def content(report: Report, names: list[str]) -> dict[str, Any]:
+    """The report for machines; TRAIN.class_weights reads `class_weights`."""
+    return {
+        "pairs": report.pairs,
+        "findings": [asdict(finding) for finding in report.findings],
+        "notes": [asdict(finding) for finding in report.notes],
+        "names": names,
+        "pixels": {split: counts.pixels.tolist() for split, counts in report.counts.items()},
+        "pictures": {split: counts.pictures.tolist() for split, counts in report.counts.items()},
+        "class_weights": report.class_weights,
+    }
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,90 @@
+"""Bring weights into the layout of this project, or a trained network into the published one."""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from model.identify import identify
+from util.checkpoint import load_file, save_atomically, state_dict_of
+from util.error import CheckpointError, ConfigError, nearest, run_cli
+
+EXAMPLES = """examples:
+  python tool/convert_weights.py --from torchvision --name resnet50 --to initmodel/resnet50_v1.pth
+  python tool/convert_weights.py --from FILE.pth --to initmodel/resnet50_v2.pth
+  python tool/convert_weights.py --from exp/x/model/train_epoch_50.pth --to pspnet50.pth --published
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--from", dest="source", required=True, help="a weight file, or torchvision"
+    )
+    parser.add_argument("--name", default="resnet50", help="with --from torchvision: the network")
+    parser.add_argument("--to", dest="target", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="write {'epoch', 'state_dict', 'optimizer'} with `module.` names",
+    )
+    args = parser.parse_args()
+    if args.target.exists():
+        raise ConfigError(f"--to {args.target} exists: remove it or choose another name")
+    if args.source == "torchvision":
+        content = {"state_dict": from_torchvision(args.name)}
+    else:
+        content = load_file(args.source)
+    state = state_dict_of(content, source=args.source)
+    for name, value in identify(state).items():
+        print(f"{name}: {value}")
+    args.target.parent.mkdir(parents=True, exist_ok=True)
+    save_atomically(args.target, layout(content, state, is_published=args.published))
+    digest = hashlib.sha256(args.target.read_bytes()).hexdigest()
+    print(f"wrote {args.target}, {args.target.stat().st_size} bytes, SHA-256 {digest}")
+
+
+def from_torchvision(name: str) -> dict[str, Tensor]:
+    """ImageNet weights by torchvision's own download (needs a network). Raises in words."""
+    from torchvision import models
+
+    known = [n for n in models.list_models() if n.startswith("resnet") and n[6:].isdigit()]
+    if name not in known:
+        near = nearest(name, known)
+        raise ConfigError(f"--name {name} is none of {', '.join(known)}" + f"; nearest: {near}")
+    weights = models.get_model_weights(name).DEFAULT
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except OSError as error:  # urllib's errors are OSErrors
+        raise CheckpointError(
+            f"torchvision could not download {weights.url}: {error}; on a machine with a network "
+            "fetch that file, then give it as --from FILE"
+        ) from None
+
+
+def layout(content: dict, state: dict[str, Tensor], *, is_published: bool) -> dict:
+    """The bare state dict in float32 and complete, or wrapped as published files are."""
+    state = {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
+    for name in [n for n in state if n.endswith("running_var")]:
+        counter = name.replace("running_var", "num_batches_tracked")
+        state.setdefault(counter, torch.tensor(0))
+    if not is_published:
+        return state
+    return {
+        "epoch": content.get("epoch", 0),
+        "state_dict": {f"module.{name}": value for name, value in state.items()},
+        "optimizer": content.get("optimizer", {}),
+    }
+
+
+if __name__ == "__main__":
+    run_cli(main)

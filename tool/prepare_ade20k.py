@@ -1,0 +1,65 @@
+"""Prepares ADE20K (scene parsing benchmark, 150 classes) for config/ade20k.
+
+    python tool/prepare_ade20k.py --source ADEChallengeData2016 --out dataset/ade20k
+
+Raw ids 1..150 become 0..149 and 0 (other) becomes 255. Download: ADEChallengeData2016.zip of
+http://sceneparsing.csail.mit.edu
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.error import DataError, run_cli
+from util.label_map import load_label_map
+from util.prepare import Plan, carry_out, prepare_parser
+from util.prepare.raw import VOID, files_by_stem, find_root, id_reader, pair_up
+
+OFFICIAL = {"training": 20210, "validation": 2000}
+FOLDERS = [f"{kind}/{split}" for kind in ("images", "annotations") for split in OFFICIAL]
+TABLE = load_label_map("ade20k", ignore_ids=(), classes=150, ignore_label=VOID).table
+EXPECTED = "the benchmark's labels hold 0 (other) and 1..150; was this file converted already?"
+
+
+def main() -> None:
+    parser = prepare_parser(__doc__, source="the unpacked ADEChallengeData2016 folder")
+    options = parser.parse_args()
+    plan = plan_ade20k(options.source)
+    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+
+
+def plan_ade20k(source: Path) -> Plan:
+    """images/<split>/*.jpg with annotations/<split>/*.png -> training and validation."""
+    refuse_full_release(source)
+    root = find_root(
+        source,
+        FOLDERS,
+        below=("ADEChallengeData2016",),
+        example="images/training/ADE_train_00000001.jpg",
+    )
+    splits, problems = {}, []
+    for split in OFFICIAL:
+        images = files_by_stem(root / "images" / split)
+        labels = files_by_stem(root / "annotations" / split, ".png")
+        splits[split], single = pair_up(images, labels, split)
+        problems += single
+    read = id_reader(TABLE, EXPECTED)
+    return Plan("ade20k", splits, read, (root, source), official=OFFICIAL, problems=problems)
+
+
+def refuse_full_release(source: Path) -> None:
+    """Raise DataError for the full ADE20K (2016 or 2021): scenes in folders, labels as *_seg.png,
+    thousands of classes in index_ade20k.*; the benchmark's 150 are another download."""
+    for folder in (source, *source.glob("ADE20K_20*"), *source.glob("dataset")):
+        for mark in ("index_ade20k.pkl", "index_ade20k.mat", "images/ADE"):
+            if (folder / mark).exists():
+                raise DataError(
+                    f"--source {source} is the full ADE20K release (it holds {folder / mark}), "
+                    "which has other classes and no benchmark ids: download "
+                    "ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu instead"
+                )
+
+
+if __name__ == "__main__":
+    run_cli(main)

