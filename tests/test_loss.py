@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.conftest import RunTool, assert_one_sentence
-from tool.train import make_criterion, make_loader
+from tool.train import make_criterion
 from util.config import load_config
+from util.dataset import build_loader
 from util.image import read_label, write_label
 from util.loss import (
     CrossEntropy,
@@ -167,7 +168,7 @@ def test_labels_are_picked_at_the_stride_of_the_logits() -> None:
 def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -> None:
     def criterion(*words: str) -> SegmentationLoss:
         cfg = load_config(tiny, words)
-        data = make_loader(cfg, Runtime(), is_training=True).data
+        data = build_loader(cfg, is_training=True).data
         return make_criterion(cfg, Runtime(world_size=2), data)
 
     assert criterion() == SegmentationLoss(CrossEntropy(IGNORED), CrossEntropy(IGNORED), 0.4)

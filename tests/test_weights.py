@@ -1,6 +1,7 @@
 """Weights between layouts: published files, fine-tuning, conversion; the attention viewer."""
 
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -95,6 +96,27 @@ def test_conversion_completes_float16_files(tmp_path: Path, run_tool: RunTool) -
     network = ResNet(18, deep_base=False, classes=None)
     network.load_state_dict(found)  # strict: complete
     assert all(v.dtype == torch.float32 for v in found.values() if v.dim())
+
+
+def test_torchvision_weights_come_through_its_own_api(
+    tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def download(url: str, **options: object) -> dict:
+        asked.append((url, options["check_hash"]))
+        if len(asked) == 1:
+            return ResNet(18, deep_base=False).state_dict()
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    words = ["--from", "torchvision", "--name", "resnet18", "--to", tmp_path / "r.pth"]
+    code, out, err = run_tool("convert_weights", *words)
+    assert code == 0 and "backbone: ResNet-18" in out and "classes: 1000" in out, err
+    assert "resnet18" in asked[0][0] and asked[0][1] is True
+    (tmp_path / "r.pth").unlink()
+    code, _, err = run_tool("convert_weights", *words)
+    assert_one_sentence(code, err, "could not download", "give it as --from FILE")
 
 
 def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:

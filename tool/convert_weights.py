@@ -58,7 +58,8 @@ def from_torchvision(name: str) -> dict[str, Tensor]:
     known = [n for n in models.list_models() if n.startswith("resnet") and n[6:].isdigit()]
     if name not in known:
         near = nearest(name, known)
-        raise ConfigError(f"--name {name} is none of {', '.join(known)}" + f"; nearest: {near}")
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise ConfigError(f"--name {name} is none of {', '.join(known)}{hint}")
     weights = models.get_model_weights(name).DEFAULT
     try:
         return weights.get_state_dict(progress=True, check_hash=True)
