@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tool.prepare_toy import VOID, draw_dataset, draw_scene
+from tool.prepare_toy import draw_dataset
+from util.toy import VOID, draw_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = {"height": 72, "width": 96, "seed": 0}
