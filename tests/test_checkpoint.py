@@ -11,6 +11,7 @@ from torch import nn
 from util.checkpoint import (
     checkpoints,
     find_checkpoint,
+    find_resume,
     load_file,
     load_weights,
     save_atomically,
@@ -38,6 +39,33 @@ def test_newest_are_kept_and_found(tmp_path: Path) -> None:
     assert find_checkpoint("x.pth", str(tmp_path)) == "x.pth"
     with pytest.raises(CheckpointError, match=r"train first .sh tool/train\.sh"):
         find_checkpoint("", str(tmp_path / "none"))
+
+
+def test_steps_come_between_epochs(tmp_path: Path) -> None:
+    for epoch, step in ((1, 0), (1, 90), (1, 100), (2, 0), (0, 5)):
+        content = {"epoch": epoch, "step_in_epoch": step, "state_dict": {"w": torch.zeros(1)}}
+        save_checkpoint(tmp_path, content)
+    found = [p.name for p in checkpoints(tmp_path)]
+    assert found == ["train_epoch_2.pth", "train_epoch_1_step_100.pth"]
+
+
+def test_resuming_falls_back_from_a_damaged_file(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, {"epoch": epoch, "state_dict": {"w": torch.rand(9999)}})
+    newest = tmp_path / "train_epoch_2.pth"
+    whole = newest.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # one bit on a bad disk
+    for damaged in (whole[:-100], bytes(flipped), b""):
+        newest.write_bytes(damaged)
+        said: list[str] = []
+        name, content = find_resume("auto", str(tmp_path), say=said.append)
+        assert name.endswith("train_epoch_1.pth") and content["epoch"] == 1
+        assert len(said) == 1 and "train_epoch_2.pth" in said[0] and "the one before" in said[0]
+    (tmp_path / "train_epoch_1.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
+        find_resume("auto", str(tmp_path), say=said.append)
+    assert find_resume("auto", str(tmp_path / "new"), say=said.append) == ("", {})
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from tests.conftest import ROOT
 
 FLOORS = {"util.error": 0, "model": 3, "tool": 4}
 for name in (
+    "bootstrap",
     "config",
     "golden",
     "image",
@@ -17,10 +18,20 @@ for name in (
     "precision",
     "samples",
     "schedule",
+    "toy",
     "transform",
 ):
     FLOORS[f"util.{name}"] = 1
-for name in ("checkpoint", "dataset", "doctor", "inference", "logger", "prepare", "runtime"):
+for name in (
+    "checkpoint",
+    "dataset",
+    "doctor",
+    "inference",
+    "logger",
+    "prepare",
+    "report",
+    "runtime",
+):
     FLOORS[f"util.{name}"] = 2
 
 

@@ -1,6 +1,9 @@
 """The verbs end to end: train, test, demo; resuming; what a run folder holds; mistakes."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
+from util.checkpoint import checkpoints
 from util.image import read_image, read_label, write_label
 
 
@@ -94,22 +98,61 @@ def test_overfits_two_pictures(tiny: Path, tmp_path: Path, run_tool: RunTool) ->
 def test_a_resumed_run_equals_an_undisturbed_one(
     tiny: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
-    def train(name: str, *words: object) -> Path:
-        run = tmp_path / name
-        code, _, err = run_tool("train", "--config", tiny, "save_path", run / "model", *words)
-        assert code == 0, err
-        return run
+    """Saved at every step; each of the files, as if all later ones had been lost, leads to the
+    same weights to the last bit."""
 
-    whole = train("whole", "epochs", 3)
-    # The schedule must know all epochs from the start, so the first part is cut by its checkpoints.
-    for late in ("train_epoch_3.pth",):
-        parts = tmp_path / "parts/model"
-        parts.mkdir(parents=True)
-        (parts / "train_epoch_2.pth").write_bytes((whole / "model/train_epoch_2.pth").read_bytes())
-        train("parts", "epochs", 3, "resume", "auto", "manual_seed", 1)
-        one, two = weights(whole / "model" / late), weights(parts / late)
-        assert all(torch.equal(one[name], two[name]) for name in one)
-    assert losses(tmp_path / "parts") == losses(whole)[2:]
+    def train(name: str, *words: object) -> Path:
+        folder = tmp_path / name / "model"
+        words = ("epochs", 2, "save_every_steps", 1, "batch_size", 2, *words)
+        code, _, err = run_tool("train", "--config", tiny, "save_path", folder, *words)
+        assert code == 0, err
+        return folder
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("util.checkpoint.KEEP", 99)
+        whole = train("whole")
+    files = checkpoints(whole)
+    names = [p.stem.removeprefix("train_epoch_") for p in files]
+    assert names == ["2", "1_step_1", "1", "0_step_1"]
+    wanted = weights(files[0])
+    for early in files[1:]:
+        part = tmp_path / f"part{early.stem}/model"
+        part.mkdir(parents=True)
+        (part / early.name).write_bytes(early.read_bytes())
+        train(f"part{early.stem}", "resume", "auto")
+        found = weights(part / "train_epoch_2.pth")
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted), early
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_ends_the_run_after_saving(tiny: Path, tmp_path: Path, name: str) -> None:
+    words = ["--config", tiny, "epochs", 2000, "workers", 1, "print_freq", 1, "save_freq", 2000]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command_line = [sys.executable, "tool/train.py", *map(str, words)]
+    with subprocess.Popen(
+        command_line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as run:
+        for line in run.stdout:
+            if "Epoch: [2/" in line:
+                run.send_signal(getattr(signal, name))
+                break
+        rest = run.stdout.read()
+    assert run.returncode == 75
+    assert f"stopped by {name}" in rest and "TRAIN.resume auto goes on" in rest
+    (saved,) = checkpoints(tmp_path / "run/model")
+    content = torch.load(saved, weights_only=True)
+    assert content["step"] == 2 * content["epoch"] + content["step_in_epoch"] >= 2
+
+
+def test_an_epoch_that_has_shrunk_is_said(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    words = ["save_every_steps", 1, "batch_size", 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("util.checkpoint.KEEP", 99)
+        assert run_tool("train", "--config", tiny, *words)[0] == 0
+    middle = tmp_path / "run/model/train_epoch_0_step_1.pth"
+    words = ["resume", middle, "batch_size", 4, "save_path", tmp_path / "new/model"]
+    code, _, err = run_tool("train", "--config", tiny, *words)
+    assert_one_sentence(code, err, "after 1 steps of an epoch, which has 1 now")
 
 
 def test_the_same_seed_gives_the_same_run(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:

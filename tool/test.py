@@ -1,9 +1,14 @@
-"""Test a trained network as a config says: predictions as pictures, mIoU/mAcc/aAcc, scores.json."""
+"""Test a trained network as a config says: predictions as pictures, scores.json, report.html.
 
+confusion.npz holds the counts behind the scores; tool/compare.py compares two such folders.
+"""
+
+import hashlib
 import json
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +19,19 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import load_trained
-from util.checkpoint import epoch_of, find_checkpoint
+from util.bootstrap import CONFIDENCE, DRAWS, SEED, Areas, draw_counts, intervals
+from util.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.dataset import load_label
 from util.error import ConfigError, DataError, run_cli
 from util.image import check_sizes, read_image, read_label, write_image, write_label
-from util.inference import SlidingPredictor
+from util.inference import SlidingPredictor, window_starts
 from util.label_map import LabelMap, load_label_map
 from util.logger import Progress, RunLogger, headline, write_origin
-from util.metric import ConfusionMatrix, Scores
+from util.metric import PictureCounts, Scores
 from util.palette import colorize, load_colors, load_names, overlay
 from util.precision import usable_amp
+from util.report import Results, write_report
 from util.runtime import describe, main_device, visible_gpus
 from util.samples import Sample, read_list, result_names
 
@@ -61,30 +68,29 @@ def main() -> None:
     folder = result_folder(cfg, checkpoint)
     logger = RunLogger(folder, name="test")
     (folder / "config.yaml").write_text(dump_config(cfg), encoding="utf-8")
-    write_origin(folder, root=ROOT, device=describe(device))
+    origin = write_origin(folder, root=ROOT, device=describe(device))
     logger.info(
         f"{len(samples)} pictures, scales {cfg.scales}, crop {cfg.test_h}x{cfg.test_w}, "
         + (f"{checkpoint}, {describe(device)}" if predictor else f"predictions of {folder}")
     )
 
-    matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label)
     start = time.perf_counter()
     gray_paths = [folder / "gray" / p for p in result_paths]
-    test(cfg, samples, gray_paths, label_map, predictor, colors, matrix, logger)
+    counts = test(cfg, samples, gray_paths, label_map, predictor, colors, logger)
+    seconds = time.perf_counter() - start
     if cfg.split == "test":
         logger.info(f"predictions without labels are in {folder}")
         return
-    protocol = {
-        "checkpoint": checkpoint or None,
-        "list": cfg.test_list or cfg.val_list,
-        "pictures": len(samples),
-        "scales": cfg.scales,
-        "base_size": cfg.base_size,
-        "crop": [cfg.test_h, cfg.test_w],
-        "flip": True,
-        "seconds": round(time.perf_counter() - start, 3),
-    }
-    report(matrix.scores(), names, protocol, folder, logger)
+
+    def load(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        label = load_label(samples[i].label, label_map, classes=cfg.classes)
+        return read_image(samples[i].image), label, read_prediction(gray_paths[i])
+
+    protocol = describe_protocol(cfg, checkpoint, predictor, origin)
+    protocol |= {"pictures": len(samples), "seconds": round(seconds, 3)}
+    protocol["pictures_per_second"] = round(len(samples) / seconds, 3)
+    pictures = [path.removesuffix(".png") for path in result_paths]
+    report(counts, protocol, names, colors, pictures, load, logger)
 
 
 def test_samples(cfg: Config) -> tuple[list[Sample], list[str]]:
@@ -108,8 +114,7 @@ def result_folder(cfg: Config, checkpoint: str) -> Path:
     """TEST.save_folder, or <run folder>/result/epoch_<N>/<split>/<ss|ms>."""
     if cfg.save_folder:
         return Path(cfg.save_folder)
-    epoch = epoch_of(checkpoint)
-    name = Path(checkpoint).stem if epoch is None else f"epoch_{epoch}"
+    name = Path(checkpoint).stem.removeprefix("train_")
     scales = "ss" if len(cfg.scales) == 1 else "ms"
     run = Path(cfg.save_path).parent if cfg.save_path else Path(checkpoint).parent.parent
     return run / "result" / name / cfg.split / scales
@@ -122,10 +127,10 @@ def test(
     label_map: LabelMap,
     predictor: SlidingPredictor | None,
     colors: np.ndarray,
-    matrix: ConfusionMatrix,
     logger: RunLogger,
-) -> None:
+) -> PictureCounts:
     """Predict every picture (or, without a predictor, read its prediction), write it, count it."""
+    counts = PictureCounts(cfg.classes, cfg.ignore_label)
     progress = Progress(done=0, total=len(samples))
     pairs = zip(samples, gray_paths, strict=True)
     with ThreadPoolExecutor(1) as pool:
@@ -144,12 +149,14 @@ def test(
             if sample.label is not None:
                 label = load_label(sample.label, label_map, classes=cfg.classes)
                 check_sizes(pred, label, sample.image, sample.label)
-                matrix.update(pred, label)
+                counts.add(pred, label)
             if i % cfg.print_freq == 0 or i == len(samples):
-                accuracy = "" if cfg.split == "test" else f" Accuracy {matrix.scores().aacc:.4f}"
+                scores = counts.total.scores()
+                accuracy = "" if cfg.split == "test" else f" Accuracy {scores.aacc:.4f}"
                 logger.info(f"Test: [{i}/{len(samples)}] {progress.line()}{accuracy}")
         for write in writes:
             write.result()
+    return counts
 
 
 def read_prediction(gray: Path) -> np.ndarray:
@@ -171,10 +178,69 @@ def write_result(gray: Path, image: np.ndarray, pred: np.ndarray, colors: np.nda
     write_image(top / "overlay" / name, overlay(image, pred, colors))
 
 
+def describe_protocol(
+    cfg: Config, checkpoint: str, predictor: SlidingPredictor | None, origin: dict[str, Any]
+) -> dict[str, Any]:
+    """All that a score depends on; what is unknown of predictions made earlier is None."""
+    list_path, crop = cfg.test_list or cfg.val_list, (cfg.test_h, cfg.test_w)
+    stride = [window_starts(2 * side, side)[1] for side in crop]  # where the second window starts
+    return {
+        "checkpoint": checkpoint or None,
+        "checkpoint_sha256": sha256(checkpoint) if checkpoint else None,
+        "list": list_path,
+        "list_sha256": sha256(list_path),
+        "has_prediction": cfg.has_prediction,
+        "scales": cfg.scales,
+        "base_size": cfg.base_size,
+        "crop": list(crop),
+        "stride": stride,
+        "flip": True,
+        "precision": predictor and {"off": "float32"}.get(predictor.amp, predictor.amp),
+        "device": origin["device"],
+        "versions": {name: origin[name] for name in ("python", "torch", "numpy", "opencv")},
+        "git_commit": origin["git_commit"],
+        "has_git_diff": origin["has_git_diff"],
+    }
+
+
+def sha256(path: str) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def report(
-    scores: Scores, names: list[str], protocol: dict[str, Any], folder: Path, logger: RunLogger
+    counts: PictureCounts,
+    protocol: dict[str, Any],
+    names: list[str],
+    colors: np.ndarray,
+    pictures: list[str],
+    load: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    logger: RunLogger,
 ) -> None:
-    """The table of classes and the headline on the console; all of it in scores.json."""
+    """The scores on the console, in scores.json, confusion.npz and report.html."""
+    folder, matrix, areas = logger.folder, counts.total.matrix.numpy(), Areas.stack(counts.areas)
+    scores, ends = counts.total.scores(), intervals(areas, draw_counts(len(pictures)))
+    print_classes(scores, names, logger)
+    low, high = ends.miou
+    logger.info(f"mIoU with pictures resampled: {low:.4f} to {high:.4f} (95 % interval)")
+    logger.info(f"Eval result: {headline(scores)}")
+    content = {
+        **asdict(scores),
+        "miou_interval": None if np.isnan(ends.miou).any() else ends.miou.tolist(),
+        "iou_class_interval": [None if np.isnan(e).any() else e.tolist() for e in ends.iou_class],
+        "bootstrap": {"draws": DRAWS, "seed": SEED, "confidence": CONFIDENCE},
+        "names": names,
+        "protocol": protocol,
+    }
+    (folder / "scores.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    np.savez_compressed(folder / "confusion.npz", matrix=matrix, pictures=pictures, **vars(areas))
+    results = Results(content, matrix, areas, counts.picture_of, pictures, colors, load)
+    write_report(folder / "report.html", results, title=str(folder))
+    logger.info(f"results are in {folder}, report.html shows them")
+
+
+def print_classes(scores: Scores, names: list[str], logger: RunLogger) -> None:
+    """The table of classes."""
     width = max(len(name) for name in names)
     logger.info(f"{'id':>4} {'class':<{width}}    IoU    Acc")
     for i, name in enumerate(names):
@@ -186,10 +252,6 @@ def report(
             f"{len(scores.absent)} of {len(names)} classes are absent from labels and predictions "
             f"and count 0; mean IoU over the others: {scores.miou_present:.4f}"
         )
-    logger.info(f"Eval result: {headline(scores)}")
-    content = {**asdict(scores), "names": names, "protocol": protocol}
-    (folder / "scores.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    logger.info(f"results are in {folder}")
 
 
 if __name__ == "__main__":

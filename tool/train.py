@@ -2,50 +2,36 @@
 
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import build_model, load_for_finetuning, load_pretrained
-from util.checkpoint import find_resume, load_file, load_weights, save_checkpoint, state_dict_of
+from model.state import State, checkpoint_of, start_state
+from util.checkpoint import find_resume, save_checkpoint
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.dataset import Loader, SegmentationData, build_loader
 from util.doctor import median_weights, read_weights
-from util.error import CheckpointError, ConfigError, run_cli
+from util.error import EXIT_STOPPED, ConfigError, run_cli
 from util.logger import Progress, RunLogger, write_origin
 from util.loss import SegmentationLoss, build_loss, pick_labels, segmentation_loss
 from util.metric import ConfusionMatrix, Scores
 from util.palette import load_colors
-from util.precision import autocast, usable_amp
+from util.precision import autocast
 from util.runtime import (
     Runtime,
+    StopRequest,
     choose_seed,
     describe,
     launch,
-    rng_state,
     seed_everything,
-    set_rng_state,
     unwrap,
 )
 from util.schedule import poly_lr
 
-
-@dataclass
-class State:
-    """What a run needs to go on: all that a checkpoint holds."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    amp: str
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done
-    best_miou: float = -1.0
+STEPS_BETWEEN_AGREEMENTS = 10
 
 
 def main() -> None:
@@ -67,8 +53,7 @@ def main() -> None:
 def train(runtime: Runtime, cfg: Config) -> None:
     """The whole run, in one of its processes."""
     check_batch(cfg, runtime)
-    resume = find_resume(cfg.resume, cfg.save_path)
-    content = load_file(resume) if resume else {}
+    resume, content = find_resume(cfg.resume, cfg.save_path, say=print)
     if cfg.manual_seed is None:
         seed = content.get("seed", choose_seed())
         cfg = replace(cfg, manual_seed=runtime.from_first(seed))
@@ -95,27 +80,85 @@ def train(runtime: Runtime, cfg: Config) -> None:
         f"{describe(runtime.device)}, processes: {runtime.world_size}, seed {cfg.manual_seed}"
     )
     if resume:
-        logger.info(f"going on from {resume}: {state.epoch} of {cfg.epochs} epochs are done")
+        steps = f" and {state.step_in_epoch} steps" if state.step_in_epoch else ""
+        logger.info(f"going on from {resume}: {state.epoch} of {cfg.epochs} epochs{steps} are done")
     if state.epoch >= cfg.epochs:
         logger.info("nothing to train: raise TRAIN.epochs to go on")
 
+    loaders = [train_loader] if val_loader is None else [train_loader, val_loader]
+    with StopRequest() as stop:
+        keeper = Keeper(cfg, runtime, logger, stop)
+        run_epochs(cfg, runtime, state, loaders, criterion, logger, keeper)
+    logger.close()
+
+
+def run_epochs(
+    cfg: Config,
+    runtime: Runtime,
+    state: State,
+    loaders: list[Loader],
+    criterion: SegmentationLoss,
+    logger: RunLogger,
+    keeper: "Keeper",
+) -> None:
+    """All epochs that remain: train, score with the second loader where there is one, save."""
+    train_loader, *val_loaders = loaders
     progress = Progress(done=state.step, total=cfg.epochs * len(train_loader))
     while state.epoch < cfg.epochs:
-        record = train_epoch(cfg, runtime, state, train_loader, criterion, logger, progress)
-        state.epoch += 1
+        record = train_epoch(cfg, runtime, state, train_loader, criterion, logger, progress, keeper)
         is_best = False
-        if val_loader is not None:
+        for val_loader in val_loaders:
             scores, record["val_loss"] = validate(cfg, runtime, state, val_loader, logger)
             record["val"] = asdict(scores)
             is_best = scores.miou > state.best_miou
             state.best_miou = max(scores.miou, state.best_miou)
         logger.epoch({"epoch": state.epoch, "step": state.step, **record})
-        is_due = state.epoch % cfg.save_freq == 0 or state.epoch == cfg.epochs
-        if runtime.is_main and (is_due or is_best):
-            content = checkpoint_of(state, cfg)
-            for path in save_checkpoint(cfg.save_path, content, is_due=is_due, is_best=is_best):
-                logger.info(f"saved {path}")
-    logger.close()
+        keeper.after_epoch(state, is_best=is_best)
+
+
+class Keeper:
+    """Saves the state when it is due, and ends the run when a signal asks for it."""
+
+    def __init__(self, cfg: Config, runtime: Runtime, logger: RunLogger, stop: StopRequest) -> None:
+        self.cfg, self.runtime, self.logger, self.stop = cfg, runtime, logger, stop
+        self.saved_at = time.monotonic()
+
+    def after_step(self, state: State) -> None:
+        """Within an epoch: every so many steps or minutes, and when a signal came."""
+        cfg = self.cfg
+        # Several processes must agree, which costs a message: they ask now and then.
+        asks = self.runtime.world_size == 1 or state.step % STEPS_BETWEEN_AGREEMENTS == 0
+        must_end = asks and self.runtime.any(bool(self.stop.name))
+        by_steps = cfg.save_every_steps and state.step % cfg.save_every_steps == 0
+        minutes = (time.monotonic() - self.saved_at) / 60
+        by_minutes = cfg.save_every_minutes and minutes >= cfg.save_every_minutes
+        if must_end or by_steps or by_minutes:
+            self._save(state)
+        if must_end:
+            self._end()
+
+    def after_epoch(self, state: State, *, is_best: bool) -> None:
+        """Every save_freq epochs, after the last one, for the best score, and for a signal."""
+        is_last = state.epoch == self.cfg.epochs
+        must_end = self.runtime.any(bool(self.stop.name)) and not is_last
+        is_due = is_last or must_end or state.epoch % self.cfg.save_freq == 0
+        self._save(state, is_due=is_due, is_best=is_best)
+        if must_end:
+            self._end()
+
+    def _save(self, state: State, *, is_due: bool = True, is_best: bool = False) -> None:
+        if self.runtime.is_main and (is_due or is_best):
+            content = checkpoint_of(state, self.cfg)
+            folder = self.cfg.save_path
+            for path in save_checkpoint(folder, content, is_due=is_due, is_best=is_best):
+                self.logger.info(f"saved {path}")
+        self.saved_at = time.monotonic()
+
+    def _end(self) -> None:
+        name = self.stop.name or "a signal to another process"
+        self.logger.info(f"stopped by {name}; the same command with TRAIN.resume auto goes on")
+        self.logger.close()
+        sys.exit(EXIT_STOPPED)
 
 
 # Before the first step ----------------------------------------------------------------------------
@@ -155,64 +198,6 @@ def make_criterion(cfg: Config, runtime: Runtime, data: SegmentationData) -> Seg
     )
 
 
-def start_state(
-    cfg: Config, runtime: Runtime, resume: str, content: dict[str, Any], *, steps_per_epoch: int
-) -> State:
-    """Model and optimizer at the start, or where the `content` of the file `resume` left off."""
-    if resume:
-        weights = state_dict_of(content, source=resume)
-        network = build_model(cfg, state=weights)
-        load_weights(network, weights, source=resume)
-    elif cfg.weight:
-        network, skipped = load_for_finetuning(cfg)
-        if skipped and runtime.is_main:
-            print(f"TRAIN.weight has another number of classes: {', '.join(skipped)} start random")
-    else:
-        network = load_pretrained(cfg)
-    model = runtime.wrap(network, sync_bn=cfg.sync_bn, channels_last=cfg.channels_last)
-    optimizer = torch.optim.SGD(
-        unwrap(model).param_groups(),
-        lr=cfg.base_lr,
-        momentum=cfg.momentum,
-        weight_decay=cfg.weight_decay,
-    )
-    amp = usable_amp(cfg.amp, runtime.device, say=print)
-    scaler = torch.amp.GradScaler(runtime.device.type, enabled=amp == "fp16")
-    first_step = cfg.start_epoch * steps_per_epoch
-    state = State(model, optimizer, scaler, amp, cfg.start_epoch, first_step)
-    if resume:
-        try:
-            optimizer.load_state_dict(content["optimizer"])
-            state.epoch = content["epoch"]
-        except (KeyError, ValueError):
-            raise CheckpointError(
-                f"{resume} has no optimizer state of this network: start from its weights with "
-                f"TRAIN.weight {resume} instead of TRAIN.resume"
-            ) from None
-        state.step = state.epoch * steps_per_epoch
-        state.best_miou = content.get("best_miou", -1.0)
-        if content.get("scaler"):
-            scaler.load_state_dict(content["scaler"])
-        if "rng" in content:
-            set_rng_state(content["rng"])
-    return state
-
-
-def checkpoint_of(state: State, cfg: Config) -> dict[str, Any]:
-    """All that a resumed run needs, in tensors, numbers and text."""
-    return {
-        "epoch": state.epoch,
-        "step": state.step,
-        "seed": cfg.manual_seed,
-        "state_dict": unwrap(state.model).state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "scaler": state.scaler.state_dict(),
-        "best_miou": state.best_miou,
-        "rng": rng_state(),
-        "config": dump_config(cfg),
-    }
-
-
 # One epoch ----------------------------------------------------------------------------------------
 
 
@@ -224,16 +209,21 @@ def train_epoch(
     criterion: SegmentationLoss,
     logger: RunLogger,
     progress: Progress,
+    keeper: Keeper,
 ) -> dict[str, float]:
-    """All steps of an epoch; returns its record: mean losses, accuracy, learning rate, speed."""
+    """The remaining steps of an epoch; returns their record: mean losses, accuracy, speed."""
     state.model.train()
     total_steps = cfg.epochs * len(loader)
     matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=runtime.device)
     loss_sums = torch.zeros(3, device=runtime.device)  # total, main, aux
-    loader.sampler.start(state.epoch)
+    first = state.step_in_epoch
+    steps = len(loader) - first
+    loader.sampler.start(state.epoch, first)
     title, start = f"Epoch: [{state.epoch + 1}/{cfg.epochs}]", time.perf_counter()
     lr = cfg.base_lr
-    for i, (image, label) in enumerate(progress.steps(loader, length=len(loader), title=title), 1):
+    for i, (image, label) in enumerate(
+        progress.steps(loader, length=steps, title=title), first + 1
+    ):
         lr = poly_lr(cfg.base_lr, state.step, total_steps, cfg.power)
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
@@ -260,11 +250,15 @@ def train_epoch(
             images_s = cfg.batch_size / max(progress.batch.last, 1e-9)
             logger.scalars(state.step, loss__total=total, loss__main=main, loss__aux=aux, lr=lr)
             logger.scalars(state.step, speed__images_per_second=images_s)
-    logger.pictures(state.epoch + 1, "train", image, label, pred)
+        if i < len(loader):
+            state.step_in_epoch = i
+            keeper.after_step(state)
+    state.epoch, state.step_in_epoch = state.epoch + 1, 0
+    logger.pictures(state.epoch, "train", image, label, pred)
     runtime.sum(matrix.matrix)
     scores = matrix.scores()
-    logger.scores(state.epoch + 1, cfg.epochs, "train", scores)
-    total, main, aux = (runtime.sum(loss_sums) / (len(loader) * runtime.world_size)).tolist()
+    logger.scores(state.epoch, cfg.epochs, "train", scores)
+    total, main, aux = (runtime.sum(loss_sums) / (steps * runtime.world_size)).tolist()
     return {
         "train_loss": total,
         "main_loss": main,
@@ -272,7 +266,8 @@ def train_epoch(
         "train_miou": scores.miou,
         "train_aacc": scores.aacc,
         "lr": lr,
-        "images_per_second": len(loader) * cfg.batch_size / (time.perf_counter() - start),
+        "steps": steps,
+        "images_per_second": steps * cfg.batch_size / (time.perf_counter() - start),
     }
 
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,21 @@ KEEP = 2  # the newest, and one before it to fall back on
 _SHOWN = 5  # names listed per kind of misfit
 
 
-def checkpoint_path(folder: str | Path, epoch: int) -> Path:
-    """File of the state after `epoch` epochs."""
-    return Path(folder) / f"train_epoch_{epoch}.pth"
+def checkpoint_name(epoch: int, step_in_epoch: int = 0) -> str:
+    """File name of the state after `epoch` epochs and some steps of the next one."""
+    return f"train_epoch_{epoch}{f'_step_{step_in_epoch}' if step_in_epoch else ''}.pth"
+
+
+def position_of(path: str | Path) -> tuple[int, int] | None:
+    """`train_epoch_7.pth` -> (7, 0), `train_epoch_7_step_90.pth` -> (7, 90); else None."""
+    match = re.fullmatch(r"train_epoch_(\d+)(?:_step_(\d+))?\.pth", Path(path).name)
+    return (int(match[1]), int(match[2] or 0)) if match else None
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
-    """The epoch checkpoints of a folder, newest (highest epoch) first."""
-    return sorted(
-        (p for p in Path(folder).glob("train_epoch_*.pth") if epoch_of(p) is not None),
-        key=lambda p: epoch_of(p) or 0,
-        reverse=True,
-    )
-
-
-def epoch_of(path: str | Path) -> int | None:
-    """`train_epoch_7.pth` -> 7; None for other names."""
-    match = re.fullmatch(r"train_epoch_(\d+)\.pth", Path(path).name)
-    return int(match[1]) if match else None
+    """The checkpoints of a folder, most advanced first."""
+    found = [(position_of(path), path) for path in Path(folder).glob("train_epoch_*.pth")]
+    return [path for position, path in sorted(found, reverse=True) if position is not None]
 
 
 def find_checkpoint(model_path: str, save_path: str) -> str:
@@ -49,32 +47,46 @@ def find_checkpoint(model_path: str, save_path: str) -> str:
     return str(found[0])
 
 
-def find_resume(resume: str, save_path: str) -> str:
-    """TRAIN.resume with `auto` looked up: the checkpoint to go on from, '' for a new run.
+def find_resume(
+    resume: str, save_path: str, *, say: Callable[[str], None]
+) -> tuple[str, dict[str, Any]]:
+    """The file that TRAIN.resume means and its content; ('', {}) for a new run.
 
-    Raises ConfigError where a new run would overwrite an earlier one.
+    `auto` is the most advanced file of save_path that can be read; a damaged one is said and
+    passed over. Raises ConfigError where a new run would overwrite an earlier one.
     """
     found = checkpoints(save_path)
-    if resume == "auto":
-        return str(found[0]) if found else ""
-    if found and not resume:
-        raise ConfigError(
-            f"TRAIN.save_path already holds {found[0]}: go on from it with TRAIN.resume auto, or "
-            "start anew with another TRAIN.save_path or after removing that folder"
+    if resume != "auto":
+        if found and not resume:
+            raise ConfigError(
+                f"TRAIN.save_path already holds {found[0]}: go on from it with TRAIN.resume auto, "
+                "or start anew with another TRAIN.save_path or after removing that folder"
+            )
+        return resume, load_file(resume) if resume else {}
+    for path in found:
+        try:
+            return str(path), load_file(path)
+        except CheckpointError as error:
+            say(f"{error}; trying the one before")
+    if found:
+        raise CheckpointError(
+            f"none of the {len(found)} checkpoints in {save_path} can be read: remove them to "
+            "start anew"
         )
-    return resume
+    return "", {}
 
 
 def save_checkpoint(
-    folder: str | Path, content: Mapping[str, Any], *, is_due: bool, is_best: bool
+    folder: str | Path, content: Mapping[str, Any], *, is_due: bool = True, is_best: bool = False
 ) -> list[Path]:
-    """Write train_epoch_<content['epoch']>.pth if due and best.pth if best; keep the newest few.
+    """Write the file of content's `epoch` and `step_in_epoch` if due, and best.pth if best.
 
-    Returns what was written.
+    Only the most advanced files are kept. Returns what was written.
     """
     written = []
     if is_due:
-        written.append(checkpoint_path(folder, content["epoch"]))
+        name = checkpoint_name(content["epoch"], content.get("step_in_epoch", 0))
+        written.append(Path(folder) / name)
     if is_best:
         written.append(Path(folder) / "best.pth")
     for path in written:
@@ -106,6 +118,10 @@ def load_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"no weight file {path}")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch.load does not look at the checksums
+                    raise _damaged(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):  # a name to be imported and called
@@ -114,7 +130,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
                 "it is not loaded; save a plain state dict of tensors instead"
             ) from None
         raise _damaged(path) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError):
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         raise _damaged(path) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")

@@ -1,5 +1,6 @@
 """Samples -> arrays -> batches, the same ones whatever the number of workers and processes."""
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -130,6 +131,9 @@ class Loader:
             worker_init_fn=_start_worker,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
+            # Else each start of an iteration would draw from the generator of the dropout masks,
+            # and a run resumed within an epoch would differ.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
@@ -204,6 +208,8 @@ def _collate(samples: list) -> list[Tensor] | UserError:
 
 
 def _start_worker(worker: int) -> None:
+    # A scheduler's SIGUSR1 goes to all processes: the main one saves, with its workers alive.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     # Workers run side by side: threads inside each only get in the others' way.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

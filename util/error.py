@@ -7,6 +7,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to end by a signal, saved; the same command goes on
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 # System errors that are about the user's machine (paths, rights, space), never about our code.

@@ -165,8 +165,11 @@ def headline(scores: Scores) -> str:
     return f"mIoU/mAcc/aAcc {scores.miou:.4f}/{scores.macc:.4f}/{scores.aacc:.4f}."
 
 
-def write_origin(folder: Path, *, root: Path, device: str) -> None:
-    """Keep what it takes to repeat a run: environment.json, and git.diff of a changed checkout."""
+def write_origin(folder: Path, *, root: Path, device: str) -> dict[str, Any]:
+    """Keep what it takes to repeat a run: environment.json, and git.diff of a changed checkout.
+
+    Returns what environment.json holds.
+    """
 
     def git(*words: str) -> str:
         try:
@@ -193,6 +196,7 @@ def write_origin(folder: Path, *, root: Path, device: str) -> None:
     (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
     if diff:
         (folder / "git.diff").write_text(diff)
+    return record
 
 
 class _TqdmHandler(logging.Handler):

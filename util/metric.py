@@ -14,7 +14,9 @@ class Scores:
     """Fractions in 0..1. Headline means are over all classes, absent ones counted as 0.
 
     `absent` lists classes that occur neither in labels nor in predictions; `miou_present` is the
-    mean IoU over the others.
+    mean IoU over the others. `acc_class` is the share of a class's pixels that were found (recall),
+    `precision_class` the share of the pixels given to a class that are of it, `fwiou` the mean IoU
+    weighted by the classes' pixels.
     """
 
     miou: float
@@ -22,8 +24,10 @@ class Scores:
     aacc: float
     iou_class: list[float]
     acc_class: list[float]
+    precision_class: list[float]
     absent: list[int]
     miou_present: float
+    fwiou: float
 
 
 class ConfusionMatrix:
@@ -77,6 +81,7 @@ class ConfusionMatrix:
         intersection, union, target = self.areas()
         iou = intersection / (union + EPSILON)
         acc = intersection / (target + EPSILON)
+        precision = intersection / (union - target + intersection + EPSILON)
         present = union > 0
         return Scores(
             miou=float(iou.mean()),
@@ -84,9 +89,35 @@ class ConfusionMatrix:
             aacc=float(intersection.sum() / (target.sum() + EPSILON)),
             iou_class=iou.tolist(),
             acc_class=acc.tolist(),
+            precision_class=precision.tolist(),
             absent=np.flatnonzero(~present).tolist(),
             miou_present=float(iou[present].mean()) if present.any() else 0.0,
+            fwiou=float((iou * target).sum() / (target.sum() + EPSILON)),
         )
+
+
+class PictureCounts:
+    """A set counted picture by picture: `total` is its ConfusionMatrix.
+
+    `areas[i]` are picture i's (intersection, union, target), and `picture_of[l, p]` is the picture
+    with the most pixels of label l that were predicted p (0 where there is none).
+    """
+
+    def __init__(self, classes: int, ignore_label: int = 255) -> None:
+        self.total = ConfusionMatrix(classes, ignore_label)
+        self.areas: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.picture_of = np.zeros((classes, classes), np.int64)
+        self._most = np.zeros((classes, classes), np.int64)
+
+    def add(self, pred: np.ndarray, label: np.ndarray) -> None:
+        """Count the next picture: maps of class ids of one shape."""
+        picture = ConfusionMatrix(self.total.classes, self.total.ignore_label)
+        picture.update(pred, label)
+        self.total.merge(picture.matrix)
+        matrix = picture.matrix.numpy()
+        is_more = matrix > self._most
+        self._most[is_more], self.picture_of[is_more] = matrix[is_more], len(self.areas)
+        self.areas.append(picture.areas())
 
 
 def _as_int64(ids: np.ndarray | Tensor) -> Tensor:

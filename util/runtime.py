@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -51,6 +52,12 @@ class Runtime:
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process. All of them must ask at the same step."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.sum(torch.tensor(int(flag), device=self.device)).item())
 
     def from_first(self, value: int) -> int:
         """The first process's value, on all of them."""
@@ -155,6 +162,24 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+class StopRequest:
+    """While entered, notes SIGTERM and SIGUSR1 in `name`; schedulers ask a run to end by them."""
+
+    def __enter__(self) -> "StopRequest":
+        self.name = ""
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)
+        }
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.name = signal.Signals(number).name
 
 
 def choose_seed() -> int:

@@ -91,6 +91,8 @@ class Config:
     manual_seed: int | None = key("TRAIN", None, minimum=0)
     print_freq: int = key("TRAIN", 10, minimum=1)
     save_freq: int = key("TRAIN", 1, minimum=1)
+    save_every_steps: int = key("TRAIN", 0, minimum=0)
+    save_every_minutes: float = key("TRAIN", 0.0, minimum=0)
     save_path: str = key("TRAIN", "", is_path=True)
     weight: str = key("TRAIN", "", is_path=True)
     resume: str = key("TRAIN", "", is_path=True, words=("auto",))
