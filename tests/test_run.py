@@ -124,6 +124,12 @@ def test_a_resumed_run_equals_an_undisturbed_one(
         assert all(torch.equal(found[name], wanted[name]) for name in wanted), early
 
 
+def test_saving_by_the_clock(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    assert run_tool("train", "--config", tiny, "save_every_minutes", 1e-9)[0] == 0
+    names = [p.name for p in checkpoints(tmp_path / "run/model")]
+    assert names == ["train_epoch_1.pth", "train_epoch_0_step_1.pth"]
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_ends_the_run_after_saving(tiny: Path, tmp_path: Path, name: str) -> None:
     words = ["--config", tiny, "epochs", 2000, "workers", 1, "print_freq", 1, "save_freq", 2000]
@@ -173,7 +179,10 @@ def test_a_fresh_seed_is_kept_for_resuming(tiny: Path, tmp_path: Path, run_tool:
 
 
 def test_two_processes_train_together(tiny: Path, tmp_path: Path) -> None:
+    only = tmp_path / "data/only.txt"  # fewer pictures than processes
+    only.write_text("images/p0.png labels/p0.png\n")
     words = ["--config", tiny, "TRAIN.sync_bn", "False", "batch_size", 4, "evaluate", "True"]
+    words += ["val_list", only]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = command(*torchrun, "tool/train.py", *words, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
@@ -268,6 +277,7 @@ def test_bad_data_stops_training_in_words(
         (["TRAIN.batch_size", 1], "BatchNorm in PSPNet's 1x1 bin needs two"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),
+        (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not a text file in UTF-8"),
     ],
 )
 def test_bad_options_stop_training_in_words(

@@ -291,7 +291,8 @@ def validate(
         loss_sum += torch.stack([loss, torch.ones_like(loss)]) * len(image)
         pred = logits.argmax(dim=1)
         matrix.update(pred, label)
-    logger.pictures(state.epoch, "val", image, label, pred)
+    if len(loader):  # a process may have no picture at all
+        logger.pictures(state.epoch, "val", image, label, pred)
     runtime.sum(matrix.matrix)
     total, count = runtime.sum(loss_sum).tolist()
     scores = matrix.scores()

@@ -48,7 +48,10 @@ def load_colors(path: str, classes: int) -> np.ndarray:
 def _lines(path: str, key: str) -> list[str]:
     if not Path(path).is_file():
         raise ConfigError(f"{key}: no file {path}; leave the key empty for made-up ones")
-    return Path(path).read_text(encoding="utf-8").rstrip().splitlines()
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: {path} is not a text file in UTF-8") from None
 
 
 def distinct_colors(count: int) -> np.ndarray:
