@@ -29,15 +29,15 @@ run=exp/$dataset/$net
 if [ -f "$config" ]; then mkdir -p "$run/model" "$run/result"; fi
 
 # Run a command once per node, where it starts one process per GPU: a log per node, the first one shown here.
-# What ends on one node ends on all, but 30 seconds later: --kill-on-bad-exit=1 cuts those short who are still
-# saving, and their code hides the 75 of the others. Not bound, a task has all CPUs that the job got.
+# What ends on one node ends on all, but 45 seconds later: --kill-on-bad-exit=1 would cut short
+# who is still saving, or about to say the reason. Not bound, a task has all CPUs that the job got.
 on_every_node() {
     : >>"$log-0.log"
     (trap '' TERM && exec tail -n 0 -f "$log-0.log") &
     tail=$!
     code=0
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
-        --overlap --cpu-bind=none --kill-on-bad-exit=0 --wait=30 \
+        --overlap --cpu-bind=none --kill-on-bad-exit=0 --wait=45 \
         --output="$log-%n.log" --open-mode=append "$@" || code=$?
     sleep 1 # the last lines are shown
     kill -KILL "$tail" && wait "$tail" 2>/dev/null || :
