@@ -33,15 +33,13 @@ if [ -f "$config" ]; then mkdir -p "$run/model" "$run/result"; fi
 # who is still saving, or about to say the reason. Not bound, a task has all CPUs that the job got.
 on_every_node() {
     : >>"$log-0.log"
-    (trap '' TERM && exec tail -n 0 -f "$log-0.log") &
-    tail=$!
-    code=0
+    shown=$(wc -l <"$log-0.log")
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
         --overlap --cpu-bind=none --kill-on-bad-exit=0 --wait=45 \
-        --output="$log-%n.log" --open-mode=append "$@" || code=$?
-    sleep 1 # the last lines are shown
-    kill -KILL "$tail" && wait "$tail" 2>/dev/null || :
-    return "$code"
+        --output="$log-%n.log" --open-mode=append "$@" &
+    step=$!
+    (trap '' TERM && exec tail -n "+$((shown + 1))" -f --pid="$step" "$log-0.log") || :
+    wait "$step"
 }
 
 train_on_slurm() {
@@ -57,6 +55,7 @@ train_on_slurm() {
     ended=
     trap 'ended=yes' TERM
     on_every_node "$PYTHON" tool/train.py --config "$config" "$@" && return
+    code=$?
     if [ "$code" = 75 ] && [ -n "$ended" ]; then
         echo "job $SLURM_JOB_ID stopped and saved, as it was cancelled or requeued"
     elif [ "$code" = 75 ] && scontrol requeue "$SLURM_JOB_ID"; then

@@ -53,8 +53,13 @@ CONF
 
 stop() {
     scancel --user=root 2>/dev/null || :
+    tries=0 # a cancelled job has 30 seconds to end
+    while [ -n "$(squeue --noheader 2>/dev/null)" ] && [ "$tries" -lt 100 ]; do
+        tries=$((tries + 1))
+        sleep 0.5
+    done
     for name in slurmd-n1 slurmd-n2 slurmctld munged; do
-        if [ -f "$folder/$name.pid" ]; then kill "$(cat "$folder/$name.pid")" || :; fi
+        if [ -f "$folder/$name.pid" ]; then kill "$(cat "$folder/$name.pid")" 2>/dev/null || :; fi
     done
 }
 
