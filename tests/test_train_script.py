@@ -132,7 +132,7 @@ def test_a_stopped_job_is_requeued(
 def test_a_failed_job_says_so_and_tests_nothing(tmp_path: Path) -> None:
     job = submit(tmp_path, CODE="7")
     assert job.code == 7 and not job.requeued and not job.tested
-    assert "error: the training ended with exit code 7" in job.output
+    assert "error: tool/train.py ended with exit code 7" in job.output
     assert "slurm-7-1.log\nthe other node speaks" in job.output
 
 

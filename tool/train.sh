@@ -28,6 +28,22 @@ config=config/$dataset/${dataset}_$net.yaml
 run=exp/$dataset/$net
 if [ -f "$config" ]; then mkdir -p "$run/model" "$run/result"; fi
 
+# In a job of SLURM $log is where its logs begin, else it is empty.
+log=
+if [ -n "${SLURM_JOB_ID:-}" ] && [ -f "$config" ]; then
+    log=$run/model/slurm-$SLURM_JOB_ID
+    memory=${SLURM_MEM_PER_NODE:+$SLURM_MEM_PER_NODE MB a node}
+    memory=${memory:-${SLURM_MEM_PER_CPU:+$SLURM_MEM_PER_CPU MB a CPU}}
+    echo "SLURM job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_JOB_NUM_NODES nodes" \
+        "($SLURM_JOB_NODELIST), GPUs a node: ${SLURM_GPUS_ON_NODE:-0}, CPUs a node: $SLURM_JOB_CPUS_PER_NODE," \
+        "memory: ${memory:-unlimited}, logs: $log-<node>.log"
+    # A job that was requeued finds its own checkpoints.
+    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TRAIN.resume auto; fi
+    # SIGTERM comes to the whole job when others cancel or requeue it; then it is not for this script to do so.
+    ended=
+    trap 'ended=yes' TERM
+fi
+
 # Run a command once per node, where it starts one process per GPU: a log per node, the first one shown here.
 # What ends on one node ends on all, but 45 seconds later: --kill-on-bad-exit=1 would cut short
 # who is still saving, or about to say the reason. Not bound, a task has all CPUs that the job got.
@@ -42,19 +58,13 @@ on_every_node() {
     wait "$step"
 }
 
-train_on_slurm() {
-    log=$run/model/slurm-$SLURM_JOB_ID
-    memory=${SLURM_MEM_PER_NODE:+$SLURM_MEM_PER_NODE MB a node}
-    memory=${memory:-${SLURM_MEM_PER_CPU:+$SLURM_MEM_PER_CPU MB a CPU}}
-    echo "SLURM job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_JOB_NUM_NODES nodes" \
-        "($SLURM_JOB_NODELIST), GPUs a node: ${SLURM_GPUS_ON_NODE:-0}, CPUs a node: $SLURM_JOB_CPUS_PER_NODE," \
-        "memory: ${memory:-unlimited}, logs: $log-<node>.log"
-    # A job that was requeued finds its own checkpoints.
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TRAIN.resume auto; fi
-    # SIGTERM comes to the whole job when others cancel or requeue it; then it is not for this script to do so.
-    ended=
-    trap 'ended=yes' TERM
-    on_every_node "$PYTHON" tool/train.py --config "$config" "$@" && return
+# Run a tool in this place or on every node; then requeue a job that stopped and saved, explain one that failed.
+run_tool() {
+    if [ -z "$log" ]; then
+        "$PYTHON" "$@"
+        return
+    fi
+    on_every_node "$PYTHON" "$@" && return
     code=$?
     if [ "$code" = 75 ] && [ -n "$ended" ]; then
         echo "job $SLURM_JOB_ID stopped and saved, as it was cancelled or requeued"
@@ -66,15 +76,11 @@ train_on_slurm() {
         for other in "$log"-[1-9]*.log; do
             if [ -f "$other" ]; then echo "== the end of $other" && tail -n 15 "$other"; fi
         done
-        echo "error: the training ended with exit code $code; the logs are $log-*.log"
+        echo "error: $1 ended with exit code $code; the logs are $log-*.log"
     fi >&2
     exit "$code"
 }
 
-if [ -n "${SLURM_JOB_ID:-}" ] && [ -f "$config" ]; then
-    train_on_slurm "$@"
-else
-    "$PYTHON" tool/train.py --config "$config" "$@"
-fi
+run_tool tool/train.py --config "$config" "$@"
 # An empty model_path is the newest checkpoint: the one just trained, whatever the config names.
 "$PYTHON" tool/test.py --config "$config" TEST.model_path '' "$@"

@@ -86,7 +86,7 @@ def lose_a_process(project: Path) -> None:
     seconds = time.monotonic() - start
     assert job.state == "FAILED" and seconds < 60, job.story()
     assert "n2: task 1: Killed" in job.output and "error: rank 0" in job.output, job.story()
-    assert "the training ended with exit code 137" in job.output, job.story()
+    assert "tool/train.py ended with exit code 137" in job.output, job.story()
     assert not (job.run / "result").exists(), job.story()
 
 
@@ -162,7 +162,7 @@ class Job:
         self._wait(lambda: False)
 
     def _wait(self, condition: Callable[[], bool]) -> None:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 240
         while not condition():
             if self.state in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"):
                 return
