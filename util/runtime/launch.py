@@ -18,7 +18,7 @@ from util.config import Config
 from util.error import EXIT_STOPPED, ConfigError, run_cli
 from util.runtime.devices import local_device, visible_gpus
 from util.runtime.peers import Runtime
-from util.runtime.stop import Forwarder
+from util.runtime.stop import Forwarder, shield_tracker
 from util.runtime.watch import Failure, Watch
 
 Worker = Callable[[Runtime, Config], None]
@@ -143,6 +143,7 @@ def _spawn(
         Peers(first + i, world_size, host, store.port, hosts_store=False)
         for i in range(len(devices))
     ]
+    shield_tracker()
     context = mp.start_processes(
         _child, (worker, cfg, devices, peers), nprocs=len(devices), join=False
     )

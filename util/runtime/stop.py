@@ -8,20 +8,24 @@ from typing import Self
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
+def shield_tracker() -> None:
+    """Start Python's tracker of semaphores deaf to SIGUSR1, as it is to SIGTERM.
+
+    Else it dies of a signal to the whole group, is started anew, and complains of what it missed.
+    """
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    resource_tracker.ensure_running()
+    signal.signal(signal.SIGUSR1, before)
+
+
 class _Handlers:
     """Own handlers of SIGNALS while entered. Once a signal came they stay until the process ends:
     schedulers repeat themselves, and saving must not be cut short."""
 
     def __enter__(self) -> Self:
         self.name = ""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        # Python's tracker of semaphores would die of a SIGUSR1 to the group, and complain at the
-        # end: started now, it ignores it for ever.
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        resource_tracker.ensure_running()
-        self._before = before
-        for number in SIGNALS:
-            signal.signal(number, self._note)
+        shield_tracker()
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *error: object) -> None:
