@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-FLOORS = {"util.error": 0, "model": 3, "tool": 4}
+FLOORS = {"util.error": 0, "model": 3, "util.tester": 3, "tool": 4}
 for name in (
     "bootstrap",
     "config",
@@ -15,6 +15,7 @@ for name in (
     "loss",
     "metric",
     "palette",
+    "pipeline",
     "precision",
     "samples",
     "schedule",
@@ -30,6 +31,7 @@ for name in (
     "logger",
     "prepare",
     "report",
+    "results",
     "runtime",
 ):
     FLOORS[f"util.{name}"] = 2
