@@ -60,7 +60,7 @@ class Tester:
 
     def run(self, numbers: Sequence[int], logger: RunLogger, *, print_freq: int) -> None:
         """The pictures of these numbers. Raises DataError."""
-        progress = Progress(done=0, total=len(numbers))
+        progress = Progress(done=0, total=len(numbers), active=logger.active)
         with Threads(READERS, waiting=1) as readers, Threads(WRITERS, waiting=1) as writers:
             pictures = readers.ahead(self.read, numbers)
             steps = progress.steps(pictures, length=len(numbers), title="Test")
