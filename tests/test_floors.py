@@ -21,6 +21,7 @@ for name in (
     "schedule",
     "toy",
     "transform",
+    "video",
 ):
     FLOORS[f"util.{name}"] = 1
 for name in (
