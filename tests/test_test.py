@@ -76,7 +76,7 @@ def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
         assert f"processes: {number}" in done.stdout
         assert done.stdout.count("Eval result") == 1
-        assert f"Test: [{PICTURES // number}/{PICTURES // number}]" in done.stdout
+        assert f"/{PICTURES}] Data " in done.stdout
     assert_same_results(tmp_path / "n1", tmp_path / "n2")
     assert_same_results(tmp_path / "n1", tmp_path / "n3")
     assert len(np.unique(scores(tmp_path / "n1")["iou_class"])) > 1

@@ -63,8 +63,12 @@ def test(runtime: Runtime, cfg: Config) -> None:
         + f"{describe(runtime.device)}, processes: {runtime.world_size}"
     )
     start = time.perf_counter()
-    share = range(runtime.rank, len(samples), runtime.world_size)
-    tester.run(share, logger, print_freq=cfg.print_freq)
+    tester.run(
+        runtime.turns(len(samples), name="test"),
+        logger,
+        print_freq=cfg.print_freq,
+        share=-(-len(samples) // runtime.world_size),
+    )
     counts, predicted = PictureCounts(cfg.classes, cfg.ignore_label), 0
     for others, made in runtime.gather_objects((tester.counts, tester.predicted)):
         counts.merge(others)

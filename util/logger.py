@@ -147,7 +147,7 @@ class Progress:
 
     def line(self) -> str:
         """`Data 0.003 (0.010) Batch 0.612 (0.634) Remain 13:20:11`, seconds: last (mean)."""
-        minutes, seconds = divmod(int((self.total - self.done) * self.batch.mean), 60)
+        minutes, seconds = divmod(int(max(0, self.total - self.done) * self.batch.mean), 60)
         hours, minutes = divmod(minutes, 60)
         return (
             f"Data {self.data.last:.3f} ({self.data.mean:.3f}) "

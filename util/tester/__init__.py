@@ -1,6 +1,6 @@
 """Runs over the pictures of a test: predict or find what was predicted, write it, count it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -58,21 +58,24 @@ class Tester:
         self.predicted = 0
         self._lock = Lock()  # of the counts
 
-    def run(self, numbers: Sequence[int], logger: RunLogger, *, print_freq: int) -> None:
-        """The pictures of these numbers. Raises DataError."""
-        progress = Progress(done=0, total=len(numbers), active=logger.active)
+    def run(
+        self, numbers: Iterable[int], logger: RunLogger, *, print_freq: int, share: int
+    ) -> None:
+        """The pictures of these numbers, about `share` of them; other processes may take those
+        between. Raises DataError."""
+        progress = Progress(done=0, total=share, active=logger.active)
         with Threads(READERS, waiting=1) as readers, Threads(WRITERS, waiting=1) as writers:
             pictures = readers.ahead(self.read, numbers)
-            steps = progress.steps(pictures, length=len(numbers), title="Test")
-            for i, picture in enumerate(steps, 1):
+            for i, picture in enumerate(progress.steps(pictures, length=share, title="Test"), 1):
                 pred = picture.pred
                 if pred is None:
                     assert self.predict is not None
                     pred = self.predict(picture.image)
                     self.predicted += 1
                 writers.behind(self.finish, picture, pred)
-                if i % print_freq == 0 or i == len(numbers):
-                    logger.info(f"Test: [{i}/{len(numbers)}] {progress.line()}{self._accuracy()}")
+                if i % print_freq == 0 or picture.number + 1 == len(self.samples):
+                    place = f"[{picture.number + 1}/{len(self.samples)}]"
+                    logger.info(f"Test: {place} {progress.line()}{self._accuracy()}")
 
     def read(self, number: int) -> Picture:
         """Decode a picture, its label and an earlier prediction. Raises DataError."""
