@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import connection
 from urllib.parse import urlsplit
 
 import torch
@@ -138,6 +139,9 @@ def _spawn(
     if devices[0].type == "cpu":  # else each of them would take all cores
         cores = len(os.sched_getaffinity(0)) // len(devices)
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+    # A process that ends at once, for the loss of another, leaves semaphores to Python's tracker,
+    # which frees them, but not without a word.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     peers = [
         Peers(first + i, world_size, host, store.port, hosts_store=False)
         for i in range(len(devices))
@@ -147,18 +151,26 @@ def _spawn(
     )
     try:
         with Forwarder(context.pids()):
+            _announce_killed(context, Failure(dist.PrefixStore("watch", store)), first)
             while not context.join(grace_period=GRACE):
                 pass
     except mp.ProcessExitedException as error:
-        if error.exit_code >= 0:
-            sys.exit(error.exit_code)
-        name = signal.Signals(-error.exit_code).name
-        Failure(store).announce(
-            f"error: rank {first + error.error_index} on {socket.gethostname()} was killed by "
-            f"{name}" + ("; often that is for want of memory" if name == "SIGKILL" else ""),
-            1,
-        )
-        sys.exit(1)
+        sys.exit(error.exit_code if error.exit_code > 0 else 1)
+
+
+def _announce_killed(context: mp.ProcessContext, failure: Failure, first: int) -> None:
+    """Wait until a process fails or all have ended; one that was killed cannot speak for itself."""
+    while running := [p.sentinel for p in context.processes if p.exitcode is None]:
+        connection.wait(running)
+        codes = [p.exitcode or 0 for p in context.processes]
+        for i, code in enumerate(codes):
+            if code < 0:
+                name = signal.Signals(-code).name
+                hint = "; often that is for want of memory" if name == "SIGKILL" else ""
+                place = f"rank {first + i} on {socket.gethostname()}"
+                failure.announce(f"error: {place} was killed by {name}{hint}", 1)
+        if any(codes):
+            return
 
 
 def _child(

@@ -20,7 +20,7 @@ PATIENCE = 5.0  # seconds that a process waits for one that knows more about the
 
 _EXIT_LOST = 1
 _LOST_PEER = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused")
-_STALLED = ("Timed out waiting", "timed out", "Timeout")
+_STALLED = ("Timed out waiting", "timed out", "timeout")
 
 
 class Failure:
