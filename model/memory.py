@@ -36,10 +36,11 @@ def _forward(block: nn.Module, forward: nn.Module, x: Tensor) -> Tensor:
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Without this the second pass would count each batch twice in the running statistics."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.track_running_stats = False
+    buffers = [(norm, name, value) for norm in norms for name, value in norm.named_buffers()]
+    for norm, name, value in buffers:
+        setattr(norm, name, value.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, name, value in buffers:
+            setattr(norm, name, value)
