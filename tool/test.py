@@ -42,52 +42,63 @@ def main() -> None:
 def test(runtime: Runtime, cfg: Config) -> None:
     """The whole test, in one of its processes."""
     class_names = load_names(cfg.names_path, cfg.classes)
-    samples, names = list_samples(cfg)
-    checkpoint, predictor = "", None
-    if not (cfg.has_prediction and cfg.save_folder):
-        checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
-    if not cfg.has_prediction:
-        predictor = build_predictor(cfg, checkpoint, runtime)
-    results = ResultFolder(
-        result_folder(cfg, checkpoint),
-        prediction_protocol(cfg, checkpoint, predictor),
-        load_colors(cfg.colors_path, cfg.classes),
-        load_export(cfg.export, classes=cfg.classes),
-    )
-    tester = build_tester(cfg, samples, names, results, predictor)
+    tester = build_tester(cfg, runtime)
+    results, number = tester.results, len(tester.samples)
     origin = open_folder(cfg, runtime, results)
     logger = RunLogger(results.path, name="test", active=runtime.is_main)
     logger.info(
-        f"{len(samples)} pictures, scales {cfg.scales}, crop {cfg.test_h}x{cfg.test_w}, "
-        + (f"{checkpoint}, " if predictor else f"predictions of {results.path}, ")
-        + f"{describe(runtime.device)}, processes: {runtime.world_size}"
+        f"{number} pictures, scales {cfg.scales}, crop {cfg.test_h}x{cfg.test_w}, predictions "
+        + (f"of {results.path}" if cfg.has_prediction else f"by {results.protocol['checkpoint']}")
+        + f", {describe(runtime.device)}, processes: {runtime.world_size}"
     )
     start = time.perf_counter()
-    tester.run(
-        runtime.turns(len(samples), name="test"),
-        logger,
-        print_freq=cfg.print_freq,
-        share=-(-len(samples) // runtime.world_size),
-    )
-    counts, predicted = PictureCounts(cfg.classes, cfg.ignore_label), 0
-    for others, made in runtime.gather_objects((tester.counts, tester.predicted)):
-        counts.merge(others)
-        predicted += made
+    counts, predicted = run(cfg, runtime, tester, logger)
+    seconds = time.perf_counter() - start
     if not runtime.is_main:
         return
-    seconds = time.perf_counter() - start
     if cfg.skip_existing:
-        logger.info(f"{len(samples) - predicted} predictions were there, {predicted} were made")
+        logger.info(f"{number - predicted} predictions were there, {predicted} were made")
     if cfg.export:
         logger.info(f"for the server: pack and send {results.submission}")
     if cfg.split == "test":
         logger.info(f"predictions without labels are in {results.path}")
         return
-    speed = {"pictures": len(samples), "seconds": round(seconds, 3)}
-    speed["pictures_per_second"] = round((predicted or len(samples)) / seconds, 3)
-    made_by = {**results.protocol, **(results.found_protocol() if cfg.has_prediction else {})}
-    protocol = {**made_by, **scoring_protocol(cfg, origin), **speed}
+    protocol = {
+        **results.protocol,
+        **(results.found_protocol() if cfg.has_prediction else {}),
+        **scoring_protocol(cfg, origin),
+        "pictures": number,
+        "seconds": round(seconds, 3),
+        "pictures_per_second": round((predicted or number) / seconds, 3),
+    }
     report(tester, counts, class_names, protocol, logger)
+
+
+def build_tester(cfg: Config, runtime: Runtime) -> Tester:
+    """The pictures, the network that predicts them (unless they are predicted) and the folder."""
+    samples, names = list_samples(cfg)
+    checkpoint, predictor = "", None
+    if not (cfg.has_prediction and cfg.save_folder):
+        checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
+    colors = load_colors(cfg.colors_path, cfg.classes)
+    export = load_export(cfg.export, classes=cfg.classes)
+    if not cfg.has_prediction:
+        predictor = build_predictor(cfg, checkpoint, runtime)
+    protocol = prediction_protocol(cfg, checkpoint, predictor)
+    return Tester(
+        samples,
+        names,
+        results=ResultFolder(result_folder(cfg, checkpoint), protocol, colors, export),
+        predict=predictor and predictor.predict,
+        skip_existing=cfg.skip_existing,
+        label_map=load_label_map(
+            cfg.label_map,
+            ignore_ids=cfg.ignore_ids,
+            classes=cfg.classes,
+            ignore_label=cfg.ignore_label,
+        ),
+        classes=cfg.classes,
+    )
 
 
 def list_samples(cfg: Config) -> tuple[list[Sample], list[str]]:
@@ -121,30 +132,6 @@ def build_predictor(cfg: Config, checkpoint: str, runtime: Runtime) -> SlidingPr
     )
 
 
-def build_tester(
-    cfg: Config,
-    samples: list[Sample],
-    names: list[str],
-    results: ResultFolder,
-    predictor: SlidingPredictor | None,
-) -> Tester:
-    """What runs over the pictures."""
-    return Tester(
-        samples,
-        names,
-        results=results,
-        predict=predictor and predictor.predict,
-        skip_existing=cfg.skip_existing,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
-        classes=cfg.classes,
-    )
-
-
 def open_folder(cfg: Config, runtime: Runtime, results: ResultFolder) -> dict[str, Any]:
     """Have the first process make the result folder ready; what its environment.json holds."""
     origin = {}
@@ -156,6 +143,24 @@ def open_folder(cfg: Config, runtime: Runtime, results: ResultFolder) -> dict[st
         origin = write_origin(results.path, root=ROOT, device=describe(runtime.device))
     runtime.any(False)  # the others wait here: they must not write before the folder is claimed
     return origin
+
+
+def run(
+    cfg: Config, runtime: Runtime, tester: Tester, logger: RunLogger
+) -> tuple[PictureCounts, int]:
+    """Work with the other processes; what all of them counted, and how many they predicted."""
+    number = len(tester.samples)
+    tester.run(
+        runtime.turns(number, name="test"),
+        logger,
+        print_freq=cfg.print_freq,
+        share=-(-number // runtime.world_size),
+    )
+    counts, predicted = PictureCounts(cfg.classes, cfg.ignore_label), 0
+    for part, made in runtime.gather_objects((tester.counts, tester.predicted)):
+        counts.merge(part)
+        predicted += made
+    return counts, predicted
 
 
 def report(
