@@ -156,10 +156,12 @@ def run(
         print_freq=cfg.print_freq,
         share=-(-number // runtime.world_size),
     )
-    counts, predicted = PictureCounts(cfg.classes, cfg.ignore_label), 0
-    for part, made in runtime.gather_objects((tester.counts, tester.predicted)):
+    parts = runtime.gather_objects((tester.counts, tester.done, tester.predicted))
+    counts = PictureCounts(cfg.classes, cfg.ignore_label)
+    for part, _, _ in parts:
         counts.merge(part)
-        predicted += made
+    done, predicted = (sum(part[i] for part in parts) for i in (1, 2))
+    assert done == number, f"{done} of {number} pictures were tested"
     return counts, predicted
 
 

@@ -32,8 +32,8 @@ class Picture:
 class Tester:
     """The pictures of a test, whose results have `names`; one of several processes or the only one.
 
-    Reading and writing go on beside the network. `counts` and `predicted` (how many predictions
-    were made) speak of what has been done so far.
+    Reading and writing go on beside the network. `counts`, `done` (pictures) and `predicted` (how
+    many of them were predicted, not found) speak of what has been done so far.
 
     Args:
         predict: (H, W, 3) uint8 -> ids (H, W); None: all predictions are there already.
@@ -55,7 +55,7 @@ class Tester:
         self.predict, self.skip_existing = predict, skip_existing
         self.label_map, self.classes = label_map, classes
         self.counts = PictureCounts(classes, label_map.ignore_label)
-        self.predicted = 0
+        self.done = self.predicted = 0
         self._lock = Lock()  # of the counts
 
     def run(
@@ -73,6 +73,7 @@ class Tester:
                     pred = self.predict(picture.image)
                     self.predicted += 1
                 writers.behind(self.finish, picture, pred)
+                self.done += 1
                 if i % print_freq == 0 or picture.number + 1 == len(self.samples):
                     place = f"[{picture.number + 1}/{len(self.samples)}]"
                     logger.info(f"Test: {place} {progress.line()}{self._accuracy()}")
