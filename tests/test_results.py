@@ -1,6 +1,7 @@
 """The result folder: whole files or none, one protocol, names and ids for a server."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,9 @@ def test_what_is_not_whole_or_of_something_else_is_not_found(
         "no overlay": lambda: (tmp_path / "overlay/a.png").unlink(),
         "other weights": lambda: folder(tmp_path, checkpoint_sha256="2e").write("a", image, pred),
         "other picture": lambda: results.write("a", image + 1, pred),
+        "other colours": lambda: replace(results, colors=results.colors + 1).write(
+            "a", image, pred
+        ),
     }
     for name, break_it in faults.items():
         results.write("a", image, pred)

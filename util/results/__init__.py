@@ -133,10 +133,12 @@ class ResultFolder:
         return self.path / "protocol.json"
 
     def _note(self, image: np.ndarray) -> str:
-        """A fingerprint of what a prediction depends on: the protocol and the picture. A folder may
-        hold predictions of several lists, or of a run with another protocol that was stopped."""
+        """A fingerprint of what a prediction's files depend on: protocol, colours and picture. A
+        folder may hold those of several lists, or of a run with another protocol that was stopped.
+        """
         kept = {name: value for name, value in self.protocol.items() if name not in _FREE}
         digest = sha256(json.dumps([kept, image.shape], sort_keys=True).encode())
+        digest.update(self.colors.tobytes())
         digest.update(np.ascontiguousarray(image))
         return digest.hexdigest()
 
