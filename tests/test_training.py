@@ -19,7 +19,7 @@ import tool.train
 import util.training.step
 from model import build_model
 from model.memory import checkpoint_activations
-from tests.conftest import ROOT, RunTool, assert_one_sentence
+from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.checkpoint import checkpoints
 from util.config import load_config
 from util.error import RunError
@@ -188,7 +188,9 @@ def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> N
         assert all(v.isfinite().all() for v in weights(path).values()), path
     words += ["nonfinite", "skip", "save_path", tmp_path / "b/model"]
     code, _, err = run_tool("train", *words)
-    assert_one_sentence(code, err, "no step of epoch", "has diverged", "base_lr (1000000000000.0")
+    assert_one_sentence(
+        code, err, "no step of this epoch", "has diverged", "base_lr (1000000000000.0"
+    )
 
 
 def test_pictures_without_any_label_do_no_harm(
@@ -269,8 +271,26 @@ def test_parts_that_do_not_divide_the_batch(tiny: Path, run_tool: RunTool) -> No
     assert_one_sentence(code, err, "TRAIN.loss ohem", "accumulate_steps 2", "set it to 1")
 
 
+def test_a_node_that_is_alone(
+    tiny: Path, tmp_path: Path, free_port: int, run_tool: RunTool
+) -> None:
+    words = ["--config", tiny, "Distributed.world_size", 2, "Distributed.timeout_minutes", 0.02]
+    meeting = f"127.0.0.1:{free_port}"
+    done = command(sys.executable, "tool/train.py", *words, "dist_url", f"tcp://{meeting}")
+    assert done.returncode == 2
+    (line,) = [s for s in done.stderr.splitlines() if s.startswith("error: ")]
+    assert f"2 processes should meet at {meeting} within 0.02 minutes" in line
+    assert "each with its own Distributed.rank" in line and "Traceback" not in done.stderr
+    code, _, err = run_tool("train", *words, "dist_url", meeting)
+    assert_one_sentence(code, err, "must be tcp://<address of the first node>:<port>", meeting)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_signal_to_the_whole_group(tiny: Path, tmp_path: Path, processes: int) -> None:
+def test_a_signal_to_the_whole_group(
+    tiny: Path, tmp_path: Path, processes: int, number: signal.Signals
+) -> None:
     """As SLURM and `timeout` send it: to the loader's workers, too, and more than once."""
     words = ["--config", tiny, "epochs", 2000, "workers", 2, "print_freq", 1, "save_freq", 2000]
     words += ["Distributed.num_processes", processes]
@@ -285,11 +305,11 @@ def test_a_signal_to_the_whole_group(tiny: Path, tmp_path: Path, processes: int)
     ) as run:
         for line in run.stdout:
             if "Epoch: [2/" in line:
-                os.killpg(run.pid, signal.SIGTERM)
+                os.killpg(run.pid, number)
                 break
         for line in run.stdout:
             if "saved" in line:
-                os.killpg(run.pid, signal.SIGTERM)
+                os.killpg(run.pid, number)
                 break
         rest, err = run.stdout.read(), run.stderr.read()
     assert run.returncode == 75, err

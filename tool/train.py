@@ -1,9 +1,7 @@
 """Train a network as a config says: losses, scores, checkpoints and pictures into save_path."""
 
 import sys
-import time
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ from util.checkpoint import find_resume, load_file
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.dataset import Loader, SegmentationData, build_loader
 from util.doctor import median_weights, read_weights
-from util.error import RunError, run_cli
+from util.error import run_cli
 from util.logger import Progress, RunLogger, write_origin
 from util.loss import SegmentationLoss, build_loss
-from util.metric import ConfusionMatrix
 from util.palette import load_colors
 from util.runtime import (
     Runtime,
@@ -34,6 +31,8 @@ from util.training import (
     Guard,
     Keeper,
     State,
+    StepResult,
+    Tally,
     check_batch,
     explained,
     restore_state,
@@ -178,75 +177,65 @@ def run_epochs(run: Run, keeper: Keeper) -> None:
         keeper.after_epoch(state, is_best=is_best)
 
 
-def train_epoch(run: Run, progress: Progress, keeper: Keeper) -> dict[str, float]:
+def train_epoch(run: Run, progress: Progress, keeper: Keeper) -> dict[str, Any]:
     """The remaining steps of an epoch; returns their record: mean losses, accuracy, speed."""
-    cfg, runtime, state, loader = run.cfg, run.runtime, run.state, run.train_loader
+    cfg, state, loader = run.cfg, run.state, run.train_loader
     train_mode(state.model, freeze_bn=cfg.freeze_bn)
-    matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=runtime.device)
-    sums = torch.zeros(3, device=runtime.device)  # total, main, aux: this process's shares
-    taken = torch.zeros((), device=runtime.device)
-    first, epoch_start = state.step_in_epoch, state.epoch * len(loader)
     guard = Guard(
-        runtime,
+        run.runtime,
         kind=cfg.nonfinite,
         names_of=lambda step: loader.names(step // len(loader), step % len(loader)),
         warn=run.logger.warning,
     )
-    step = partial(
-        train_step,
-        cfg,
-        runtime,
-        state,
-        criterion=run.criterion,
-        guard=guard,
-        total_steps=cfg.epochs * len(loader),
-    )
-    loader.sampler.start(state.epoch, first)
-    title, start = f"Epoch: [{state.epoch + 1}/{cfg.epochs}]", time.perf_counter()
-    for image, label in progress.steps(loader, length=len(loader) - first, title=title):
-        result = step(image, label)
-        matrix.update(result.pred, result.label)
-        sums += result.losses
-        taken += result.taken
-        i = state.step - epoch_start
-        is_time = guard.is_time(state.step) or i == len(loader)
+    tally = Tally(cfg, run.runtime)
+    loader.sampler.start(state.epoch, state.step_in_epoch)
+    title = f"Epoch: [{state.epoch + 1}/{cfg.epochs}]"
+    steps = len(loader) - state.step_in_epoch
+    for i, (image, label) in enumerate(
+        progress.steps(loader, length=steps, title=title), state.step_in_epoch + 1
+    ):
+        result = train_step(
+            cfg,
+            run.runtime,
+            state,
+            image,
+            label,
+            criterion=run.criterion,
+            guard=guard,
+            total_steps=cfg.epochs * len(loader),
+        )
+        tally.add(result)
+        is_last = i == len(loader)
+        is_time = guard.is_time(state.step) or is_last
         if is_time:
             guard.look()
-        if i % cfg.print_freq == 0 or i == len(loader):
-            total, main, aux = runtime.sum(result.losses).tolist()
-            run.logger.info(
-                f"{title}[{i}/{len(loader)}] {progress.line()} MainLoss {main:.4f} "
-                f"AuxLoss {aux:.4f} Loss {total:.4f} Accuracy {matrix.scores().aacc:.4f}"
-            )
-            speed = cfg.batch_size / max(progress.batch.last, 1e-9)
-            values = {"loss__total": total, "loss__main": main, "loss__aux": aux}
-            run.logger.scalars(state.step, **values, lr=result.lr, speed__images_per_second=speed)
-        if i < len(loader):
+        if i % cfg.print_freq == 0 or is_last:
+            report_step(run, f"{title}[{i}/{len(loader)}]", result, tally, progress)
+        if not is_last:
             state.step_in_epoch = i
             keeper.after_step(state, may_stop=is_time)
     state.epoch, state.step_in_epoch = state.epoch + 1, 0
     run.logger.pictures(state.epoch, "train", image, result.label, result.pred)
-    runtime.sum(matrix.matrix)
-    scores = matrix.scores()
+    scores, record = tally.sum()
     run.logger.scores(state.epoch, cfg.epochs, "train", scores)
-    steps = int(taken.item())
-    if not steps:
-        raise RunError(
-            f"no step of epoch {state.epoch} had a finite loss: the run has diverged; start anew "
-            f"with a lower TRAIN.base_lr ({cfg.base_lr} now), or from an earlier checkpoint"
-        )
-    total, main, aux = (runtime.sum(sums) / steps).tolist()
-    return {
-        "train_loss": total,
-        "main_loss": main,
-        "aux_loss": aux,
-        "train_miou": scores.miou,
-        "train_aacc": scores.aacc,
-        "lr": result.lr,
-        "steps": steps,
-        "skipped_steps": guard.skipped,
-        "images_per_second": (len(loader) - first) * cfg.batch_size / (time.perf_counter() - start),
-    }
+    return {**record, "lr": result.lr}
+
+
+def report_step(run: Run, title: str, result: StepResult, tally: Tally, progress: Progress) -> None:
+    """A line of the log and TensorBoard's scalars: the step's losses over all processes."""
+    total, main, aux = run.runtime.sum(result.losses).tolist()
+    run.logger.info(
+        f"{title} {progress.line()} MainLoss {main:.4f} AuxLoss {aux:.4f} Loss {total:.4f} "
+        f"Accuracy {tally.accuracy():.4f}"
+    )
+    run.logger.scalars(
+        run.state.step,
+        loss__total=total,
+        loss__main=main,
+        loss__aux=aux,
+        lr=result.lr,
+        speed__images_per_second=run.cfg.batch_size / max(progress.batch.last, 1e-9),
+    )
 
 
 if __name__ == "__main__":

@@ -131,11 +131,8 @@ def _spawn(
     store = _store(host, port, is_host=node == 0)
     world_size = nodes * len(devices)
     first = node * len(devices)
-    print(
-        f"{world_size} processes: {len(devices)} on each of {nodes} machines, meeting at "
-        f"{host}:{store.port}; here ranks {first} to {first + len(devices) - 1}",
-        flush=True,
-    )
+    where = f"of them ranks {first} to {first + len(devices) - 1} here" if nodes > 1 else "here"
+    print(f"{world_size} processes, {where}, meeting at {host}:{store.port}", flush=True)
     if devices[0].type == "cpu":  # else each of them would take all cores
         cores = len(os.sched_getaffinity(0)) // len(devices)
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
@@ -205,13 +202,20 @@ def _join(worker: Worker, cfg: Config, device: torch.device, peers: Peers) -> No
         backend = "gloo"
     store = _store(peers.host, peers.port, is_host=peers.hosts_store)
     watch = Watch(dist.PrefixStore("watch", store.clone()), peers.rank, peers.world_size)
-    dist.init_process_group(
-        backend,
-        store=dist.PrefixStore("group", store),
-        rank=peers.rank,
-        world_size=peers.world_size,
-        timeout=timedelta(minutes=cfg.timeout_minutes),
-    )
+    try:
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("group", store),
+            rank=peers.rank,
+            world_size=peers.world_size,
+            timeout=timedelta(minutes=cfg.timeout_minutes),
+        )
+    except (dist.DistError, RuntimeError) as error:
+        raise ConfigError(
+            f"{peers.world_size} processes should meet at {peers.host}:{peers.port} within "
+            f"{cfg.timeout_minutes:g} minutes, but did not ({str(error).strip().splitlines()[0]}): "
+            "start the same command on all nodes, each with its own Distributed.rank"
+        ) from None
     watch.start()
     try:
         worker(Runtime(peers.rank, peers.world_size, device), cfg)

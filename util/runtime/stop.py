@@ -2,6 +2,7 @@
 
 import os
 import signal
+from multiprocessing import resource_tracker
 from typing import Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -13,7 +14,14 @@ class _Handlers:
 
     def __enter__(self) -> Self:
         self.name = ""
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        # Python's tracker of semaphores would die of a SIGUSR1 to the group, and complain at the
+        # end: started now, it ignores it for ever.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        resource_tracker.ensure_running()
+        self._before = before
+        for number in SIGNALS:
+            signal.signal(number, self._note)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -5,6 +5,7 @@ from util.training.keeper import Keeper
 from util.training.problems import explained
 from util.training.state import State, checkpoint_of, restore_state, start_state
 from util.training.step import StepResult, check_batch, train_mode, train_step
+from util.training.tally import Tally
 from util.training.validation import validate
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Keeper",
     "State",
     "StepResult",
+    "Tally",
     "check_batch",
     "checkpoint_of",
     "explained",
