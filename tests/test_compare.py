@@ -20,9 +20,9 @@ def counted(rng: np.random.Generator, *, wrong: float, pictures: int = 30) -> Pi
     counts = PictureCounts(len(NAMES))
     labels = np.random.default_rng(5).integers(0, 3, (pictures, 12, 12))
     labels[1:][labels[1:] == 2] = 0  # the third class is in one picture alone
-    for label in labels:
+    for i, label in enumerate(labels):
         pred = np.where((label == 1) & (rng.random(label.shape) < wrong), 0, label)
-        counts.add(pred, label)
+        counts.add(pred, label, picture=i)
     return counts
 
 
@@ -142,7 +142,7 @@ def test_results_that_cannot_be_compared(
 @pytest.mark.parametrize("void", [False, True])
 def test_a_set_without_a_class_has_no_interval(void: bool) -> None:
     counts = PictureCounts(2)
-    counts.add(np.zeros((2, 2), int), np.full((2, 2), 255 if void else 0))
+    counts.add(np.zeros((2, 2), int), np.full((2, 2), 255 if void else 0), picture=0)
     found = intervals(Areas.stack(counts.areas), draw_counts(1))
     assert np.isnan(found.miou).all() == void
     assert np.isnan(found.iou_class[1]).all()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-FLOORS = {"util.error": 0, "util.training": 3, "model": 3, "tool": 4}
+FLOORS = {"util.error": 0, "util.tester": 3, "util.training": 3, "model": 3, "tool": 4}
 for name in (
     "bootstrap",
     "config",
@@ -15,11 +15,13 @@ for name in (
     "loss",
     "metric",
     "palette",
+    "pipeline",
     "precision",
     "samples",
     "schedule",
     "toy",
     "transform",
+    "video",
 ):
     FLOORS[f"util.{name}"] = 1
 for name in (
@@ -30,6 +32,7 @@ for name in (
     "logger",
     "prepare",
     "report",
+    "results",
     "runtime",
 ):
     FLOORS[f"util.{name}"] = 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from util.metric import ConfusionMatrix
+from util.metric import STRIP, ConfusionMatrix, PictureCounts, count_pixels
 
 
 def brute_force(pred: np.ndarray, label: np.ndarray, classes: int, ignore: int) -> tuple:
@@ -69,3 +69,36 @@ def test_the_two_ways_of_counting_agree(rng: np.random.Generator) -> None:
     cells = (label * 5 + pred).flatten()
     scattered = torch.zeros(26, dtype=torch.int64).scatter_add_(0, cells, torch.ones_like(cells))
     assert torch.equal(scattered[:-1].view(5, 5), matrix.matrix)
+
+
+def test_strips_join_without_a_seam(rng: np.random.Generator) -> None:
+    pred, label = (rng.integers(0, 3, (3, STRIP // 2)).astype(np.uint8) for _ in range(2))
+    label[label == 2] = 255
+    found = count_pixels(pred, label, classes=3, ignore_label=255)
+    assert found.tolist() == [
+        [int(((label == row) & (pred == column)).sum()) for column in range(3)] for row in range(3)
+    ]
+
+
+def test_pictures_count_the_same_in_any_order_and_in_parts(rng: np.random.Generator) -> None:
+    pictures = {i: rng.integers(0, 3, (2, 4, 5)) for i in range(8)}
+    pictures[5] = pictures[3]  # equals: the first of them is named
+
+    def counted(order: list[int]) -> PictureCounts:
+        counts = PictureCounts(3)
+        for i in order:
+            counts.add(*pictures[i], picture=i)
+        return counts
+
+    whole = counted(list(pictures))
+    for parts in (
+        [[7, 5, 1, 0, 3, 2, 6, 4]],
+        [[1, 3, 5, 7], [0, 2, 4, 6]],
+        [[5], [0, 7], [6, 4, 3, 2, 1]],
+    ):
+        merged = PictureCounts(3)
+        for part in parts:
+            merged.merge(counted(part))
+        assert torch.equal(merged.total.matrix, whole.total.matrix)
+        np.testing.assert_array_equal(merged.picture_of, whole.picture_of)
+        np.testing.assert_array_equal(merged.areas, whole.areas)

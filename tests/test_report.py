@@ -44,7 +44,7 @@ def made_up(names: list[str], *, pictures: int = 12, size: tuple[int, int] = (60
         pred = np.where(rng.random(size) < 0.02 * (i + 1), noise, label)
         label[:3] = 255
         data.append((rng.integers(0, 256, (*size, 3), np.uint8), label, pred))
-        counts.add(pred, label)
+        counts.add(pred, label, picture=i)
     areas, scores = Areas.stack(counts.areas), vars(counts.total.scores())
     ends = intervals(areas, draw_counts(pictures, draws=50))
     protocol = {"pictures": pictures, "pictures_per_second": 2.5, "has_prediction": False}
@@ -166,8 +166,8 @@ def test_pairs_are_those_that_cost_most() -> None:
 
 def test_the_picture_with_most_of_a_confusion_is_known() -> None:
     counts = PictureCounts(2)
-    for wrong in (1, 3, 2):
-        counts.add(np.arange(4) < wrong, np.zeros(4, int))
+    for picture, wrong in enumerate((1, 3, 2)):
+        counts.add(np.arange(4) < wrong, np.zeros(4, int), picture=picture)
     assert counts.picture_of[0, 1] == 1 and counts.picture_of[0, 0] == 0
     assert counts.total.matrix.tolist() == [[6, 6], [0, 0]]
 

@@ -1,15 +1,21 @@
-"""Predict one picture, or all pictures of a folder: label map, colour map and overlay."""
+"""Show what a trained network sees: label map, colour map, overlay and class shares of a picture,
+of all pictures of a folder, or of the frames of a video file or a camera.
+"""
 
+import argparse
+import csv
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import load_trained
 from util.checkpoint import find_checkpoint
-from util.config import check_test, config_parser, load_config
+from util.config import Config, check_test, config_parser, load_config
 from util.error import ConfigError, DataError, nearest, run_cli
 from util.image import IMAGE_SUFFIXES, read_image, write_image, write_label
 from util.inference import SlidingPredictor
@@ -24,25 +30,57 @@ from util.palette import (
 )
 from util.precision import usable_amp
 from util.runtime import main_device, visible_gpus
+from util.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+
+LEGEND_HEIGHT = 54  # of a video, in pixels: its frames are of one size
+SHOWN_SHARE = 0.01  # classes with less are not in a video's legend
 
 
 def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.overrides)
+    check_test(cfg)
+    pixel = parse_pixel(args.attention, cfg.arch) if args.attention else None
+    names = load_names(cfg.names_path, cfg.classes)
+    colors = load_colors(cfg.colors_path, cfg.classes)
+    source = open_source(args.image)
+    if pixel and isinstance(source, VideoReader):
+        raise ConfigError("--attention shows pictures: give one, or a folder of them, to --image")
+    checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
+    default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
+    output = Path(args.output) if args.output else default
+    predictor = build_predictor(cfg, checkpoint)
+    if isinstance(source, VideoReader):
+        with source as video:
+            show_video(video, predictor, output / video.name, names, colors)
+        return
+    for path, name in tqdm(source, desc="Demo", leave=False, disable=None):
+        image = read_image(path)
+        pred = predictor.predict(image)
+        show_picture(image, pred, output / name, names, colors)
+        if pixel:
+            show_attention(predictor, image, pixel, output / name)
+
+
+def parse_args() -> argparse.Namespace:
     parser = config_parser(__doc__)
-    parser.add_argument("--image", required=True, help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "--image",
+        required=True,
+        help="a picture, a folder of pictures, a video file, or the number of a camera (0, 1, ...; "
+        "Ctrl-C ends)",
+    )
     parser.add_argument("--output", help="folder for the results; default: <run folder>/demo")
     parser.add_argument(
         "--attention", metavar="X,Y", help="PSANet: also show what this pixel collects, distributes"
     )
-    args = parser.parse_args()
-    cfg = load_config(args.config, args.overrides)
-    check_test(cfg)
-    images = find_images(Path(args.image))
-    pixel = parse_pixel(args.attention, cfg.arch) if args.attention else None
-    names = load_names(cfg.names_path, cfg.classes)
-    colors = load_colors(cfg.colors_path, cfg.classes)
-    checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
+    return parser.parse_args()
+
+
+def build_predictor(cfg: Config, checkpoint: str) -> SlidingPredictor:
+    """The network of the checkpoint behind the sliding window, as in tool/test.py."""
     device = main_device(visible_gpus(cfg.test_gpu, say=print))
-    predictor = SlidingPredictor(
+    return SlidingPredictor(
         load_trained(cfg, checkpoint),
         classes=cfg.classes,
         crop=(cfg.test_h, cfg.test_w),
@@ -51,20 +89,16 @@ def main() -> None:
         device=device,
         amp=usable_amp(cfg.test_amp, device, say=print),
     )
-    default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
-    output = Path(args.output) if args.output else default
-    for path, name in images:
-        image = read_image(path)
-        pred = predictor.predict(image)
-        write_results(image, pred, output / name, names, colors)
-        if pixel:
-            write_attention(predictor, image, pixel, output / name)
 
 
-def find_images(path: Path) -> list[tuple[Path, str]]:
-    """Pictures with the name of their results: one file, or all below a folder, sorted."""
+def open_source(text: str) -> list[tuple[Path, str]] | VideoReader:
+    """What --image means: pictures with the names of their results, or a video file or camera."""
+    path = Path(text)
+    if text.isdigit() and not path.exists():
+        return VideoReader(int(text))
     if path.is_file():
-        return [(path, path.stem)]
+        is_video = path.suffix.lower() in VIDEO_SUFFIXES
+        return VideoReader(path) if is_video else [(path, path.stem)]
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = nearest(path.name, siblings)
@@ -80,7 +114,7 @@ def find_images(path: Path) -> list[tuple[Path, str]]:
     ]
 
 
-def write_results(
+def show_picture(
     image: np.ndarray, pred: np.ndarray, stem: Path, names: list[str], colors: np.ndarray
 ) -> None:
     """<stem>_gray.png (ids), _color.png, _overlay.png (with legend); says what was found where."""
@@ -94,9 +128,51 @@ def write_results(
     write_label(paths["gray"], pred)
     write_image(paths["color"], colorize(pred, colors))
     write_image(paths["overlay"], np.vstack([overlay(image, pred, colors), strip]))
-    print(f"{stem.name}: {', '.join(labels)}")
-    for path in paths.values():
-        print(f"  {path}")
+    say(f"{stem.name}: {', '.join(labels)}", *(f"  {path}" for path in paths.values()))
+
+
+def show_video(
+    video: VideoReader,
+    predictor: SlidingPredictor,
+    stem: Path,
+    names: list[str],
+    colors: np.ndarray,
+) -> None:
+    """<stem>_overlay.mp4 and <stem>_shares.csv: frame, seconds, and the share of every class.
+
+    Ctrl-C ends a camera; both files are whole then, and so they are where a video breaks off.
+    """
+    path, table_path = (stem.with_name(f"{stem.name}_{e}") for e in ("overlay.mp4", "shares.csv"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    total, frames, start = np.zeros(len(names)), 0, time.perf_counter()
+    with VideoWriter(path, fps=video.fps) as writer, table_path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["frame", "seconds", *names])
+        try:
+            for frame in tqdm(video, desc="Demo", total=video.count, leave=False, disable=None):
+                seconds = time.perf_counter() - start if video.is_camera else frames / video.fps
+                pred = predictor.predict(frame)
+                shares = class_shares(pred, len(names))
+                writer.write(frame_picture(frame, pred, shares, names, colors))
+                table.writerow([frames, f"{seconds:.3f}", *(f"{share:.4f}" for share in shares)])
+                total, frames = total + shares, frames + 1
+        except KeyboardInterrupt:
+            if not video.is_camera:
+                raise
+    mean = total / max(1, frames)
+    found = (f"{names[i]} {mean[i]:.1%}" for i in np.argsort(-mean, kind="stable") if mean[i] > 0)
+    of = f" of {video.count}" if video.count and video.count != frames else ""
+    say(f"{stem.name}: {frames}{of} frames: {', '.join(found)}", f"  {path}", f"  {table_path}")
+
+
+def frame_picture(
+    frame: np.ndarray, pred: np.ndarray, shares: np.ndarray, names: list[str], colors: np.ndarray
+) -> np.ndarray:
+    """Overlay and legend; its classes stand in the order of ids, so that the eye finds them."""
+    shown = np.flatnonzero(shares >= SHOWN_SHARE)
+    labels = [f"{names[i]} {shares[i]:.0%}" for i in shown]
+    strip = legend(labels, colors[shown], frame.shape[1], height=LEGEND_HEIGHT)
+    return np.vstack([overlay(frame, pred, colors), strip])
 
 
 def parse_pixel(text: str, arch: str) -> tuple[int, int]:
@@ -112,7 +188,7 @@ def parse_pixel(text: str, arch: str) -> tuple[int, int]:
     return x, y
 
 
-def write_attention(
+def show_attention(
     predictor: SlidingPredictor, image: np.ndarray, pixel: tuple[int, int], stem: Path
 ) -> None:
     """<stem>_collect.png and <stem>_distribute.png: heat maps of the pixel's attention."""
@@ -127,7 +203,13 @@ def write_attention(
     for name, heat in predictor.model.attention_of(window, row, column).items():
         path = stem.with_name(f"{stem.name}_{name}.png")
         write_image(path, heat_overlay(image, heat.cpu().numpy(), box, pixel))
-        print(f"  {path}")
+        say(f"  {path}")
+
+
+def say(*lines: str) -> None:
+    """Print above the progress bar."""
+    for line in lines:
+        tqdm.write(line)
 
 
 if __name__ == "__main__":

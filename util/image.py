@@ -1,15 +1,20 @@
 """Picture and label files -> arrays and back; every way a file can be bad, in words."""
 
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from util.error import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_NOTE = "semseg"  # keyword of our text in PNG files
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -130,15 +135,43 @@ def probable_cause(ids: Sequence[int], *, classes: int, ignore_label: int) -> Ca
     )
 
 
-def write_label(path: Path, label: np.ndarray) -> None:
+def write_label(path: Path, label: np.ndarray, *, note: str = "") -> None:
     """Ids (H, W) as a PNG of one channel: 8 bit, or 16 bit where an id is above 255."""
     kind = np.uint8 if label.max(initial=0) <= 255 else np.uint16
-    write_image(path, label.astype(kind))
+    write_image(path, label.astype(kind), note=note)
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """A picture as PNG, complete or not at all; folders are made as needed."""
+def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
+    """A picture as PNG, complete or not at all; folders are made as needed. Raises OSError.
+
+    `note`: a text that goes into the file, for `read_note`.
+    """
+    text = PngInfo()
+    if note:
+        text.add_text(_NOTE, note)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    Image.fromarray(image).save(temporary, format="PNG", compress_level=1)
-    temporary.replace(path)
+    # A name of its own: other threads and processes may write the same picture.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.part")
+    try:
+        Image.fromarray(image).save(temporary, format="PNG", compress_level=1, pnginfo=text)
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk Python does not say it
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_note(path: Path) -> str:
+    """The note that `write_image` put into a file, '' where there is none. Raises DataError."""
+    with _decoding(path, "picture"), Image.open(path) as file:
+        return file.info.get(_NOTE, "")
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a PNG is there to its end, without decoding it."""
+    if not path.is_file() or path.stat().st_size < len(_PNG_END):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(_PNG_END), os.SEEK_END)
+        return file.read() == _PNG_END

@@ -1,6 +1,7 @@
 """Ids or colours as label files hold them -> class ids, on loading: DATA.label_map, ignore_ids.
 
 No file is rewritten. What a map does not name is an error, so that a wrong map cannot go unseen.
+The way back, from class ids to those that a benchmark's server wants, is TEST.export.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,11 @@ from util.error import ConfigError, DataError
 # labelIds 0..33 in the order of their trainIds; the others are not evaluated
 # (github.com/mcordts/cityscapesScripts, helpers/labels.py).
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_CITYSCAPES_IDS = 34
-_ADE20K_CLASSES = 150  # raw ids 1..150; 0 is `other`
+_NAMED = {  # raw id -> class id
+    "cityscapes": {raw: i for i, raw in enumerate(_CITYSCAPES)},
+    "ade20k": {raw: raw - 1 for raw in range(1, 151)},
+}
+_VOID = {"cityscapes": range(34), "ade20k": range(1)}  # raw ids that are of no class, if not named
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,8 @@ def load_label_map(
     `R G B` (the id is the line's number from 0) or `R G B id`. Raises ConfigError.
     """
     is_of_colors = False
-    if setting == "cityscapes":
-        table = dict.fromkeys(range(_CITYSCAPES_IDS), ignore_label)
-        table |= {raw: i for i, raw in enumerate(_CITYSCAPES)}
-    elif setting == "ade20k":
-        table = {0: ignore_label} | {raw: raw - 1 for raw in range(1, _ADE20K_CLASSES + 1)}
+    if isinstance(setting, str) and setting in _NAMED:
+        table = dict.fromkeys(_VOID[setting], ignore_label) | _NAMED[setting]
     elif isinstance(setting, str) and setting:
         table, is_of_colors = _read_table(Path(setting))
     else:
@@ -120,6 +121,29 @@ def load_label_map(
         if raw >= 2**16:
             raise ConfigError(f"DATA.ignore_ids names id {raw}: labels hold 0..65535")
     return LabelMap(ignore_label, table, tuple(ignore_ids), is_of_colors)
+
+
+def load_export(setting: str | Mapping[int, int], *, classes: int) -> np.ndarray | None:
+    """Class id -> id to save, (classes,), as TEST.export says: '' (None), cityscapes, ade20k or
+    {class id: id to save}. Raises ConfigError."""
+    if not setting:
+        return None
+    if isinstance(setting, str):
+        table = {i: raw for raw, i in _NAMED[setting].items()}
+    else:
+        table = dict(setting)
+    shown = setting if isinstance(setting, str) else "in the config"
+    if set(table) != set(range(classes)):
+        raise ConfigError(
+            f"TEST.export {shown} names {len(table)} classes, {min(table)}..{max(table)}, but "
+            f"DATA.classes is {classes}: it must name 0..{classes - 1}, each once"
+        )
+    saved = np.array([table[i] for i in range(classes)])
+    if saved.min() < 0 or saved.max() >= 2**16:
+        raise ConfigError(
+            f"TEST.export {shown} saves ids {saved.min()}..{saved.max()}: PNG files hold 0..65535"
+        )
+    return saved
 
 
 def color_text(packed: int) -> str:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -22,6 +23,9 @@ from tqdm import tqdm
 from util.metric import Scores
 from util.palette import side_by_side
 from util.transform import denormalise
+
+# Bars of one process need no lock between processes, which would outlive a process that is killed.
+tqdm.set_lock(threading.RLock())
 
 PICTURES = 3  # samples shown in TensorBoard after each epoch
 
@@ -115,17 +119,25 @@ class RunLogger:
 class Progress:
     """Counts steps and times them: `Data` waits for the loader, `Batch` is a whole step.
 
-    On a terminal a bar moves; `line()` gives the text for the log.
+    On a terminal a bar moves, where this process speaks; `line()` gives the text for the log.
     """
 
-    def __init__(self, *, done: int, total: int) -> None:
+    def __init__(self, *, done: int, total: int, active: bool = True) -> None:
         self.done, self.total = done, total
+        self._disable = None if active else True  # None: a bar on terminals alone
         self.data, self.batch = Meter(), Meter()
 
     def steps(self, batches: Iterable, *, length: int, title: str) -> Iterator:
         """Iterate over `length` batches, timing them."""
         start = time.perf_counter()
-        bar = tqdm(batches, desc=title, total=length, leave=False, disable=None, dynamic_ncols=True)
+        bar = tqdm(
+            batches,
+            desc=title,
+            total=length,
+            leave=False,
+            disable=self._disable,
+            dynamic_ncols=True,
+        )
         for batch in bar:
             self.data.add(time.perf_counter() - start)
             yield batch
@@ -135,7 +147,7 @@ class Progress:
 
     def line(self) -> str:
         """`Data 0.003 (0.010) Batch 0.612 (0.634) Remain 13:20:11`, seconds: last (mean)."""
-        minutes, seconds = divmod(int((self.total - self.done) * self.batch.mean), 60)
+        minutes, seconds = divmod(int(max(0, self.total - self.done) * self.batch.mean), 60)
         hours, minutes = divmod(minutes, 60)
         return (
             f"Data {self.data.last:.3f} ({self.data.mean:.3f}) "

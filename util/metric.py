@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-10  # an absent class counts 0, not NaN: the convention of the published tables
+STRIP = 2**16  # pixels counted at a time: in the processor's cache 12 times faster than all at once
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,20 @@ class ConfusionMatrix:
 
     def update(self, pred: np.ndarray | Tensor, label: np.ndarray | Tensor) -> None:
         """Add maps of class ids of one shape, any integer type."""
-        device = self._counts.device
-        pred, label = (_as_int64(ids).to(device) for ids in (pred, label))
         assert pred.shape == label.shape, (
             f"shapes differ: {tuple(pred.shape)}, {tuple(label.shape)}"
         )
+        if self._counts.device.type == "cpu":
+            maps = (ids.cpu().numpy() if isinstance(ids, Tensor) else ids for ids in (pred, label))
+            matrix = count_pixels(*maps, classes=self.classes, ignore_label=self.ignore_label)
+            self.merge(torch.from_numpy(matrix))
+            return
+        pred, label = (_as_int64(ids).to(self._counts.device) for ids in (pred, label))
         cells = torch.where(
             label == self.ignore_label, self._counts.numel() - 1, label * self.classes + pred
         )
         cells = cells.flatten()
-        if device.type == "cpu":  # bincount is the faster one here, but waits for a GPU
-            self._counts += torch.bincount(cells, minlength=self._counts.numel())
-        else:
-            self._counts.scatter_add_(0, cells, torch.ones_like(cells))
+        self._counts.scatter_add_(0, cells, torch.ones_like(cells))  # bincount would wait for it
 
     def merge(self, matrix: Tensor) -> None:
         """Add another matrix of counts (classes, classes)."""
@@ -72,9 +74,7 @@ class ConfusionMatrix:
 
     def areas(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixels per class as int64: intersection, union, target (all pixels of that label)."""
-        matrix = self.matrix.cpu().numpy()
-        intersection, target = matrix.diagonal().copy(), matrix.sum(axis=1)
-        return intersection, target + matrix.sum(axis=0) - intersection, target
+        return matrix_areas(self.matrix.cpu().numpy())
 
     def scores(self) -> Scores:
         """The scores of everything counted so far."""
@@ -97,27 +97,69 @@ class ConfusionMatrix:
 
 
 class PictureCounts:
-    """A set counted picture by picture: `total` is its ConfusionMatrix.
+    """A set counted picture by picture, in any order: `total` is its ConfusionMatrix.
 
-    `areas[i]` are picture i's (intersection, union, target), and `picture_of[l, p]` is the picture
-    with the most pixels of label l that were predicted p (0 where there is none).
+    `picture_of[l, p]` is the picture with the most pixels of label l that were predicted p (the
+    first of equals; 0 where there is none).
     """
 
     def __init__(self, classes: int, ignore_label: int = 255) -> None:
         self.total = ConfusionMatrix(classes, ignore_label)
-        self.areas: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._areas: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self.picture_of = np.zeros((classes, classes), np.int64)
         self._most = np.zeros((classes, classes), np.int64)
 
-    def add(self, pred: np.ndarray, label: np.ndarray) -> None:
-        """Count the next picture: maps of class ids of one shape."""
-        picture = ConfusionMatrix(self.total.classes, self.total.ignore_label)
-        picture.update(pred, label)
-        self.total.merge(picture.matrix)
-        matrix = picture.matrix.numpy()
-        is_more = matrix > self._most
-        self._most[is_more], self.picture_of[is_more] = matrix[is_more], len(self.areas)
-        self.areas.append(picture.areas())
+    @property
+    def areas(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """(intersection, union, target) of the pictures in the order of their numbers."""
+        return [self._areas[picture] for picture in sorted(self._areas)]
+
+    def add(self, pred: np.ndarray, label: np.ndarray, *, picture: int) -> None:
+        """Count a picture: maps of class ids of one shape."""
+        total = self.total
+        self.add_matrix(
+            count_pixels(pred, label, classes=total.classes, ignore_label=total.ignore_label),
+            picture=picture,
+        )
+
+    def add_matrix(self, matrix: np.ndarray, *, picture: int) -> None:
+        """The same, from what `count_pixels` gave."""
+        self.total.merge(torch.from_numpy(matrix))
+        self._areas[picture] = matrix_areas(matrix)
+        self._keep_most(matrix, np.full_like(matrix, picture))
+
+    def merge(self, other: "PictureCounts") -> None:
+        """Add the counts of other pictures."""
+        self.total.merge(other.total.matrix)
+        self._areas |= other._areas
+        self._keep_most(other._most, other.picture_of)
+
+    def _keep_most(self, most: np.ndarray, picture_of: np.ndarray) -> None:
+        is_first = (most == self._most) & (picture_of < self.picture_of)
+        is_better = (most > self._most) | (is_first & (most > 0))
+        self._most[is_better] = most[is_better]
+        self.picture_of[is_better] = picture_of[is_better]
+
+
+def count_pixels(
+    pred: np.ndarray, label: np.ndarray, *, classes: int, ignore_label: int
+) -> np.ndarray:
+    """Pixels by (label, prediction): (classes, classes) int64, those of `ignore_label` left out."""
+    preds, labels = pred.reshape(-1), label.reshape(-1)
+    counts = np.zeros(classes * classes + 1, np.int64)  # the last cell takes the ignored pixels
+    for start in range(0, preds.size, STRIP):
+        strip = slice(start, start + STRIP)
+        rows = labels[strip].astype(np.int64)
+        cells = rows * classes + preds[strip].astype(np.int64)
+        cells[rows == ignore_label] = classes * classes
+        counts += np.bincount(cells, minlength=counts.size)
+    return counts[:-1].reshape(classes, classes)
+
+
+def matrix_areas(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels per class: intersection, union, target (all pixels of that label), (C,) each."""
+    intersection, target = matrix.diagonal().copy(), matrix.sum(axis=1)
+    return intersection, target + matrix.sum(axis=0) - intersection, target
 
 
 def _as_int64(ids: np.ndarray | Tensor) -> Tensor:

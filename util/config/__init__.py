@@ -197,11 +197,13 @@ def _parse(name: str, raw: Any, *, source: str, folder: Path) -> Any:
         wanted = describe(kind)
         raise ConfigError(f"{full_name(name)} must be {wanted}, got '{raw}' in {source}") from None
     for item in value if isinstance(value, list) else [value]:
-        if item is None or (isinstance(item, (str, dict)) and not limits["choices"]):
+        if item is None or isinstance(item, dict) or (item == "" and kind is not str):
+            continue
+        if isinstance(item, str) and not limits["choices"]:
             continue
         if limits["choices"] and item not in limits["choices"]:
             options = [str(c) for c in limits["choices"]]
-            near = nearest(str(item), options) if kind is str else []
+            near = nearest(item, options) if isinstance(item, str) else []
             hint = f"; nearest: {near[0]}" if near else ""
             raise ConfigError(
                 f"{full_name(name)} must be one of {', '.join(options)}, got {item}{hint}"

@@ -121,12 +121,16 @@ class Config:
     test_w: int = key("TEST", 473)
     scales: list[float] = key("TEST", [1.0], above=0)
     has_prediction: bool = key("TEST", False)
+    skip_existing: bool = key("TEST", False)
     index_start: int = key("TEST", 0, minimum=0)
     index_step: int = key("TEST", 0, minimum=0)
     test_amp: str = key("TEST", "off", choices=("off", "bf16", "fp16"))
     test_gpu: list[int] = key("TEST", [0], minimum=0)
     model_path: str = key("TEST", "", is_path=True)
     save_folder: str = key("TEST", "", is_path=True)
+    export: dict[int, int] | str = key(
+        "TEST", "", choices=("cityscapes", "ade20k")
+    )  # class id -> id that a benchmark's server wants: a name or a mapping
     colors_path: str = key("TEST", "", is_path=True)
     names_path: str = key("TEST", "", is_path=True)
 

@@ -1,5 +1,7 @@
 """One process among several: what it shares with the others."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +64,18 @@ class Runtime:
             values = [None] * self.world_size
             dist.all_gather_object(values, value)
         return values
+
+    def turns(self, count: int, *, name: str) -> Iterator[int]:
+        """0 to count - 1, each number in one process only: whoever is free takes the next one, so
+        that all end at about the same time. A `name` serves once in a run."""
+        if self.world_size == 1:
+            yield from range(count)
+            return
+        # torchrun keeps its store when it starts all processes again.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"turns/{attempt}", dist.group.WORLD.get_group_store())
+        while (number := store.add(name, 1) - 1) < count:
+            yield number
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process. All of them must ask at the same step."""
