@@ -28,6 +28,7 @@ for name in (
     "doctor",
     "inference",
     "logger",
+    "plain_loop",
     "prepare",
     "report",
     "runtime",

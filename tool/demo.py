@@ -50,6 +50,9 @@ def main() -> None:
         scales=cfg.scales,
         device=device,
         amp=usable_amp(cfg.test_amp, device, say=print),
+        mode=cfg.test_mode,
+        batch_windows=cfg.batch_windows,
+        compiled=cfg.test_compile,
     )
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default

@@ -64,6 +64,9 @@ def main() -> None:
             scales=cfg.scales,
             device=device,
             amp=usable_amp(cfg.test_amp, device, say=print),
+            mode=cfg.test_mode,
+            batch_windows=cfg.batch_windows,
+            compiled=cfg.test_compile,
         )
     folder = result_folder(cfg, checkpoint)
     logger = RunLogger(folder, name="test")
@@ -192,6 +195,7 @@ def describe_protocol(
         "has_prediction": cfg.has_prediction,
         "scales": cfg.scales,
         "base_size": cfg.base_size,
+        "mode": cfg.test_mode,
         "crop": list(crop),
         "stride": stride,
         "flip": True,
