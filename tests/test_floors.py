@@ -18,6 +18,7 @@ for name in (
     "precision",
     "samples",
     "schedule",
+    "stopwatch",
     "toy",
     "transform",
 ):

@@ -4,11 +4,8 @@ import argparse
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +25,7 @@ from util.plain_loop import plain_loop
 from util.precision import usable_amp
 from util.runtime import describe, main_device, visible_gpus
 from util.samples import read_list
+from util.stopwatch import Stopwatch, Turn
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
 DRAWN_SIZE = (384, 512)  # height, width of a picture where there is no list
@@ -56,14 +54,6 @@ def main() -> None:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One picture predicted once; seconds, of them `network` within the network."""
-
-    seconds: float
-    network: float
-
-
-@dataclass(frozen=True)
 class Row:
     """A line of the table. Times in seconds a picture; equality is with the plain loop."""
 
@@ -75,38 +65,6 @@ class Row:
     speed_up: float
     equal_labels: float  # share of pixels
     max_difference: float  # of probabilities
-
-
-class Stopwatch:
-    """Times work, and apart from it what a module spends in forward."""
-
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
-        self._module, self._device = module, device
-        self._network = self._entered = 0.0
-
-    def time(self, work: Callable[[], Any]) -> tuple[Turn, Any]:
-        """Run `work`; its times and its result."""
-        hooks = [
-            self._module.register_forward_pre_hook(self._enter),
-            self._module.register_forward_hook(self._leave),
-        ]
-        self._network, start = 0.0, self._now()
-        result = work()
-        turn = Turn(self._now() - start, self._network)
-        for hook in hooks:
-            hook.remove()
-        return turn, result
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
-    def _enter(self, *_: Any) -> None:
-        self._entered = self._now()
-
-    def _leave(self, *_: Any) -> None:
-        self._network += self._now() - self._entered
 
 
 def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
