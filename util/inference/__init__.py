@@ -20,8 +20,8 @@ __all__ = ["TEST_MODES", "SlidingPredictor", "window_starts"]
 
 TEST_MODES = ("slide", "whole")
 CPU_BATCH_PIXELS = 2 * 473 * 473  # of one forward pass; more is no faster on 2 cores
-# Memory for a pixel of a window: the feature maps of these networks take some 600 bytes in float32,
-# the rest is for the workspaces of convolutions.
+# Memory for a pixel of a window in float32: feature maps that live at the same time have some 130
+# channels a pixel, by their shapes; the rest is for the workspaces of convolutions.
 CUDA_BYTES_PER_PIXEL = 2048
 
 
