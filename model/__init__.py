@@ -3,11 +3,13 @@
 A new network or backbone is one row in ARCHS or resnet.BACKBONES.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from model.memory import checkpoint_activations
 from model.psanet import PSANet, largest_mask
 from model.pspnet import PSPNet
 from model.resnet import BACKBONES, has_deep_base, trunk_names
@@ -16,7 +18,15 @@ from util.checkpoint import load_file, load_weights, state_dict_of
 from util.config import Config
 from util.error import CheckpointError, ConfigError
 
-__all__ = ["ARCHS", "BACKBONES", "SegOutput", "Segmentor", "build_model", "load_trained"]
+__all__ = [
+    "ARCHS",
+    "BACKBONES",
+    "SegOutput",
+    "Segmentor",
+    "build_model",
+    "load_trained",
+    "start_network",
+]
 
 
 def _pspnet(cfg: Config, deep_base: bool) -> Segmentor:
@@ -66,6 +76,28 @@ def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segme
     if deep_base is None:
         deep_base = None if state is None else has_deep_base(state)
     return ARCHS[cfg.arch](cfg, True if deep_base is None else deep_base)
+
+
+def start_network(
+    cfg: Config, resume: str, content: Mapping[str, Any], *, say: Callable[[str], None]
+) -> Segmentor:
+    """The network before training: of the resumed file's content, of TRAIN.weight, else pretrained.
+
+    Raises CheckpointError when the weights do not fit.
+    """
+    if resume:
+        weights = state_dict_of(content, source=resume)
+        network = build_model(cfg, state=weights)
+        load_weights(network, weights, source=resume)
+    elif cfg.weight:
+        network, skipped = load_for_finetuning(cfg)
+        if skipped:
+            say(f"TRAIN.weight has another number of classes: {', '.join(skipped)} start random")
+    else:
+        network = load_pretrained(cfg)
+    if cfg.activation_checkpointing:
+        checkpoint_activations(network)
+    return network
 
 
 def load_trained(cfg: Config, path: str | Path) -> Segmentor:

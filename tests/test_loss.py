@@ -56,6 +56,12 @@ def mean_loss(chosen: list[tuple[float, int]], weights: list[float] | None = Non
     return sum(-weights[i] * np.log(p) for p, i in chosen) / total if total else 0.0
 
 
+def mean(loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], *batch: Tensor) -> Tensor:
+    """A head's loss as the mean over the batch at hand."""
+    total, weight = loss(*batch)
+    return total / weight if weight > 0 else total
+
+
 def hard_pixels(logits: Tensor, label: Tensor, threshold: float, kept: int) -> list:
     """By sorting: all up to the threshold, but at least `kept`."""
     ordered = sorted(pixels(logits, label))
@@ -104,7 +110,8 @@ def test_a_batch_without_labels_has_loss_and_gradients_of_zero(
     batch: Batch, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     logits = batch[0].requires_grad_()
-    value = loss(logits, torch.full_like(batch[2], IGNORED))
+    label = torch.full_like(batch[2], IGNORED)
+    value = SegmentationLoss(loss, loss, 0.4)(logits, logits, label)[0]
     value.backward()
     assert value.item() == 0 and not logits.grad.any()
 
@@ -112,11 +119,12 @@ def test_a_batch_without_labels_has_loss_and_gradients_of_zero(
 def test_class_weights_weight_the_mean(batch: Batch) -> None:
     logits, _, label = batch
     for weights in ([1.0, 2.0, 0.5, 7.0], [0.0, 1.0, 0.0, 3.0]):
-        loss = CrossEntropy(IGNORED, torch.tensor(weights))(logits, label)
+        loss = mean(CrossEntropy(IGNORED, torch.tensor(weights)), logits, label)
         assert loss.item() == pytest.approx(mean_loss(pixels(logits, label), weights), rel=1e-5)
-    even = CrossEntropy(IGNORED, torch.full((4,), 3.0))(logits, label)
-    torch.testing.assert_close(even, CrossEntropy(IGNORED)(logits, label))
-    nothing = CrossEntropy(IGNORED, torch.tensor([0.0, 0, 0, 1]))(logits, label.clamp(max=2))
+    even = mean(CrossEntropy(IGNORED, torch.full((4,), 3.0)), logits, label)
+    torch.testing.assert_close(even, mean(CrossEntropy(IGNORED), logits, label))
+    no_weight = CrossEntropy(IGNORED, torch.tensor([0.0, 0, 0, 1]))
+    nothing = mean(no_weight, logits, label.clamp(max=2))
     assert nothing.item() == 0
 
 
@@ -129,7 +137,7 @@ def test_ohem_agrees_with_sorting(
     logits, _, label = batch
     tensor = None if weights is None else torch.tensor(weights)
     logits = logits.clone().requires_grad_()
-    loss = OhemCrossEntropy(IGNORED, threshold, kept, tensor)(logits, label)
+    loss = mean(OhemCrossEntropy(IGNORED, threshold, kept, tensor), logits, label)
     chosen = hard_pixels(logits.detach(), label, threshold, kept)
     assert loss.item() == pytest.approx(mean_loss(chosen, weights), rel=1e-5)
     loss.backward()
@@ -156,7 +164,7 @@ def test_losses_are_in_float32_and_know_large_ignore_labels(batch: Batch) -> Non
     label = torch.where(label == IGNORED, 65535, label)
     weights = torch.tensor([1.0, 2.0, 0.5, 7.0])
     for loss in (CrossEntropy(65535, weights), OhemCrossEntropy(65535, 0.7, 5, weights)):
-        assert loss(logits.bfloat16(), label).dtype == torch.float32
+        assert loss(logits.bfloat16(), label)[0].dtype == torch.float32
 
 
 def test_labels_are_picked_at_the_stride_of_the_logits() -> None:
@@ -172,8 +180,9 @@ def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -
         return make_criterion(cfg, Runtime(world_size=2), data)
 
     assert criterion() == SegmentationLoss(CrossEntropy(IGNORED), CrossEntropy(IGNORED), 0.4)
-    ohem = OhemCrossEntropy(IGNORED, 0.7, 50000)  # its share of the two processes' 100000
-    assert criterion("TRAIN.loss", "ohem").main == ohem
+    ohem = criterion("TRAIN.loss", "ohem").main
+    assert isinstance(ohem, OhemCrossEntropy)
+    assert (ohem.threshold, ohem.min_kept) == (0.7, 100000)  # of all processes together
     (tmp_path / "w.json").write_text(json.dumps({"class_weights": [1, 2, 3]}))
     for setting in ("[1, 2, 3]", str(tmp_path / "w.json")):
         loss = criterion("TRAIN.class_weights", setting)

@@ -305,7 +305,7 @@ def test_bad_data_stops_training_in_words(
         (["TRAIN.weight", "none.pth"], "no weight file"),
         (["TRAIN.resume", "none.pth"], "no weight file"),
         (["TRAIN.batch_size", 5], "more than the 4 pictures"),
-        (["TRAIN.batch_size", 1], "BatchNorm in PSPNet's 1x1 bin needs two"),
+        (["TRAIN.batch_size", 1], "gives BatchNorm one picture at a time"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),
         (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not a text file in UTF-8"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from util.error import CheckpointError, ConfigError
 
 KEEP = 2  # the newest, and one before it to fall back on
+_UNFINISHED = ".tmp"  # ends the names of files that are being written
 _SHOWN = 5  # names listed per kind of misfit
 
 
@@ -91,20 +92,33 @@ def save_checkpoint(
         written.append(Path(folder) / "best.pth")
     for path in written:
         save_atomically(path, content)
+    for leftover in Path(folder).glob(f"*{_UNFINISHED}"):  # of a run that was killed while saving
+        leftover.unlink()
     for old in checkpoints(folder)[KEEP:]:
         old.unlink()
     return written
 
 
 def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
-    """torch.save to a temporary file, then rename: readers see the old file or the new, whole."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """torch.save to a temporary file, then rename: readers see the old file or the new, whole.
+
+    Raises CheckpointError where the disk is full or does not take it.
+    """
+    temporary = path.with_name(f"{path.name}{_UNFINISHED}")
     try:
         with temporary.open("wb") as file:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be written: {cause.strerror}; checkpoints saved before are whole: make "
+            "room, then TRAIN.resume auto goes on"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,8 @@
 """Samples -> arrays -> batches, the same ones whatever the number of workers and processes."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -104,16 +106,23 @@ class BatchSampler(Sampler):
         return -(-len(range(self.rank, self.count, self.world_size)) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        else:
-            order = np.arange(self.rank, self.count, self.world_size)
+        order = self._order(self.epoch)
         for step in range(self.first_step, len(self)):
-            if self.shuffle:
-                start = (step * self.world_size + self.rank) * self.batch_size
-            else:
-                start = step * self.batch_size
-            yield [(self.epoch, int(i)) for i in order[start : start + self.batch_size]]
+            yield [(self.epoch, int(i)) for i in self._part(order, step, self.rank)]
+
+    def batches(self, epoch: int, step: int) -> list[list[int]]:
+        """The indices of one step of training, by process."""
+        order = self._order(epoch)
+        return [self._part(order, step, rank).tolist() for rank in range(self.world_size)]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self.shuffle:
+            return np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        return np.arange(self.rank, self.count, self.world_size)
+
+    def _part(self, order: np.ndarray, step: int, rank: int) -> np.ndarray:
+        position = step * self.world_size + rank if self.shuffle else step
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
 
 
 class Loader:
@@ -138,6 +147,11 @@ class Loader:
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+    def names(self, epoch: int, step: int) -> list[list[str]]:
+        """The pictures of one step of training, by process."""
+        batches = self.sampler.batches(epoch, step)
+        return [[self.data.samples[i].image.name for i in batch] for batch in batches]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._loader:
@@ -208,8 +222,17 @@ def _collate(samples: list) -> list[Tensor] | UserError:
 
 
 def _start_worker(worker: int) -> None:
-    # A scheduler's SIGUSR1 goes to all processes: the main one saves, with its workers alive.
+    # A scheduler's signals go to all processes: the main one saves, with its workers alive.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Workers run side by side: threads inside each only get in the others' way.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Obey SIGTERM from the process that started this one, and from nobody else."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -40,6 +40,10 @@ class CheckpointError(UserError):
     """A weight file that is missing, damaged or of another network."""
 
 
+class RunError(UserError):
+    """A run that cannot go on: it diverged, ran out of memory or lost a process."""
+
+
 def nearest(word: str, known: list[str], *, count: int = 1) -> list[str]:
     """The known words most like `word`, best first; empty when none is near."""
     by_lower_case = {name.lower(): name for name in known}

@@ -1,4 +1,8 @@
-"""The training loss: cross entropy of both heads over labelled pixels, weighted or on hard ones."""
+"""The training loss: cross entropy of both heads over labelled pixels, weighted or on hard ones.
+
+A head's loss is a sum over pixels divided by their weight. Sum and weight are kept apart, so that
+the weight can be that of a whole step: of all its processes and of all parts of its batch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,31 +11,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PixelLoss = Callable[[Tensor, Tensor], Tensor]  # logits (N, C, h, w), label (N, h, w) -> mean
+# logits (N, C, h, w), label (N, h, w) -> sum over pixels, weight of these pixels
+PixelLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Mean over the pixels that are not `ignore_label`, 0 where there is none; in float32.
+    """Sum over the pixels that are not `ignore_label`, and their number; in float32 or wider.
 
-    With `weights` (C,) it is the mean weighted by those of the labels' classes.
+    With `weights` (C,) each pixel counts as much as the weight of its label's class.
     """
 
     ignore_label: int
     weights: Tensor | None = None
 
-    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(
-            logits.float(),
+            _wide(logits),
             label,
             weight=self.weights,
             ignore_index=self.ignore_label,
             reduction="sum",
         )
+        return loss, self.weight(label)
+
+    def weight(self, label: Tensor) -> Tensor:
+        """The weight of a label's pixels, known before any logits are."""
         labelled = label != self.ignore_label
         if self.weights is None:
-            return loss / labelled.sum().clamp(min=1)
-        return loss / _over(_weights_of(label, labelled, self.weights).sum())
+            return labelled.sum().float()
+        return _weights_of(label, labelled, self.weights).sum()
 
 
 @dataclass(frozen=True)
@@ -40,28 +49,39 @@ class OhemCrossEntropy:
 
     Kept are the labelled pixels whose class gets a probability of at most `threshold`; where those
     are fewer than `min_kept`, the `min_kept` hardest ones of the batch (ties: all of them).
+    `gather` joins the hardest pixels' probabilities (M,) of all processes, whose batch is one.
     """
 
     ignore_label: int
     threshold: float
     min_kept: int
     weights: Tensor | None = None
+    gather: Callable[[Tensor], Tensor] = lambda x: x
 
-    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(
-            logits.float(), label, ignore_index=self.ignore_label, reduction="none"
+            _wide(logits), label, ignore_index=self.ignore_label, reduction="none"
         )
         labelled = label != self.ignore_label
         with torch.no_grad():
             # Ignored pixels come last; where they are among the hardest, all labelled ones are.
-            probability = torch.where(labelled, torch.exp(-loss), torch.inf).flatten()
-            rank = min(self.min_kept, probability.numel())
-            limit = probability.kthvalue(rank).values.clamp(min=self.threshold)
-            kept = labelled & (probability.view_as(loss) <= limit)
+            probability = torch.where(labelled, torch.exp(-loss), torch.inf)
+            limit = self._hardest(probability.flatten()).clamp(min=self.threshold)
+            kept = labelled & (probability <= limit)
             weights = kept.float()
             if self.weights is not None:
                 weights = _weights_of(label, kept, self.weights)
-        return (loss * weights).sum() / _over(weights.sum())
+        return (loss * weights).sum(), weights.sum()
+
+    def _hardest(self, probability: Tensor) -> Tensor:
+        """The min_kept-th smallest probability of the whole batch, of the last one if fewer."""
+        own = probability.topk(min(self.min_kept, probability.numel()), largest=False).values
+        together = self.gather(own)
+        return together.kthvalue(min(self.min_kept, together.numel())).values
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _weights_of(label: Tensor, counted: Tensor, weights: Tensor) -> Tensor:
@@ -69,9 +89,9 @@ def _weights_of(label: Tensor, counted: Tensor, weights: Tensor) -> Tensor:
     return weights[torch.where(counted, label, 0)] * counted
 
 
-def _over(total: Tensor) -> Tensor:
-    """A sum of weights to divide by: 1 where it is 0, and the loss with it."""
-    return torch.where(total > 0, total, 1)
+def _over(weight: Tensor) -> Tensor:
+    """A weight to divide by: 1 where it is 0 (no labelled pixel), and the loss is 0 with it."""
+    return torch.where(weight > 0, weight, 1)
 
 
 @dataclass(frozen=True)
@@ -82,9 +102,23 @@ class SegmentationLoss:
     aux: PixelLoss
     aux_weight: float
 
-    def __call__(self, logits: Tensor, aux: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For logits and aux (N, C, h, w) and label (N, h, w)."""
-        main, side = self.main(logits, label), self.aux(aux, label)
+    def __call__(
+        self,
+        logits: Tensor,
+        aux: Tensor,
+        label: Tensor,
+        *,
+        over_all: Callable[[Tensor], Tensor] = lambda weights: weights,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """For logits and aux (N, C, h, w) and label (N, h, w): means over the pixels at hand.
+
+        `over_all` turns the weights (2,) of these pixels, main and aux, into those of the whole
+        step; then the results are this part's shares, and add up to the means over the step.
+        """
+        main, main_weight = self.main(logits, label)
+        side, side_weight = self.aux(aux, label)
+        weights = _over(over_all(torch.stack([main_weight, side_weight])))
+        main, side = main / weights[0], side / weights[1]
         return main + self.aux_weight * side, main, side
 
 
@@ -96,11 +130,12 @@ def build_loss(
     weights: Tensor | None,
     ohem_threshold: float,
     ohem_min_kept: int,
+    gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> SegmentationLoss:
     """The loss by name: ce, or ohem, which mines in the main head alone, as is usual for PSPNet."""
     aux = main = CrossEntropy(ignore_label, weights)
     if kind == "ohem":
-        main = OhemCrossEntropy(ignore_label, ohem_threshold, ohem_min_kept, weights)
+        main = OhemCrossEntropy(ignore_label, ohem_threshold, ohem_min_kept, weights, gather)
     return SegmentationLoss(main, aux, aux_weight)
 
 

@@ -98,6 +98,11 @@ def check_train(cfg: Config) -> None:
                 f"TRAIN.{low} {getattr(cfg, low)} is above TRAIN.{high} {getattr(cfg, high)}: "
                 "swap them"
             )
+    if cfg.compile and cfg.activation_checkpointing:
+        raise ConfigError(
+            "TRAIN.compile True cannot see into TRAIN.activation_checkpointing True: set one of "
+            "them to False"
+        )
     if cfg.start_epoch >= cfg.epochs:
         raise ConfigError(
             f"TRAIN.start_epoch {cfg.start_epoch} leaves nothing to train up to TRAIN.epochs "

@@ -99,10 +99,18 @@ class Config:
     evaluate: bool = key("TRAIN", False)
     amp: str = key("TRAIN", "off", choices=("off", "bf16", "fp16"))
     channels_last: bool = key("TRAIN", False)
+    accumulate_steps: int = key("TRAIN", 1, minimum=1)
+    activation_checkpointing: bool = key("TRAIN", False)
+    compile: bool = key("TRAIN", False)
+    freeze_bn: bool = key("TRAIN", False)
+    nonfinite: str = key("TRAIN", "stop", choices=("stop", "skip"))
+    val_protocol: str = key("TRAIN", "crop", choices=("crop", "test"))
 
     dist_url: str = key("Distributed", "tcp://127.0.0.1:6789")
     dist_backend: str = key("Distributed", "nccl", choices=("nccl", "gloo"))
     multiprocessing_distributed: bool = key("Distributed", True)
+    num_processes: int = key("Distributed", 1, minimum=1)  # on each machine without a GPU
+    timeout_minutes: float = key("Distributed", 10.0, above=0)
     world_size: int = key("Distributed", 1, minimum=1)
     rank: int = key("Distributed", 0, minimum=0)
 

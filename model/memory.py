@@ -1,0 +1,46 @@
+"""Less memory for activations: keep a block's input, and compute its inside again when needed."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from model.resnet import BasicBlock, Bottleneck
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Let every residual block of the model keep only its input while training (Chen et al., 2016).
+
+    Results and gradients are the same; names in the state dict, too.
+    """
+    for block in model.modules():
+        if isinstance(block, (BasicBlock, Bottleneck)):
+            block.forward = partial(_forward, block, block.forward)
+
+
+def _forward(block: nn.Module, forward: nn.Module, x: Tensor) -> Tensor:
+    if not block.training:
+        return forward(x)
+
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), _statistics_kept(block)
+
+    return checkpoint(
+        forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+    )
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Without this the second pass would count each batch twice in the running statistics."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    buffers = [(norm, name, value) for norm in norms for name, value in norm.named_buffers()]
+    for norm, name, value in buffers:
+        setattr(norm, name, value.clone())
+    try:
+        yield
+    finally:
+        for norm, name, value in buffers:
+            setattr(norm, name, value)

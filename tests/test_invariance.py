@@ -1,0 +1,132 @@
+"""The same curve on any number of processes, started in any way, and in any number of parts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from tests.conftest import ROOT, write_pair
+from tests.invariance import run
+from util.config import load_config
+from util.runtime import Runtime
+
+SCRIPT = ROOT / "tests/invariance.py"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen pictures with unlike shares of ignored pixels, five of them to validate on."""
+    folder = tmp_path_factory.mktemp("invariance")
+    rng = np.random.default_rng(3)
+    lines = []
+    for i in range(16):
+        label = rng.integers(0, 3, (6, 8)).astype(np.uint8)
+        label = cv2.resize(label, (64, 48), interpolation=cv2.INTER_NEAREST)
+        image = np.stack([80 * label + rng.integers(0, 40, label.shape)] * 3, axis=-1)
+        label[: 3 * i] = 255
+        lines.append(write_pair(folder, f"p{i}", image.astype(np.uint8), label))
+    (folder / "train.txt").write_text("\n".join(lines))
+    (folder / "val.txt").write_text("\n".join(lines[:5]))
+    document = {
+        "DATA": {
+            "data_root": str(folder),
+            "train_list": str(folder / "train.txt"),
+            "val_list": str(folder / "val.txt"),
+            "classes": 3,
+        },
+        "TRAIN": {
+            "layers": 18,
+            "init_weight": "",
+            "train_h": 33,
+            "train_w": 33,
+            "workers": 0,
+            "batch_size": 8,
+            "batch_size_val": 4,
+            "epochs": 10,
+            "manual_seed": 1,
+        },
+        "TEST": {"base_size": 64, "test_h": 33, "test_w": 41},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(document))
+    return folder / "config.yaml"
+
+
+def alone(config: Path, *words: object) -> dict:
+    out = config.parent / "alone.json"
+    words = [*map(str, words), "TEST.save_folder", str(out)]
+    run(Runtime(), load_config(config, words))
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def one(config: Path) -> dict:
+    """The curve of one process."""
+    return alone(config)
+
+
+def together(config: Path, name: str, *starts: list[str], words: tuple = ()) -> dict:
+    """The curve of processes that the commands start, side by side."""
+    out = config.parent / f"{name}.json"
+    tail = [str(SCRIPT), str(out), "--config", str(config), *map(str, words)]
+    runs = [
+        subprocess.Popen([sys.executable, *start, *tail], cwd=ROOT, stderr=subprocess.PIPE)
+        for start in starts
+    ]
+    for process in runs:
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err.decode()
+    return json.loads(out.read_text())
+
+
+def assert_same(found: dict, one: dict) -> None:
+    assert len(one["float64"]) == 20
+    assert one["float64"][-1] < one["float64"][0] - 0.1  # something has been learnt
+    np.testing.assert_allclose(found["float64"], one["float64"], rtol=1e-9)
+    np.testing.assert_allclose(found["float32"], one["float32"], rtol=1e-4)
+    loss, wanted = found["val"].pop("loss"), {**one["val"]}
+    assert loss == pytest.approx(wanted.pop("loss"), rel=1e-6)
+    assert found["val"] == wanted  # fractions of whole numbers of pixels: equal to the bit
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_spawned_processes(config: Path, one: dict, processes: int) -> None:
+    words = ("Distributed.num_processes", processes)
+    assert_same(together(config, f"spawn{processes}", [], words=words), one)
+
+
+def test_torchrun(config: Path, one: dict) -> None:
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    assert_same(together(config, "torchrun", start), one)
+
+
+def test_torchrun_on_two_nodes(config: Path, one: dict, free_port: int) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    torchrun += ["--master_addr=127.0.0.1", f"--master_port={free_port}"]
+    starts = [[*torchrun, f"--node_rank={rank}"] for rank in range(2)]
+    assert_same(together(config, "nodes", *starts), one)
+
+
+def test_two_machines_that_meet_at_dist_url(config: Path, one: dict, free_port: int) -> None:
+    out = config.parent / "url.json"
+    common = [str(SCRIPT), str(out), "--config", str(config), "Distributed.world_size", "2"]
+    common += ["Distributed.dist_url", f"tcp://127.0.0.1:{free_port}"]
+    runs = [
+        subprocess.Popen([sys.executable, *common, "Distributed.rank", str(rank)], cwd=ROOT)
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=200) for process in runs] == [0, 0]
+    assert_same(json.loads(out.read_text()), one)
+
+
+def test_a_batch_in_parts(config: Path) -> None:
+    """With BatchNorm's statistics kept, four parts, or two parts in each of two processes."""
+    whole = alone(config, "freeze_bn", True)
+    words = ("freeze_bn", True, "accumulate_steps")
+    assert_same(alone(config, *words, 4), whole)
+    spawned = ("Distributed.num_processes", 2)
+    assert_same(together(config, "parts", [], words=(*words, 2, *spawned)), whole)

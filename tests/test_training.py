@@ -1,0 +1,346 @@
+"""The options of training: each keeps its promise; what ends a run says so in a sentence."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tool.train
+import util.training.step
+from model import build_model
+from model.memory import checkpoint_activations
+from tests.conftest import ROOT, RunTool, assert_one_sentence
+from util.checkpoint import checkpoints
+from util.config import load_config
+from util.error import RunError
+from util.image import read_label, write_label
+from util.loss import CrossEntropy, SegmentationLoss, segmentation_loss
+from util.runtime import Runtime
+from util.training import Guard, Keeper, start_state, train_mode, train_step
+from util.training.guard import Statistics
+from util.training.step import StepResult
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "model/metrics.jsonl").open()]
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_frozen_batch_norm_keeps_its_statistics(
+    tiny: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    assert run_tool("train", "--config", tiny)[0] == 0
+    start = tmp_path / "run/model/train_epoch_1.pth"
+    words = ["weight", start, "freeze_bn", True, "save_path", tmp_path / "b/model"]
+    code, _, err = run_tool("train", "--config", tiny, *words, "batch_size", 1)
+    assert code == 0, err  # one picture at a time is enough then
+    before, after = weights(start), weights(tmp_path / "b/model/train_epoch_1.pth")
+    for name in before:
+        is_kept = "running_" in name or name.endswith("num_batches_tracked")
+        assert torch.equal(before[name], after[name]) == is_kept, name
+
+
+def test_recomputed_activations_change_nothing(
+    tiny: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    for name, flag in (("a", False), ("b", True)):
+        words = ["save_path", tmp_path / name / "model", "activation_checkpointing", flag]
+        assert run_tool("train", "--config", tiny, *words)[0] == 0
+    one, other = (weights(tmp_path / n / "model/train_epoch_1.pth") for n in "ab")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_recomputing_saves_memory(tiny: Path) -> None:
+    def kept(is_on: bool) -> int:
+        """Bytes that autograd holds for the backward pass."""
+        model = build_model(load_config(tiny))
+        if is_on:
+            checkpoint_activations(model)
+        found: dict[int, int] = {}
+
+        def pack(x: Tensor) -> Tensor:
+            found[x.data_ptr()] = x.numel() * x.element_size()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            model.train()(torch.zeros(2, 3, 65, 65))
+        return sum(found.values()) - sum(p.numel() * 4 for p in model.parameters())
+
+    assert kept(True) < 0.75 * kept(False)
+
+
+def test_compiling_and_recomputing_exclude_each_other(tiny: Path, run_tool: RunTool) -> None:
+    words = ["TRAIN.compile", True, "activation_checkpointing", True]
+    code, _, err = run_tool("train", "--config", tiny, *words)
+    assert_one_sentence(code, err, "TRAIN.compile True", "activation_checkpointing True")
+
+
+def test_a_compiled_network_learns_the_same(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as torch.compile does, but without its C++ compiler, which takes minutes."""
+    traced = []
+
+    def compiled(self: nn.Module) -> None:
+        traced.append(self)
+        self._compiled_call_impl = torch.compile(self._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compiled)
+    for name, flag in (("a", False), ("b", True)):
+        words = ["save_path", tmp_path / name / "model", "TRAIN.compile", flag, "evaluate", True]
+        code, _, err = run_tool("train", "--config", tiny, *words)
+        assert code == 0, err
+    assert len(traced) == 1
+    one, other = records(tmp_path / "a")[0], records(tmp_path / "b")[0]
+    assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-3)
+    names = (weights(tmp_path / n / "model/train_epoch_1.pth").keys() for n in "ab")
+    assert next(names) == next(names)
+
+
+def test_validation_by_the_protocol_of_the_test(
+    tiny: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    words = ["evaluate", True, "val_protocol", "test", "scales", "[0.5, 1]"]
+    code, _, err = run_tool("train", "--config", tiny, *words)
+    assert code == 0, err
+    assert run_tool("test", "--config", tiny, "scales", "[0.5, 1]")[0] == 0
+    (scores,) = (tmp_path / "run/result").rglob("scores.json")
+    wanted, found = json.loads(scores.read_text()), records(tmp_path / "run")[0]["val"]
+    for name in ("miou", "macc", "aacc", "iou_class"):
+        assert found[name] == wanted[name], name
+
+
+# Losses that are not finite -----------------------------------------------------------------------
+
+
+def one_step(tiny: Path, criterion: SegmentationLoss, **values: object) -> tuple[dict, dict, Guard]:
+    """Weights, statistics and momenta before and after a second step with this criterion."""
+    cfg = replace(load_config(tiny), batch_size=2, **values)
+    torch.manual_seed(0)
+    network, runtime = build_model(cfg), Runtime()
+    groups = network.param_groups()
+    state = start_state(cfg, runtime, network, groups, steps_per_epoch=9, say=print)
+    train_mode(state.model, freeze_bn=False)
+    guard = Guard(
+        runtime, kind=cfg.nonfinite, names_of=lambda step: [["a.png", "b.png"]], warn=print
+    )
+    image, label = torch.randn(2, 3, 33, 33), torch.randint(0, 3, (2, 33, 33))
+
+    def everything() -> dict:
+        momenta = [s["momentum_buffer"].clone() for s in state.optimizer.state.values()]
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        return {**weights, **dict(enumerate(momenta))}
+
+    plain = SegmentationLoss(CrossEntropy(255), CrossEntropy(255), 0.4)
+    step = (cfg, runtime, state, image, label)
+    train_step(*step, criterion=plain, guard=guard, total_steps=9)
+    before = everything()
+    train_step(*step, criterion=criterion, guard=guard, total_steps=9)
+    return before, everything(), guard
+
+
+def poisoned(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    total, weight = CrossEntropy(255)(logits, label)
+    return total * torch.inf, weight
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace(
+    tiny: Path, capsys: pytest.CaptureFixture
+) -> None:
+    criterion = SegmentationLoss(poisoned, CrossEntropy(255), 0.4)
+    before, after, guard = one_step(tiny, criterion, nonfinite="skip")
+    for name, value in before.items():
+        if not str(name).endswith("num_batches_tracked"):
+            assert torch.equal(value, after[name]), name
+    guard.look()
+    assert guard.skipped == 1
+    out = capsys.readouterr().out
+    assert "the loss of step 2 is not finite (pictures a.png, b.png): step left out" in out
+
+
+def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
+    guard = one_step(tiny, SegmentationLoss(poisoned, CrossEntropy(255), 0.4))[2]
+    with pytest.raises(
+        RunError, match=r"step 2 is not finite \(pictures a\.png, b\.png\): lower TR"
+    ):
+        guard.look()
+
+
+def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    words = ["--config", tiny, "epochs", 9, "base_lr", 1e12]
+    code, _, err = run_tool("train", *words)
+    assert_one_sentence(code, err, "is not finite (pictures p", "lower TRAIN.base_lr", "skip")
+    for path in checkpoints(tmp_path / "run/model"):
+        assert all(v.isfinite().all() for v in weights(path).values()), path
+    words += ["nonfinite", "skip", "save_path", tmp_path / "b/model"]
+    code, _, err = run_tool("train", *words)
+    assert_one_sentence(code, err, "no step of epoch", "has diverged", "base_lr (1000000000000.0")
+
+
+def test_pictures_without_any_label_do_no_harm(
+    tiny: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    for path in (tmp_path / "data/labels").iterdir():
+        write_label(path, np.full_like(read_label(path), 255))
+    code, _, err = run_tool("train", "--config", tiny, "evaluate", True)
+    assert code == 0, err
+    assert records(tmp_path / "run")[0]["train_loss"] == 0
+    found = weights(tmp_path / "run/model/train_epoch_1.pth")
+    assert all(value.isfinite().all() for value in found.values())
+
+
+# Ends in words ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        ),
+        MemoryError("Unable to allocate 3.00 TiB for an array"),
+    ],
+)
+def test_out_of_memory_names_what_helps(
+    tiny: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def step(*args: object, **more: object) -> StepResult:
+        raise error
+
+    monkeypatch.setattr("tool.train.train_step", step)
+    code, _, err = run_tool("train", "--config", tiny)
+    knobs = ("TRAIN.train_h 33", "batch_size 2", "accumulate_steps 1", "TRAIN.amp off")
+    assert_one_sentence(code, err, "out of memory", *knobs, "activation_checkpointing False")
+    if "2.50" in str(error):
+        assert "(2.50 GiB more were asked for)" in err
+
+
+def test_a_disk_that_is_full(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_tool("train", "--config", tiny)[0] == 0
+    good = tmp_path / "run/model/train_epoch_1.pth"
+    before = good.read_bytes()
+
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    words = ["--config", tiny, "epochs", 2, "resume", "auto"]
+    code, _, err = run_tool("train", *words)
+    assert_one_sentence(code, err, "train_epoch_2.pth cannot be written: No space left on device")
+    assert good.read_bytes() == before and not list(good.parent.glob("*.tmp"))
+    monkeypatch.undo()
+    assert run_tool("train", *words)[0] == 0  # and with room again it goes on
+
+
+def test_a_changed_schedule_is_said(tiny: Path, run_tool: RunTool) -> None:
+    assert run_tool("train", "--config", tiny, "epochs", 2, "save_freq", 1)[0] == 0
+    (tiny.parent / "run/model/train_epoch_2.pth").unlink()
+    words = ["--config", tiny, "resume", "auto", "epochs"]
+    code, out, _ = run_tool("train", *words, 4)
+    assert code == 0
+    # 0.01 * (1 - 2/4)^0.9 and 0.01 * (1 - 2/8)^0.9
+    assert "the learning rate jumps from 0.00535887 to 0.0077189" in out
+    (tiny.parent / "run/model/train_epoch_4.pth").unlink()
+    assert "jumps" not in run_tool("train", *words, 4)[1]
+
+
+def test_parts_that_do_not_divide_the_batch(tiny: Path, run_tool: RunTool) -> None:
+    code, _, err = run_tool("train", "--config", tiny, "accumulate_steps", 3)
+    assert_one_sentence(code, err, "TRAIN.accumulate_steps 3", "choose a multiple of 3")
+    words = ["accumulate_steps", 2, "TRAIN.loss", "ohem"]
+    code, _, err = run_tool("train", "--config", tiny, *words)
+    assert_one_sentence(code, err, "TRAIN.loss ohem", "accumulate_steps 2", "set it to 1")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_to_the_whole_group(tiny: Path, tmp_path: Path, processes: int) -> None:
+    """As SLURM and `timeout` send it: to the loader's workers, too, and more than once."""
+    words = ["--config", tiny, "epochs", 2000, "workers", 2, "print_freq", 1, "save_freq", 2000]
+    words += ["Distributed.num_processes", processes]
+    with subprocess.Popen(
+        [sys.executable, "tool/train.py", *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        for line in run.stdout:
+            if "Epoch: [2/" in line:
+                os.killpg(run.pid, signal.SIGTERM)
+                break
+        for line in run.stdout:
+            if "saved" in line:
+                os.killpg(run.pid, signal.SIGTERM)
+                break
+        rest, err = run.stdout.read(), run.stderr.read()
+    assert run.returncode == 75, err
+    assert "TRAIN.resume auto goes on" in rest and not err.strip(), err
+    (saved,) = checkpoints(tmp_path / "run/model")
+    assert torch.load(saved, weights_only=True)["step"] >= 2
+
+
+def test_labels_of_a_step_weigh_alike_in_all_parts() -> None:
+    """Parts with unlike numbers of labelled pixels add up to the loss of the whole."""
+    logits, aux = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
+    label = torch.randint(0, 3, (4, 5, 5))
+    label[0], label[1, :4] = 255, 255
+    whole = segmentation_loss(logits, aux, label, ignore_label=255, aux_weight=0.4)
+    criterion = SegmentationLoss(CrossEntropy(255), CrossEntropy(255), 0.4)
+    weight = criterion.main.weight(label).repeat(2)
+    parts = [
+        torch.stack(criterion(*part, over_all=lambda w: weight))
+        for part in zip(logits.chunk(2), aux.chunk(2), label.chunk(2), strict=True)
+    ]
+    torch.testing.assert_close(sum(parts), torch.stack(whole))
+
+
+def test_guard_and_resume_cost_less_than_a_percent_of_a_step(
+    tiny: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All they do within a step, timed where they do it; medians over the steps."""
+    steps = []
+
+    def timed(owner: object, name: str, times: list[float]) -> None:
+        plain = getattr(owner, name)
+
+        def call(*args: object, **more: object) -> object:
+            start = time.perf_counter()
+            try:
+                return plain(*args, **more)
+            finally:
+                times.append(time.perf_counter() - start)
+
+        monkeypatch.setattr(owner, name, call)
+
+    timed(tool.train, "train_step", steps)
+    names = [(util.training.step, "seed_step"), (util.training.step, "Statistics")]
+    names += [(Statistics, "go_back_if"), (Guard, "check"), (Guard, "look")]
+    names += [(Keeper, "after_step")]
+    parts = {name: [] for _, name in names}
+    for owner, name in names:
+        timed(owner, name, parts[name])
+    words = ["train_h", 97, "train_w", 97, "batch_size", 2, "epochs", 5, "save_freq", 9]
+    assert run_tool("train", "--config", tiny, *words, "save_every_steps", 1000)[0] == 0
+    assert len(steps) == 10 and all(parts[name] for name in parts)
+    extra = sum(float(np.median(times)) for times in parts.values())
+    print(f"{extra:.4f} s of {np.median(steps):.4f} s")
+    assert extra < 0.01 * float(np.median(steps)), (extra, np.median(steps))

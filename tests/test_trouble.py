@@ -1,0 +1,84 @@
+"""When one process meets trouble, all end soon, with the reason said once."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from util.checkpoint import checkpoints
+
+MINUTE = 60.0
+SPAWN = [sys.executable]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+def train(
+    tiny: Path, trouble: str, *words: object, start: list[str] = SPAWN
+) -> tuple[int, str, str]:
+    """Two processes, one step an epoch, checkpoints after each; (exit code, stdout, stderr)."""
+    if start is SPAWN:
+        words = (*words, "Distributed.num_processes", 2)
+    words = ("batch_size", 4, "epochs", 4, *words)
+    started = time.monotonic()
+    done = subprocess.run(
+        [*start, "tests/troubled.py", "--config", str(tiny), *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, "TROUBLE": trouble, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert "saved" in done.stdout, done.stderr  # it had begun
+    assert time.monotonic() - started < 3 * MINUTE  # the start of Python included
+    return done.returncode, done.stdout, done.stderr
+
+
+def reasons(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.startswith("error: ")]
+
+
+HOST = socket.gethostname()
+EXPECTED = {
+    "bug": (1, f"error: rank 1 on {HOST}: Traceback"),
+    "data": (2, f"error: rank 1 on {HOST}: picture p7.png has no label: write one"),
+    "killed": (1, f"error: rank 1 on {HOST} was killed by SIGKILL"),
+    "frozen": (1, f"error: rank 0 on {HOST}: no sign of life from rank 1 on {HOST} for 6 s"),
+    "hanging": (1, f"error: rank 0 on {HOST}: waited 0.1 minutes for the other processes"),
+    "worker": (2, f"error: rank 1 on {HOST}: DataLoader worker (pid"),
+    "nan": (2, "the loss of step 3 in process 1 is not finite (pictures p"),
+}
+
+
+@pytest.mark.parametrize("trouble", EXPECTED)
+def test_all_processes_end_and_the_reason_is_said_once(
+    tiny: Path, tmp_path: Path, trouble: str
+) -> None:
+    words = {"worker": ("workers", 2), "hanging": ("timeout_minutes", 0.1)}.get(trouble, ())
+    code, _, err = train(tiny, trouble, *words)
+    wanted, reason = EXPECTED[trouble]
+    assert code == wanted, err
+    (line,) = reasons(err)
+    assert reason in line, err
+    assert err.count("Traceback") == (trouble == "bug"), err
+    assert checkpoints(tmp_path / "run/model")[0].name == "train_epoch_2.pth"
+
+
+def test_steps_that_are_not_finite_can_be_left_out(tiny: Path, tmp_path: Path) -> None:
+    code, out, err = train(tiny, "nan", "TRAIN.nonfinite", "skip", "batch_size", 2)
+    assert code == 0, err
+    assert out.count("step left out, 1 so far") == 1
+    records = [json.loads(s) for s in (tmp_path / "run/model/metrics.jsonl").open()]
+    assert [r["skipped_steps"] for r in records] == [0, 1, 0, 0]
+
+
+def test_under_torchrun_a_mistake_is_said_once(tiny: Path) -> None:
+    code, _, err = train(tiny, "data", start=TORCHRUN)
+    assert code == 1  # torchrun's own, whatever the processes'
+    (line,) = reasons(err)
+    assert "rank 1" in line and "picture p7.png has no label" in line

@@ -1,0 +1,96 @@
+"""Scores of a network while it trains: on centre crops, or by the protocol of the test."""
+
+import torch
+from torch import Tensor, nn
+
+from util.config import Config
+from util.dataset import Loader
+from util.inference import SlidingPredictor
+from util.logger import RunLogger
+from util.loss import CrossEntropy, pick_labels
+from util.metric import ConfusionMatrix, Scores
+from util.precision import autocast
+from util.runtime import Runtime
+
+
+@torch.no_grad()
+def validate(
+    cfg: Config,
+    runtime: Runtime,
+    network: nn.Module,
+    loader: Loader,
+    *,
+    amp: str,
+    epoch: int,
+    logger: RunLogger,
+) -> tuple[Scores, float | None]:
+    """Scores of the loader's list over all processes, and on crops the mean loss of its pixels.
+
+    Every picture counts once, on any number of processes.
+    """
+    matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=runtime.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=runtime.device)  # loss, weight
+    network.eval()
+    if cfg.val_protocol == "test":
+        _count_pictures(cfg, runtime, network, loader, matrix, amp=amp)
+    else:
+        pictures = _count_crops(cfg, runtime, network, loader, matrix, sums, amp=amp)
+        if pictures:
+            logger.pictures(epoch, "val", *pictures)
+    runtime.sum(matrix.matrix)
+    total, weight = runtime.sum(sums).tolist()
+    scores = matrix.scores()
+    logger.scores(epoch, cfg.epochs, "val", scores)
+    if cfg.val_protocol == "test":
+        return scores, None
+    loss = total / max(weight, 1)
+    logger.scalars(epoch, val__loss=loss)
+    return scores, loss
+
+
+def _count_crops(
+    cfg: Config,
+    runtime: Runtime,
+    network: nn.Module,
+    loader: Loader,
+    matrix: ConfusionMatrix,
+    sums: Tensor,
+    *,
+    amp: str,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Add this process's centre crops; returns the last batch, to look at (None: it has none)."""
+    criterion, batch = CrossEntropy(cfg.ignore_label), None
+    loader.sampler.start(0)
+    for image, label in loader:
+        image = image.to(runtime.device, non_blocking=True)
+        label = pick_labels(label.to(runtime.device, non_blocking=True), cfg.zoom_factor)
+        with autocast(runtime.device, amp):
+            logits = network(image).logits
+        sums += torch.stack(criterion(logits, label))
+        batch = image, label, logits.argmax(dim=1)
+        matrix.update(batch[2], label)
+    return batch
+
+
+def _count_pictures(
+    cfg: Config,
+    runtime: Runtime,
+    network: nn.Module,
+    loader: Loader,
+    matrix: ConfusionMatrix,
+    *,
+    amp: str,
+) -> None:
+    """Add this process's whole pictures, predicted as tool/test.py would."""
+    predictor = SlidingPredictor(
+        network,
+        classes=cfg.classes,
+        crop=(cfg.test_h, cfg.test_w),
+        base_size=cfg.base_size,
+        scales=cfg.scales,
+        device=runtime.device,
+        amp=amp,
+    )
+    for index in range(runtime.rank, len(loader.data), runtime.world_size):
+        image, label = loader.data.load(index)
+        matrix.update(predictor.predict(image), label)
