@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from model.memory import checkpoint_activations
 from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.segmentor import Segmentor, SegOutput
@@ -19,6 +20,7 @@ from util.error import ConfigError
 from util.inference import SlidingPredictor, strips, window_starts
 from util.inference.network import fold_batchnorm
 from util.plain_loop import plain_loop, starts
+from util.runtime.sync_bn import synchronise_batch_norm
 
 
 class Toy(nn.Module):
@@ -173,6 +175,24 @@ def test_no_batchnorm_is_left_after_folding(name: str) -> None:
         found = fold_batchnorm(model)(image).logits.softmax(1)
     assert (found - wanted).abs().max() < 1e-5
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+def test_a_network_as_it_trains_in_several_processes_is_copied_and_folded(
+    rng: np.random.Generator,
+) -> None:
+    """With synchronised BatchNorm and checkpointed activations: the copy uses its own layers."""
+    model = ready("psp18 zoom 1")
+    protocol = {"classes": 4, "crop": (33, 33), "base_size": 40}
+    image = smooth(rng, 30, 40)
+    wanted = SlidingPredictor(model, **protocol).probabilities(image)
+    checkpoint_activations(model)
+    predictor = SlidingPredictor(synchronise_batch_norm(model).train(), **protocol)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in predictor.model.modules())
+    with torch.no_grad():
+        for parameter in model.parameters():  # the training goes on
+            parameter.zero_()
+    assert (predictor.probabilities(image) - wanted).abs().max() < 1e-6
+    assert all(m.training for m in model.modules())
 
 
 def test_a_batchnorm_elsewhere_stays() -> None:
