@@ -187,7 +187,7 @@ class PSANet(Segmentor):
             y = round(row / (x.shape[2] - 1) * (height - 1))
             q = y * width + round(column / (x.shape[3] - 1) * (width - 1))
             weights = weights[0, :, q] if name == "collect" else weights[0, q, :]
-            maps[name] = weights.view(height, width)
+            maps[name] = weights.view(height, width).float()
         return maps
 
 

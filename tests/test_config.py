@@ -152,6 +152,21 @@ def test_psanet_is_tested_at_its_training_crop(minimal: Path) -> None:
         check_test(cfg)
 
 
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["arch", "psa"], r"TEST\.test_mode whole cannot be used with PSANet"),
+        (["test_compile", "True"], r"TEST\.test_compile True compiles .* windows of one size"),
+    ],
+)
+def test_whole_pictures_need_a_network_for_any_size(
+    minimal: Path, words: list[str], part: str
+) -> None:
+    check_test(load_config(minimal, ["test_mode", "whole", "batch_windows", "3"]))
+    with pytest.raises(ConfigError, match=part):
+        check_test(load_config(minimal, ["test_mode", "whole", *words]))
+
+
 def test_missing_file_names_the_nearest_recipe() -> None:
     with pytest.raises(ConfigError, match=r"nearest: config/ade20k/ade20k_pspnet50\.yaml"):
         load_config("config/ade20k/ade20k_pspnet51.yaml")

@@ -1,17 +1,26 @@
-"""The sliding window against a plain float64 loop, one window at a time."""
+"""The engine against the plain loop in float64; any size, batch, mode and precision."""
 
-import math
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.segmentor import SegOutput
-from util.inference import SlidingPredictor, window_starts
-from util.transform import MEAN, STD
+from model.memory import checkpoint_activations
+from model.psanet import PSANet
+from model.pspnet import PSPNet
+from model.segmentor import Segmentor, SegOutput
+from tests.conftest import ROOT
+from util.error import ConfigError
+from util.inference import SlidingPredictor, strips, window_starts
+from util.inference.network import fold_batchnorm
+from util.plain_loop import plain_loop, starts
+from util.runtime.sync_bn import synchronise_batch_norm
 
 
 class Toy(nn.Module):
@@ -26,58 +35,22 @@ class Toy(nn.Module):
         return SegOutput(self.conv(x) * 3, None)
 
 
-def resize64(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear, half-pixel centres, written out: (h, w, C) float64 -> (height, width, C)."""
-    ys = np.clip((np.arange(height) + 0.5) * x.shape[0] / height - 0.5, 0, x.shape[0] - 1)
-    xs = np.clip((np.arange(width) + 0.5) * x.shape[1] / width - 0.5, 0, x.shape[1] - 1)
-    y0, x0 = np.floor(ys).astype(int), np.floor(xs).astype(int)
-    y1, x1 = np.minimum(y0 + 1, x.shape[0] - 1), np.minimum(x0 + 1, x.shape[1] - 1)
-    fy, fx = (ys - y0)[:, None, None], (xs - x0)[None, :, None]
-    top = x[y0][:, x0] * (1 - fx) + x[y0][:, x1] * fx
-    bottom = x[y1][:, x0] * (1 - fx) + x[y1][:, x1] * fx
-    return top * (1 - fy) + bottom * fy
+class Low(Toy):
+    """Logits at 1/8 of the size, as the real networks have them."""
+
+    def forward(self, x: Tensor) -> SegOutput:
+        return SegOutput(super().forward(x).logits[..., ::8, ::8], None)
 
 
-def plain_loop(
-    model: nn.Module, image: np.ndarray, classes: int, crop: tuple, base: int, scales: list
-) -> np.ndarray:
-    """The test protocol as it is told, in float64: (H, W, classes)."""
-    model = model.double().eval()
-    height, width = image.shape[:2]
-    total = np.zeros((height, width, classes))
-    for scale in scales:
-        long_side = round(scale * base)
-        h = w = long_side
-        if height > width:
-            w = round(long_side / height * width)
-        else:
-            h = round(long_side / width * height)
-        x = (resize64(image.astype(np.float64), h, w) - MEAN) / STD
-        pad_h, pad_w = max(crop[0] - h, 0), max(crop[1] - w, 0)
-        before = pad_h // 2, pad_w // 2
-        x = np.pad(x, ((before[0], pad_h - before[0]), (before[1], pad_w - before[1]), (0, 0)))
-        scores, counts = np.zeros((*x.shape[:2], classes)), np.zeros((*x.shape[:2], 1))
-        for y0 in starts(x.shape[0], crop[0]):
-            for x0 in starts(x.shape[1], crop[1]):
-                place = np.s_[y0 : y0 + crop[0], x0 : x0 + crop[1]]
-                window = torch.from_numpy(x[place].transpose(2, 0, 1))[None]
-                with torch.no_grad():
-                    a = F.softmax(model(window).logits, 1)
-                    b = F.softmax(model(window.flip(3)).logits, 1).flip(3)
-                scores[place] += ((a + b) / 2)[0].permute(1, 2, 0).numpy()
-                counts[place] += 1
-        scores = (scores / counts)[before[0] : before[0] + h, before[1] : before[1] + w]
-        total += resize64(scores, height, width)
-    model.float()
-    return total / len(scales)
+def network64(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What the plain loop takes: the network in float64."""
+    double = copy.deepcopy(model).double().eval()
+    return lambda windows: double(windows).logits
 
 
-def starts(side: int, crop: int) -> list[int]:
-    stride, found, position = math.ceil(2 / 3 * crop), [], 0
-    while position + crop < side:
-        found.append(position)
-        position += stride
-    return [*found, side - crop]
+def smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    noise = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return cv2.GaussianBlur(noise, (5, 5), 2)
 
 
 CASES = [
@@ -87,24 +60,53 @@ CASES = [
     (150, (37, 51), (41, 41), 51, [0.5, 1.5]),
     (3, (10, 90), (33, 33), 45, [1.0]),  # smaller than the crop one way, larger the other
     (3, (12, 9), (33, 33), 12, [1.0, 2.0]),  # smaller than the crop at every scale
-    (3, (100, 100), (17, 25), 150, [1.0]),
+    (3, (60, 60), (17, 25), 80, [1.0]),
     (300, (30, 30), (33, 33), 30, [1.0]),
+    (3, (1, 1), (33, 33), 20, [1.0, 2.0]),
+    (3, (1, 70), (33, 33), 50, [0.01, 1.0]),
+    (3, (70, 1), (17, 33), 50, [1.0, 1.5]),
+    (3, (121, 13), (33, 33), 47, [0.5, 1.75]),
 ]
 
 
+@pytest.mark.parametrize("mode", ["slide", "whole"])
 @pytest.mark.parametrize(("classes", "size", "crop", "base", "scales"), CASES)
 def test_equals_the_plain_loop(
-    rng: np.random.Generator, classes: int, size: tuple, crop: tuple, base: int, scales: list
+    rng: np.random.Generator,
+    classes: int,
+    size: tuple,
+    crop: tuple,
+    base: int,
+    scales: list,
+    mode: str,
 ) -> None:
-    image = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3)).astype(np.uint8), (5, 5), 2)
-    model = Toy(classes)
-    wanted = plain_loop(model, image, classes, crop, base, scales)
-    predictor = SlidingPredictor(model, classes=classes, crop=crop, base_size=base, scales=scales)
+    image, model = smooth(rng, *size), Toy(classes)
+    protocol = {"classes": classes, "crop": crop, "base_size": base, "scales": scales}
+    wanted = plain_loop(network64(model), image, **protocol, is_whole=mode == "whole")
+    predictor = SlidingPredictor(model, **protocol, mode=mode)
     found = predictor.probabilities(image).permute(1, 2, 0).numpy()
     assert np.abs(found - wanted).max() < 1e-5
     pred = predictor.predict(image)
-    assert pred.shape == size and (pred == wanted.argmax(2)).mean() > 0.999
-    assert pred.max() < classes
+    assert pred.shape == size and pred.dtype == (np.uint8 if classes <= 256 else np.int32)
+    near = np.sort(wanted, axis=2)[..., -2:]
+    is_clear = near[..., 1] - near[..., 0] > 1e-5
+    assert is_clear.mean() > 0.99
+    np.testing.assert_array_equal(pred[is_clear], wanted.argmax(2)[is_clear])
+
+
+@pytest.mark.parametrize("size", [(30, 44), (44, 30)])
+@pytest.mark.parametrize("scales", [[1.0], [0.5, 1.75]])
+def test_the_height_of_strips_does_not_change_the_result(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, size: tuple, scales: list
+) -> None:
+    image = smooth(rng, *size)
+    predictor = SlidingPredictor(Low(5), classes=5, crop=(33, 33), base_size=40, scales=scales)
+    whole, label = predictor.probabilities(image), predictor.predict(image)
+    for strip, piece in ((1, 1), (1000, 1000), (2500, 10**6)):
+        monkeypatch.setitem(strips.STRIP_FLOATS, "cpu", strip)
+        monkeypatch.setitem(strips.PIECE_FLOATS, "cpu", piece)
+        assert (predictor.probabilities(image) - whole).abs().max() < 1e-6
+        assert (predictor.predict(image) == label).mean() > 0.999
 
 
 @pytest.mark.parametrize("crop", [9, 33, 473])
@@ -113,21 +115,219 @@ def test_windows_cover_every_pixel(crop: int) -> None:
         assert window_starts(side, crop) == starts(side, crop)
 
 
-def test_a_network_of_low_zoom_is_upsampled_to_its_window(rng: np.random.Generator) -> None:
-    class Low(Toy):
-        def forward(self, x: Tensor) -> SegOutput:
-            return SegOutput(super().forward(x).logits[..., ::8, ::8], None)
+NETWORKS = {
+    "psp50": lambda: PSPNet(layers=50, classes=21),
+    "psp18 zoom 2, plain stem": lambda: PSPNet(
+        layers=18, classes=4, zoom_factor=2, deep_base=False
+    ),
+    "psp18 zoom 1": lambda: PSPNet(layers=18, classes=4, zoom_factor=1),
+    "psa18": lambda: PSANet(layers=18, classes=5, mask_h=5, mask_w=5),
+}
 
-    image = rng.integers(0, 256, (33, 33, 3)).astype(np.uint8)
-    predictor = SlidingPredictor(Low(4), classes=4, crop=(33, 33), base_size=33)
-    assert predictor.probabilities(image).shape == (4, 33, 33)
+
+def ready(name: str) -> Segmentor:
+    """A network whose BatchNorm does something."""
+    torch.manual_seed(0)
+    model = NETWORKS[name]()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(std=0.2)
+    model.cls[4].weight.data *= 0.1  # else the logits are far apart, and softmax is 0 or 1
+    return model
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folding_and_late_upsampling_change_nothing(rng: np.random.Generator, name: str) -> None:
+    """Real networks, as they train, against the plain loop: the same within 1e-5."""
+    model = ready(name).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    image = smooth(rng, 30, 40)
+    protocol = {"classes": model.cls[4].out_channels, "crop": (33, 33)}
+    protocol |= {"base_size": 40, "scales": [0.8, 1.0]}
+    found = SlidingPredictor(model, **protocol).probabilities(image).permute(1, 2, 0).numpy()
+
+    # The network handed in is as it was: training, with gradients, same weights and names.
+    assert all(m.training for m in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+    after = model.state_dict()
+    assert list(after) == list(before) and all(after[k].equal(before[k]) for k in before)
+
+    double = model.double().eval()
+
+    def logits(windows: Tensor) -> Tensor:
+        small = double(windows).logits
+        return nn.functional.interpolate(
+            small, windows.shape[2:], mode="bilinear", align_corners=True
+        )
+
+    assert np.abs(found - plain_loop(logits, image, **protocol)).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_batchnorm_is_left_after_folding(name: str) -> None:
+    model: Segmentor = ready(name).eval()
+    image = torch.randn(1, 3, 41, 41, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        wanted = model(image).logits.softmax(1)
+        found = fold_batchnorm(model)(image).logits.softmax(1)
+    assert (found - wanted).abs().max() < 1e-5
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+def test_a_network_as_it_trains_in_several_processes_is_copied_and_folded(
+    rng: np.random.Generator,
+) -> None:
+    """With synchronised BatchNorm and checkpointed activations: the copy uses its own layers."""
+    model = ready("psp18 zoom 1")
+    protocol = {"classes": 4, "crop": (33, 33), "base_size": 40}
+    image = smooth(rng, 30, 40)
+    wanted = SlidingPredictor(model, **protocol).probabilities(image)
+    checkpoint_activations(model)
+    predictor = SlidingPredictor(synchronise_batch_norm(model).train(), **protocol)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in predictor.model.modules())
+    with torch.no_grad():
+        for parameter in model.parameters():  # the training goes on
+            parameter.zero_()
+    assert (predictor.probabilities(image) - wanted).abs().max() < 1e-6
+    assert all(m.training for m in model.modules())
+
+
+def test_a_batchnorm_elsewhere_stays() -> None:
+    """Only what is known to follow a convolution is folded."""
+
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+            self.conv1 = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv1(self.norm(x))
+
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), First(), nn.Conv2d(3, 2, 1)).eval()
+    fold_batchnorm(model)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 2
+
+
+@pytest.mark.parametrize("mode", ["slide", "whole"])
 def test_the_batch_of_windows_does_not_change_the_result(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    image = smooth(rng, 90, 75)
+    sizes: list[int] = []
+
+    def maps(batch_windows: int | None) -> Tensor:
+        predictor = SlidingPredictor(
+            Toy(4),
+            classes=4,
+            crop=(33, 33),
+            base_size=90,
+            scales=[1.0, 0.5],
+            mode=mode,
+            batch_windows=batch_windows,
+        )
+        predictor.model.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
+        return predictor.probabilities(image)
+
+    many = maps(None)
+    for batch_windows in (1, 2, 5, 1000):
+        sizes.clear()
+        assert (maps(batch_windows) - many).abs().max() < 1e-6
+        windows = 2 * (12 + 4) if mode == "slide" else 4
+        assert sum(sizes) == windows and max(sizes) <= batch_windows
+        if mode == "slide":  # batches reach across windows, mirror images and scales
+            assert sizes == [batch_windows] * (windows // batch_windows) + [
+                left for left in [windows % batch_windows] if left
+            ]
+
+
+def test_the_batch_follows_the_memory_that_a_gpu_has_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    from util import inference
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (11 * 2**30, 12 * 2**30))
+    pixels = inference.batch_pixels(torch.device("cuda"))
+    assert 8 <= pixels // 473**2 <= 16
+    assert inference.batch_pixels(torch.device("cpu")) // 473**2 == 2
+
+
+def test_bf16_is_near_float32(rng: np.random.Generator) -> None:
+    model = ready("psp18 zoom 1")
+    protocol = {"classes": 4, "crop": (41, 41), "base_size": 60}
+    image = smooth(rng, 50, 60)
+    exact = SlidingPredictor(model, **protocol).probabilities(image)
+    predictor = SlidingPredictor(model, **protocol, amp="bf16")
+    assert next(predictor.model.parameters()).dtype == torch.bfloat16
+    rough = predictor.probabilities(image)
+    assert rough.dtype == torch.float32 and 0 < (rough - exact).abs().max() < 0.05
+    assert torch.allclose(rough.sum(0), torch.ones(50, 60), atol=1e-5)
+
+
+def test_huge_logits_stay_probabilities(rng: np.random.Generator) -> None:
+    model = Toy(4)
+    with torch.no_grad():
+        model.conv.weight *= 1e4
+    predictor = SlidingPredictor(model, classes=4, crop=(33, 33), base_size=60)
+    probs = predictor.probabilities(smooth(rng, 40, 60))
+    assert torch.allclose(probs.sum(0), torch.ones(40, 60), atol=1e-5)
+
+
+def test_compiling_happens_once_and_changes_nothing(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = rng.integers(0, 256, (90, 90, 3)).astype(np.uint8)
-    predictor = SlidingPredictor(Toy(4), classes=4, crop=(33, 33), base_size=90)
-    many = predictor.probabilities(image)
-    monkeypatch.setattr("util.inference.WINDOW_PIXELS", 1)
-    assert (predictor.probabilities(image) - many).abs().max() < 1e-6
+    """Three windows a batch and odd counts: the last batch is filled up, nothing recompiles."""
+    shapes: list[torch.Size] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:
+        shapes.append(next(x.shape for x in inputs if x.dim() == 4 and x.shape[1] == 3))
+        return graph.forward
+
+    monkeypatch.setattr("util.inference.network.COMPILE_BACKEND", backend)
+    monkeypatch.setenv("CXX", sys.executable)  # any program: this backend compiles nothing
+    model = ready("psp18 zoom 1")
+    protocol = {"classes": 4, "crop": (33, 33), "base_size": 60, "scales": [1.0, 0.5]}
+    images = [smooth(rng, 50, 60), smooth(rng, 60, 33), smooth(rng, 20, 20)]
+    compiled = SlidingPredictor(model, **protocol, batch_windows=3, compiled=True)
+    plain = SlidingPredictor(model, **protocol)
+    for image in images:
+        difference = compiled.probabilities(image) - plain.probabilities(image)
+        assert difference.abs().max() < 1e-5
+    assert shapes == [torch.Size((3, 3, 33, 33))]
+
+
+def test_compiling_without_a_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler .*TEST\.test_compile False"):
+        SlidingPredictor(Toy(4), classes=4, crop=(33, 33), base_size=60, compiled=True)
+
+
+MEMORY = """
+import resource, sys
+import numpy as np, torch
+from tests.test_inference import Low
+from util.inference import SlidingPredictor
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+torch.set_num_threads(1)
+predictor = SlidingPredictor(
+    Low(150), classes=150, crop=(97, 97), base_size=160, scales=[0.5, 1.0]
+)
+predictor.predict(np.zeros((16, 16, 3), np.uint8))
+before = peak()
+label = predictor.predict(np.zeros((900, 1200, 3), np.uint8))
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_classes_times_picture() -> None:
+    """150 classes of 900x1200 pixels are 618 MiB of probabilities; strips need far less."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 250

@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.checkpoint import checkpoints
+from util.config import load_config
 from util.image import read_image, read_label, write_label
 
 
@@ -78,6 +80,35 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
         "demo", "--config", tiny, "--image", image.parent, "--output", tmp_path / "o"
     )
     assert code == 0 and len(list((tmp_path / "o").glob("*_gray.png"))) == 4
+
+
+def test_the_way_of_testing_reaches_the_predictor(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": build_model(load_config(tiny)).state_dict()}, path)
+    monkeypatch.setattr("util.inference.network.COMPILE_BACKEND", "eager")
+    monkeypatch.setenv("CXX", sys.executable)
+
+    def test(name: str, *words: object) -> list[np.ndarray]:
+        folder = tmp_path / name
+        words = ("model_path", path, "save_folder", folder, *words)
+        code, _, err = run_tool("test", "--config", tiny, *words)
+        assert code == 0, err
+        protocol = json.loads((folder / "scores.json").read_text())["protocol"]
+        assert protocol["mode"] == ("whole" if "whole" in words else "slide")
+        return [read_label(folder / f"gray/p{i}.png") for i in range(4)]
+
+    slide, whole = test("slide"), test("whole", "test_mode", "whole")
+    assert any((a != b).any() for a, b in zip(slide, whole, strict=True))
+    for name, words in (("one", ["batch_windows", 1]), ("compiled", ["test_compile", True])):
+        for a, b in zip(slide, test(name, *words), strict=True):
+            assert (a == b).mean() > 0.999
+    image = tmp_path / "data/images/p2.png"
+    words = ["model_path", path, "test_mode", "whole"]
+    code, _, err = run_tool("demo", f"--config={tiny}", f"--image={image}", *words)
+    assert code == 0, err
+    np.testing.assert_array_equal(read_label(tmp_path / "run/demo/p2_gray.png"), whole[2])
 
 
 def test_overfits_two_pictures(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
@@ -310,6 +341,7 @@ def test_mistakes_when_testing(tiny: Path, tmp_path: Path, run_tool: RunTool) ->
         ),
         (["TEST.has_prediction", True], "no prediction"),
         (["TEST.scales", "[]"], "TEST.scales is empty"),
+        (["TEST.batch_windows", 0], "TEST.batch_windows must be at least 1, got 0"),
     ):
         code, _, err = run_tool("test", "--config", tiny, *words)
         assert_one_sentence(code, err, part)

@@ -88,6 +88,9 @@ def build_predictor(cfg: Config, checkpoint: str) -> SlidingPredictor:
         scales=cfg.scales,
         device=device,
         amp=usable_amp(cfg.test_amp, device, say=print),
+        mode=cfg.test_mode,
+        batch_windows=cfg.batch_windows,
+        compiled=cfg.test_compile,
     )
 
 

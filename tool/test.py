@@ -129,6 +129,9 @@ def build_predictor(cfg: Config, checkpoint: str, runtime: Runtime) -> SlidingPr
         scales=cfg.scales,
         device=runtime.device,
         amp=usable_amp(cfg.test_amp, runtime.device, say=print),
+        mode=cfg.test_mode,
+        batch_windows=cfg.batch_windows,
+        compiled=cfg.test_compile,
     )
 
 

@@ -156,7 +156,8 @@ def _silent(text: str) -> None:
 def run_epochs(run: Run, keeper: Keeper) -> None:
     """All epochs that remain: train, score where asked, save."""
     cfg, state = run.cfg, run.state
-    progress = Progress(done=state.step, total=cfg.epochs * len(run.train_loader))
+    total = cfg.epochs * len(run.train_loader)
+    progress = Progress(done=state.step, total=total, active=run.logger.active)
     while state.epoch < cfg.epochs:
         record = train_epoch(run, progress, keeper)
         is_best = False

@@ -46,6 +46,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def config_parser(doc: str) -> argparse.ArgumentParser:
     """The command line that all tools share: --config FILE, then overrides; `doc` is the tool's."""
     parser = argparse.ArgumentParser(description=doc)
+    add_config_arguments(parser)
+    return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `config_parser`."""
     parser.add_argument("--config", required=True, help="YAML file, config/<dataset>/<name>.yaml")
     parser.add_argument(
         "overrides",
@@ -53,7 +59,6 @@ def config_parser(doc: str) -> argparse.ArgumentParser:
         metavar="SECTION.key value",
         help="pairs that replace values of the file; relative paths start at the current folder",
     )
-    return parser
 
 
 def dump_config(cfg: Config) -> str:
@@ -112,6 +117,17 @@ def check_test(cfg: Config) -> None:
     _check_side("test_w", cfg.test_w)
     if not cfg.scales:
         raise ConfigError("TEST.scales is empty: give at least one scale, such as '[1.0]'")
+    if cfg.test_mode == "whole" and cfg.arch == "psa":
+        raise ConfigError(
+            "TEST.test_mode whole cannot be used with PSANet (TRAIN.arch psa), whose attention has "
+            "a channel for every position of its training crop: set TEST.test_mode slide"
+        )
+    if cfg.test_mode == "whole" and cfg.test_compile:
+        raise ConfigError(
+            "TEST.test_compile True compiles the network for windows of one size, and with "
+            "TEST.test_mode whole every picture has its own: set test_compile False or "
+            "test_mode slide"
+        )
     if cfg.arch == "psa" and (cfg.test_h, cfg.test_w) != (cfg.train_h, cfg.train_w):
         raise ConfigError(
             f"PSANet works at its training crop alone: TEST.test_h x test_w is "

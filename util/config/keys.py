@@ -120,6 +120,9 @@ class Config:
     test_h: int = key("TEST", 473)
     test_w: int = key("TEST", 473)
     scales: list[float] = key("TEST", [1.0], above=0)
+    test_mode: str = key("TEST", "slide", choices=("slide", "whole"))
+    batch_windows: int | None = key("TEST", None, minimum=1)  # None: as memory allows
+    test_compile: bool = key("TEST", False)
     has_prediction: bool = key("TEST", False)
     skip_existing: bool = key("TEST", False)
     index_start: int = key("TEST", 0, minimum=0)

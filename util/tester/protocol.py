@@ -40,6 +40,7 @@ def prediction_protocol(
         "crop": list(crop),
         "stride": [window_starts(2 * side, side)[1] for side in crop],  # where the second begins
         "flip": True,
+        "mode": cfg.test_mode,
         "precision": predictor and {"off": "float32"}.get(predictor.amp, predictor.amp),
     }
 

@@ -90,6 +90,8 @@ def _count_pictures(
         scales=cfg.scales,
         device=runtime.device,
         amp=amp,
+        mode=cfg.test_mode,
+        batch_windows=cfg.batch_windows,
     )
     for index in range(runtime.rank, len(loader.data), runtime.world_size):
         image, label = loader.data.load(index)

@@ -1,0 +1,27 @@
+"""A turn's time holds the network's, and nothing is left on the network."""
+
+import time
+
+import torch
+from torch import nn
+
+from util.stopwatch import Stopwatch
+
+
+class Slow(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return x + 1
+
+
+def test_the_time_of_a_network_is_part_of_the_whole() -> None:
+    network = Slow()
+
+    def work() -> float:
+        time.sleep(0.03)
+        return float(network(network(torch.zeros(1))))
+
+    turn, result = Stopwatch(network, torch.device("cpu")).time(work)
+    assert result == 2
+    assert 0.04 <= turn.network <= turn.seconds - 0.03
+    assert not network._forward_hooks and not network._forward_pre_hooks

@@ -1,0 +1,220 @@
+"""Measure this project against the plain way of doing the same, in one run on this machine."""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from model import build_model, load_trained
+from util.checkpoint import checkpoints, find_checkpoint
+from util.config import Config, add_config_arguments, check_test, load_config
+from util.error import ConfigError, run_cli
+from util.golden import fill, picture
+from util.image import read_image
+from util.inference import SlidingPredictor
+from util.plain_loop import plain_loop
+from util.precision import usable_amp
+from util.runtime import describe, main_device, visible_gpus
+from util.samples import read_list
+from util.stopwatch import Stopwatch, Turn
+
+SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
+DRAWN_SIZE = (384, 512)  # height, width of a picture where there is no list
+SALT = "benchmark"  # names the random weights and drawn pictures
+
+TEST_HELP = """Test pictures with the plain loop (one window and its mirror image at a time,
+probabilities in float64 NumPy) and with the engine of tool/test.py, in turn, at one scale and at
+six. Medians over runs and pictures; the speed-up is the median of the ratios of each turn."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    test = commands.add_parser("test", description=TEST_HELP, help="the inference engine")
+    test.add_argument("--pictures", type=int, default=1, help="so many of the test list; default 1")
+    test.add_argument("--runs", type=int, default=3, help="turns of each; default 3")
+    test.add_argument("--output", metavar="FILE", help="also write the numbers, as JSON")
+    add_config_arguments(test)
+    args = parser.parse_args()
+    for name in ("pictures", "runs"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    cfg = load_config(args.config, args.overrides)
+    check_test(cfg)
+    benchmark_test(cfg, args)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. Times in seconds a picture; equality is with the plain loop."""
+
+    scales: list[float]
+    method: str
+    seconds: float
+    network_seconds: float
+    besides: float  # time outside the network, as a share of that within
+    speed_up: float
+    equal_labels: float  # share of pixels
+    max_difference: float  # of probabilities
+
+
+def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
+    """The plain loop and the engine on the same weights and pictures: a table, and a JSON file."""
+    device = main_device(visible_gpus(cfg.test_gpu, say=print))
+    model, weights = choose_weights(cfg)
+    images, source = choose_pictures(cfg, args.pictures)
+    about = {
+        "config": args.config,
+        "network": f"{type(model).__name__}{cfg.layers}, {cfg.classes} classes",
+        "weights": weights,
+        "pictures": source,
+        "protocol": f"{cfg.test_mode}, crop {cfg.test_h}x{cfg.test_w}, base_size {cfg.base_size}",
+        "machine": f"{describe(device)}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "runs": args.runs,
+    }
+    print("\n".join(f"{name + ':':<10} {value}" for name, value in about.items()), flush=True)
+    kinds = ["off"]
+    if usable_amp("bf16", device, say=print) == "bf16":
+        kinds.append("bf16")
+    print(
+        f"\n{'scales':>6} {'method':<18} {'s/picture':>9} {'network':>8} {'besides':>8} "
+        f"{'speed-up':>8} {'equal labels':>12} {'max diff':>8}"
+    )
+    rows = []
+    for scales in SCALES:
+        for row in compare(cfg, scales, model, images, device, kinds=kinds, runs=args.runs):
+            rows.append(asdict(row))
+            print(
+                f"{len(scales):>6} {row.method:<18} {row.seconds:>9.3f} "
+                f"{row.network_seconds:>8.3f} {row.besides:>8.1%} {row.speed_up:>8.2f} "
+                f"{row.equal_labels:>12.4%} {row.max_difference:>8.0e}",
+                flush=True,
+            )
+    if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**about, "rows": rows}, indent=2)
+        Path(args.output).write_text(f"{text}\n", encoding="utf-8")
+
+
+def choose_weights(cfg: Config) -> tuple[nn.Module, str]:
+    """The checkpoint that tool/test.py would take, else random weights; and words for it."""
+    if cfg.model_path or (cfg.save_path and checkpoints(cfg.save_path)):
+        path = find_checkpoint(cfg.model_path, cfg.save_path)
+        return load_trained(cfg, path), path
+    return fill(build_model(cfg), SALT), "random (there is no checkpoint)"
+
+
+def choose_pictures(cfg: Config, count: int) -> tuple[list[np.ndarray], str]:
+    """The first pictures of the test list, else drawn ones; and words for them."""
+    path = cfg.test_list or cfg.val_list
+    if path and Path(path).is_file():
+        samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")[:count]
+        return [read_image(s.image) for s in samples], f"{len(samples)} of {path}"
+    height, width = DRAWN_SIZE
+    drawn = [picture(f"{SALT}{i}", height, width) for i in range(count)]
+    return drawn, f"{count} drawn, {height}x{width} (there is no list)"
+
+
+def compare(
+    cfg: Config,
+    scales: list[float],
+    model: nn.Module,
+    images: list[np.ndarray],
+    device: torch.device,
+    *,
+    kinds: list[str],
+    runs: int,
+) -> list[Row]:
+    """The rows of these scales, the plain loop first."""
+    model = model.to(device).eval()
+    protocol = {"crop": (cfg.test_h, cfg.test_w), "base_size": cfg.base_size, "scales": scales}
+    predictors = {
+        f"engine {'float32' if kind == 'off' else kind}": SlidingPredictor(
+            model,
+            classes=cfg.classes,
+            **protocol,
+            device=device,
+            amp=kind,
+            mode=cfg.test_mode,
+            batch_windows=cfg.batch_windows,
+            compiled=cfg.test_compile,
+        )
+        for kind in kinds
+    }
+    watches = {name: Stopwatch(p.model, device) for name, p in predictors.items()}
+    plain = Stopwatch(model, device)
+    turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
+    equal: dict[str, list[float]] = {name: [] for name in predictors}
+    differences: dict[str, list[float]] = {name: [] for name in predictors}
+
+    def logits(windows: Tensor) -> Tensor:
+        found = model(windows.to(device, torch.float32)).logits
+        return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
+
+    for run in range(runs):
+        for image in images:
+            turn, probs = plain.time(
+                lambda image=image: plain_loop(
+                    logits,
+                    image,
+                    classes=cfg.classes,
+                    **protocol,
+                    is_whole=cfg.test_mode == "whole",
+                )
+            )
+            turns["plain loop"].append(turn)
+            for name, predictor in predictors.items():
+                if run == 0:  # also warms up
+                    found = predictor.probabilities(image).permute(1, 2, 0).cpu().numpy()
+                    differences[name].append(float(np.abs(found - probs).max()))
+                turn, label = watches[name].time(lambda p=predictor, i=image: p.predict(i))
+                turns[name].append(turn)
+                equal[name].append(float((label == probs.argmax(axis=2)).mean()))
+    base = turns["plain loop"]
+    return [
+        summarise(
+            scales,
+            name,
+            own,
+            base,
+            equal_labels=statistics.mean(equal.get(name, [1.0])),
+            max_difference=max(differences.get(name, [0.0])),
+        )
+        for name, own in turns.items()
+    ]
+
+
+def summarise(
+    scales: list[float],
+    method: str,
+    turns: list[Turn],
+    base: list[Turn],
+    *,
+    equal_labels: float,
+    max_difference: float,
+) -> Row:
+    """Medians over all turns."""
+    return Row(
+        scales,
+        method,
+        seconds=statistics.median(t.seconds for t in turns),
+        network_seconds=statistics.median(t.network for t in turns),
+        besides=statistics.median(t.seconds / t.network - 1 for t in turns),
+        speed_up=statistics.median(b.seconds / t.seconds for b, t in zip(base, turns, strict=True)),
+        equal_labels=equal_labels,
+        max_difference=max_difference,
+    )
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,85 @@
+"""Where windows lie: sizes, padding and corners of the test protocol, in plain integers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The windows of one scale of a picture. All lengths in pixels, (height, width) order.
+
+    `size` is the scaled picture's, `pad` what lies (above, left of) it, `padded` the size with
+    padding all around; `rows` and `columns` are the first pixels of the windows in that.
+    """
+
+    size: tuple[int, int]
+    pad: tuple[int, int]
+    padded: tuple[int, int]
+    window: tuple[int, int]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    def pad_picture(self, image: Tensor) -> Tensor:
+        """(3, *size) normalised -> (3, *padded), with the mean colour, which is 0."""
+        top, left = self.pad
+        bottom = self.padded[0] - self.size[0] - top
+        right = self.padded[1] - self.size[1] - left
+        return F.pad(image, (left, right, top, bottom))
+
+
+def make_grid(height: int, width: int, *, long_side: int, crop: tuple[int, int], mode: str) -> Grid:
+    """The grid of a picture scaled to `long_side`.
+
+    Mode slide: windows of `crop`, two thirds apart. Mode whole: one window, the picture padded
+    to sides of 8k+1.
+    """
+    size = scaled_size(height, width, long_side)
+    if mode == "whole":
+        crop = tuple(max(9, math.ceil((side - 1) / 8) * 8 + 1) for side in size)
+    top, left, bottom, right = padding(*size, crop)
+    padded = size[0] + top + bottom, size[1] + left + right
+    return Grid(
+        size,
+        (top, left),
+        padded,
+        crop,
+        tuple(window_starts(padded[0], crop[0])),
+        tuple(window_starts(padded[1], crop[1])),
+    )
+
+
+def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Size with this long side and the same proportions; no side falls below one pixel."""
+    long_side = max(1, long_side)
+    if height > width:
+        return long_side, max(1, round(long_side / height * width))
+    return max(1, round(long_side / width * height)), long_side
+
+
+def padding(height: int, width: int, crop: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) that bring a picture to at least the crop, half of it before."""
+    down, across = max(0, crop[0] - height), max(0, crop[1] - width)
+    return down // 2, across // 2, down - down // 2, across - across // 2
+
+
+def window_starts(side: int, crop: int) -> list[int]:
+    """First pixels of windows of `crop` along `side` >= crop: two thirds apart, last at the end."""
+    stride = math.ceil(crop * 2 / 3)
+    count = math.ceil((side - crop) / stride) + 1
+    return [min(i * stride, side - crop) for i in range(count)]
+
+
+def coverage(side: int, *, window: int, starts: Sequence[int], pad: int) -> list[int]:
+    """How many windows hold each of the `side` pixels after the first `pad`."""
+    return [sum(start <= i + pad < start + window for start in starts) for i in range(side)]
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with half-pixel centres and no antialiasing: (C, h, w) -> (C, *size)."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x[None], size, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,157 @@
+"""From the network's small logits to probabilities, a few rows of the picture at a time.
+
+The logits of all windows at 1/8 of their size are small; maps of (classes, height, width) are not.
+So everything large is made in rows when it is asked for: upsampled logits, softmax, mean of the
+mirror images, overlaps, the resized map, the sum over scales. Rows come first in memory,
+(rows, classes, width), so that a row is one piece: that is what makes this fast on a CPU.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from util.inference.grid import Grid, coverage
+
+# Floats at a time: of a strip, and of logits within it. On a CPU the latter stay in the cache
+# (with 150 classes this is 2.5 times as fast as whole windows), and strips stay below 32 MiB,
+# which the C library reuses without asking the system for fresh pages. A GPU wants large pieces.
+STRIP_FLOATS = {"cpu": 6 * 2**20, "cuda": 64 * 2**20}
+PIECE_FLOATS = {"cpu": 2**19, "cuda": 64 * 2**20}
+
+
+class ScaleRows:
+    """Probabilities of one scale, times `weight`, in rows from top to bottom.
+
+    Args:
+        grid: where the windows lie.
+        logits: of every window, grid rows first: (h', 2, classes, w'), the second of the mirrored
+            window and mirrored back; corners aligned with those of the window.
+        weight: factor on the result.
+    """
+
+    def __init__(self, grid: Grid, logits: Sequence[Tensor], *, weight: float) -> None:
+        self.grid, self.logits = grid, logits
+        device = logits[0].device
+        counts = [
+            coverage(side, window=window, starts=starts, pad=pad)
+            for side, window, starts, pad in zip(
+                grid.size, grid.window, (grid.rows, grid.columns), grid.pad, strict=True
+            )
+        ]
+        half = weight / 2  # the mean of a window and its mirror image
+        self._row_weight = (half / torch.tensor(counts[0], device=device)).view(-1, 1, 1)
+        self._column_weight = 1 / torch.tensor(counts[1], device=device)
+        self._first = 0
+        self._rows = logits[0].new_zeros(0, logits[0].shape[2], grid.size[1])
+
+    def resized(self, first: int, last: int, size: tuple[int, int]) -> Tensor:
+        """Rows first..last of the map resized to `size` (half-pixel centres): (n, classes, W)."""
+        (height, width), (own_height, own_width) = size, self.grid.size
+        if height == own_height:
+            rows = self.take(first, last)
+        else:
+            factor = own_height / height
+            at = [max(0.0, (i + 0.5) * factor - 0.5) for i in range(first, last)]
+            upper = [min(int(y), own_height - 1) for y in at]
+            lower = [min(y + 1, own_height - 1) for y in upper]
+            band = self.take(upper[0], lower[-1] + 1)
+            share = band.new_tensor([y - i for y, i in zip(at, upper, strict=True)])
+            rows = torch.lerp(
+                _pick(band, upper, upper[0]), _pick(band, lower, upper[0]), share.view(-1, 1, 1)
+            )
+        if width == own_width:
+            return rows
+        return F.interpolate(rows, width, mode="linear", align_corners=False)
+
+    def take(self, first: int, last: int) -> Tensor:
+        """Rows first..last at this scale: (n, classes, w). `first` must not go back up."""
+        kept = self._rows[first - self._first :]
+        rows = kept.new_zeros(last - first, *kept.shape[1:])
+        rows[: len(kept)] = kept
+        top, left = self.grid.pad
+        for i, (y, x) in enumerate((y, x) for y in self.grid.rows for x in self.grid.columns):
+            start, stop = max(first + len(kept), y - top), min(last, y - top + self.grid.window[0])
+            begin, end = max(0, x - left), min(rows.shape[2], x - left + self.grid.window[1])
+            if start < stop and begin < end:
+                self._add_window(
+                    rows[start - first : stop - first, :, begin:end],
+                    self.logits[i],
+                    rows=(start + top - y, stop + top - y),
+                    columns=(begin + left - x, end + left - x),
+                    weight=self._row_weight[start:stop] * self._column_weight[begin:end],
+                )
+        self._first, self._rows = first, rows
+        return rows
+
+    def _add_window(
+        self,
+        target: Tensor,
+        logits: Tensor,
+        *,
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+        weight: Tensor,
+    ) -> None:
+        """Add these rows and columns of a window: target (n, classes, m), weight (n, 1, m)."""
+        side, steps = len(logits) - 1, self.grid.window[0] - 1
+        # Row r of the window lies a share of the way between two rows of the logits.
+        places = [divmod(r * side, steps) for r in range(*rows)]
+        above = [min(k, max(0, side - 1)) for k, _ in places]
+        share = [k + rest / steps - a for (k, rest), a in zip(places, above, strict=True)]
+        top = above[0]
+        wide = logits[top : above[-1] + 2].flatten(1, 2)
+        wide = F.interpolate(wide, self.grid.window[1], mode="linear", align_corners=True)
+        wide = wide[..., slice(*columns)].contiguous().unflatten(1, logits.shape[1:3])
+        shares = wide.new_tensor(share).view(-1, 1, 1, 1)
+        for piece in _pieces(above, wide.device, row_floats=wide[0].numel()):
+            below = [min(k + 1, side) for k in above[piece]]
+            x = torch.lerp(_pick(wide, above[piece], top), _pick(wide, below, top), shares[piece])
+            x -= x.amax(dim=2, keepdim=True)
+            x.exp_()
+            factor = weight[piece, None] / x.sum(dim=2, keepdim=True)
+            for image in range(2):
+                target[piece].addcmul_(x[:, image], factor[:, image])
+
+
+def label_strips(
+    scales: Sequence[ScaleRows], size: tuple[int, int]
+) -> Iterator[tuple[int, Tensor]]:
+    """(first row, sum over scales (n, classes, W)) of a picture of `size`, from top to bottom."""
+    height, width = size
+    example = scales[0].logits[0]
+    floats = STRIP_FLOATS["cpu" if example.device.type == "cpu" else "cuda"]
+    step = max(1, floats // (example.shape[2] * width))
+    for first in range(0, height, step):
+        last = min(height, first + step)
+        yield first, sum(scale.resized(first, last, size) for scale in scales)
+
+
+def _pieces(above: list[int], device: torch.device, *, row_floats: int) -> Iterator[slice]:
+    """The rows that are worked on together; on a CPU they lie between two rows of the logits.
+
+    Then those two are read where they are, and not copied for each row.
+    """
+    is_cpu = device.type == "cpu"
+    most = max(1, PIECE_FLOATS["cpu" if is_cpu else "cuda"] // row_floats)
+    start = 0
+    while start < len(above):
+        stop = min(len(above), start + most)
+        if is_cpu:
+            stop = min(stop, bisect_right(above, above[start]))
+        yield slice(start, stop)
+        start = stop
+
+
+def _pick(rows: Tensor, index: list[int], first: int) -> Tensor:
+    """Rows `index` of a tensor that begins at row `first`; views of it where that is possible.
+
+    One row alone, (1, ...), where all are the same: it broadcasts.
+    """
+    if index[0] == index[-1]:
+        return rows[index[0] - first][None]
+    if index == list(range(index[0], index[-1] + 1)):
+        return rows[index[0] - first : index[-1] - first + 1]
+    return rows.index_select(0, torch.tensor(index, device=rows.device) - first)
