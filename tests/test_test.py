@@ -171,6 +171,23 @@ def test_interrupted(ready: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err and not list(tmp_path.rglob("*.part"))
 
 
+def test_a_signal_stops_the_test_and_it_goes_on(
+    ready: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    """As before a scheduler's time limit: what has begun is finished, then exit code 75."""
+    out = tmp_path / "out"
+    with start(*words(ready, out)) as run:
+        wait_for(out / "gray", "*.png", 1)
+        run.send_signal(signal.SIGUSR1)
+        text, err = run.communicate(timeout=60)
+    assert run.returncode == 75 and not err, err
+    assert "stopped by a signal" in text and "TEST.skip_existing True goes on" in text
+    assert not (out / "scores.json").exists() and not list(out.rglob("*.part"))
+    code, text, err = run_tool("test", *words(ready, out, "TEST.skip_existing", "True"))
+    assert code == 0, err
+    assert " 0 predictions were there" not in text and (out / "scores.json").is_file()
+
+
 def test_export_for_a_server(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
     folder = tmp_path / "out"
     more = ["TEST.export", "{0: 7, 1: 8, 2: 11}", "TEST.index_step", 3]

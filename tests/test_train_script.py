@@ -92,31 +92,36 @@ def submit(tmp_path: Path, **environment: str) -> Job:
     return Job(done.returncode, done.stdout, calls.read_text().splitlines())
 
 
-def test_a_job_trains_on_every_node_and_tests_once(tmp_path: Path) -> None:
+def test_a_job_trains_and_tests_on_every_node(tmp_path: Path) -> None:
     job = submit(tmp_path)
     assert job.code == 0, job.output
     assert {"srun --nodes=2", "srun --ntasks=2", "srun --ntasks-per-node=1"} <= set(job.calls)
     words = "--config config/toy/toy_pspnet18.yaml"
     assert job.trained == [f"tool/train.py {words} TRAIN.epochs 2"]
     assert job.calls[-1] == f"tool/test.py {words} TEST.model_path  TRAIN.epochs 2"
+    assert job.calls.count("srun --nodes=2") == 2  # for both
     first = job.output.splitlines()[0]
     for part in ("2 nodes (gpu[3-4])", "GPUs a node: 8", "CPUs a node: 16(x2)", "65536 MB a node"):
         assert part in first
     log = tmp_path / "project/exp/toy/pspnet18/model/slurm-7-0.log"
-    assert log.read_text() == "python speaks\n"  # of the training alone
+    assert log.read_text() == "python speaks\n" * 2
     assert job.output.count("python speaks") == 2
 
 
 def test_a_job_that_is_started_again_goes_on(tmp_path: Path) -> None:
     job = submit(tmp_path, SLURM_RESTART_COUNT="1")
-    assert job.trained[0].endswith("TRAIN.epochs 2 TRAIN.resume auto")
+    assert job.trained[0].endswith("TRAIN.epochs 2 TRAIN.resume auto TEST.skip_existing True")
 
 
 @pytest.mark.parametrize(
     ("environment", "requeued", "part"),
     [
         ({}, True, "it is requeued and will go on"),
-        ({"REFUSED": "1"}, True, "the same command with TRAIN.resume auto goes on"),
+        (
+            {"REFUSED": "1"},
+            True,
+            "the same command with TRAIN.resume auto TEST.skip_existing True goes on",
+        ),
         # Requeueing a cancelled job would bring it back to life.
         ({"CANCEL": "yes"}, False, "as it was cancelled or requeued"),
     ],

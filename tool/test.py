@@ -6,6 +6,7 @@ confusion.npz holds the counts behind the scores; tool/compare.py compares two s
 import json
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from model import load_trained
 from util.bootstrap import Areas, draw_counts, intervals
 from util.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
-from util.error import ConfigError, run_cli
+from util.error import EXIT_STOPPED, ConfigError, run_cli
 from util.inference import SlidingPredictor
 from util.label_map import load_export, load_label_map
 from util.logger import RunLogger, headline, write_origin
@@ -26,7 +27,7 @@ from util.palette import load_colors, load_names
 from util.precision import usable_amp
 from util.report import Results, write_report
 from util.results import ResultFolder, check_names, scores_content, table_lines
-from util.runtime import Runtime, describe, launch
+from util.runtime import Runtime, StopRequest, describe, launch
 from util.samples import Sample, read_list, result_names
 from util.tester import Tester
 from util.tester.protocol import prediction_protocol, result_folder, scoring_protocol
@@ -153,17 +154,25 @@ def run(
 ) -> tuple[PictureCounts, int]:
     """Work with the other processes; what all of them counted, and how many they predicted."""
     number = len(tester.samples)
-    tester.run(
-        runtime.turns(number, name="test"),
-        logger,
-        print_freq=cfg.print_freq,
-        share=-(-number // runtime.world_size),
-    )
+    with StopRequest() as stop:
+        tester.run(
+            takewhile(lambda _: not stop.name, runtime.turns(number, name="test")),
+            logger,
+            print_freq=cfg.print_freq,
+            share=-(-number // runtime.world_size),
+        )
+    is_asked_to_stop = runtime.any(bool(stop.name))
     parts = runtime.gather_objects((tester.counts, tester.done, tester.predicted))
     counts = PictureCounts(cfg.classes, cfg.ignore_label)
     for part, _, _ in parts:
         counts.merge(part)
     done, predicted = (sum(part[i] for part in parts) for i in (1, 2))
+    if done < number and is_asked_to_stop:
+        logger.info(
+            f"stopped by a signal, {done} of {number} pictures are done; the same command with "
+            "TEST.skip_existing True goes on"
+        )
+        sys.exit(EXIT_STOPPED)
     assert done == number, f"{done} of {number} pictures were tested"
     return counts, predicted
 

@@ -37,8 +37,8 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ -f "$config" ]; then
     echo "SLURM job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_JOB_NUM_NODES nodes" \
         "($SLURM_JOB_NODELIST), GPUs a node: ${SLURM_GPUS_ON_NODE:-0}, CPUs a node: $SLURM_JOB_CPUS_PER_NODE," \
         "memory: ${memory:-unlimited}, logs: $log-<node>.log"
-    # A job that was requeued finds its own checkpoints.
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TRAIN.resume auto; fi
+    # A job that was requeued finds its own checkpoints and predictions.
+    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TRAIN.resume auto TEST.skip_existing True; fi
     # SIGTERM comes to the whole job when others cancel or requeue it; then it is not for this script to do so.
     ended=
     trap 'ended=yes' TERM
@@ -71,7 +71,7 @@ run_tool() {
     elif [ "$code" = 75 ] && scontrol requeue "$SLURM_JOB_ID"; then
         echo "job $SLURM_JOB_ID stopped and saved; it is requeued and will go on"
     elif [ "$code" = 75 ]; then
-        echo "job $SLURM_JOB_ID stopped and saved; the same command with TRAIN.resume auto goes on"
+        echo "job $SLURM_JOB_ID stopped and saved; the same command with TRAIN.resume auto TEST.skip_existing True goes on"
     else
         for other in "$log"-[1-9]*.log; do
             if [ -f "$other" ]; then echo "== the end of $other" && tail -n 15 "$other"; fi
@@ -83,4 +83,4 @@ run_tool() {
 
 run_tool tool/train.py --config "$config" "$@"
 # An empty model_path is the newest checkpoint: the one just trained, whatever the config names.
-"$PYTHON" tool/test.py --config "$config" TEST.model_path '' "$@"
+run_tool tool/test.py --config "$config" TEST.model_path '' "$@"

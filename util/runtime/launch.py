@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from util.config import Config
-from util.error import EXIT_STOPPED, ConfigError, run_cli
+from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError, run_cli
 from util.runtime.devices import local_device, visible_gpus
 from util.runtime.peers import Runtime
 from util.runtime.stop import Forwarder, shield_tracker
@@ -154,6 +154,10 @@ def _spawn(
                 pass
     except mp.ProcessExitedException as error:
         sys.exit(error.exit_code if error.exit_code > 0 else 1)
+    except KeyboardInterrupt:  # the processes have had it, too; they still need the store
+        for process in context.processes:
+            process.join(GRACE)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _announce_killed(context: mp.ProcessContext, failure: Failure, first: int) -> None:
