@@ -162,17 +162,19 @@ def _spawn(
 
 def _announce_killed(context: mp.ProcessContext, failure: Failure, first: int) -> None:
     """Wait until a process fails or all have ended; one that was killed cannot speak for itself."""
-    while running := [p.sentinel for p in context.processes if p.exitcode is None]:
-        connection.wait(running)
-        codes = [p.exitcode or 0 for p in context.processes]
+    while True:
+        codes = [process.exitcode for process in context.processes]
         for i, code in enumerate(codes):
-            if code < 0:
+            if code and code < 0:
                 name = signal.Signals(-code).name
                 hint = "; often that is for want of memory" if name == "SIGKILL" else ""
                 place = f"rank {first + i} on {socket.gethostname()}"
                 failure.announce(f"error: {place} was killed by {name}{hint}", 1)
-        if any(codes):
+        if any(codes) or None not in codes:
             return
+        # A sentinel may be ready a moment before its exit code: the next round has that, too.
+        pairs = zip(context.processes, codes, strict=True)
+        connection.wait([process.sentinel for process, code in pairs if code is None])
 
 
 def _child(

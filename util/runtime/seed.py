@@ -24,4 +24,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     With the step's numbers a function of (seed, step, rank), a resumed run needs no saved ones.
     """
     words = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
-    torch.manual_seed(int(words[0]) % 2**63)
+    # torch.manual_seed would note the call stack for devices that are not there: 1 ms a step.
+    torch.default_generator.manual_seed(int(words[0]) % 2**63)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(int(words[0]) % 2**63)

@@ -86,5 +86,7 @@ class Statistics:
 
     def go_back_if(self, flag: Tensor) -> None:
         """Restore all of them where the flag on the device is not 0."""
+        if flag.device.type == "cpu" and not flag:  # where looking costs nothing
+            return
         for buffer, old in self._pairs:
             buffer.copy_(torch.where(flag > 0, old, buffer))
