@@ -4,7 +4,7 @@ import argparse
 import json
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from util.config import Config, add_config_arguments, check_test, load_config
 from util.error import ConfigError, run_cli
 from util.golden import fill, picture
 from util.image import read_image
-from util.inference import SlidingPredictor
+from util.inference import build_predictor
 from util.plain_loop import plain_loop
 from util.precision import usable_amp
 from util.runtime import describe, main_device, visible_gpus
@@ -78,7 +78,7 @@ def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
         "weights": weights,
         "pictures": source,
         "protocol": f"{cfg.test_mode}, crop {cfg.test_h}x{cfg.test_w}, base_size {cfg.base_size}",
-        "machine": f"{describe(device)}, {torch.get_num_threads()} threads",
+        "machine": describe(device),
         "torch": torch.__version__,
         "runs": args.runs,
     }
@@ -139,15 +139,8 @@ def compare(
     model = model.to(device).eval()
     protocol = {"crop": (cfg.test_h, cfg.test_w), "base_size": cfg.base_size, "scales": scales}
     predictors = {
-        f"engine {'float32' if kind == 'off' else kind}": SlidingPredictor(
-            model,
-            classes=cfg.classes,
-            **protocol,
-            device=device,
-            amp=kind,
-            mode=cfg.test_mode,
-            batch_windows=cfg.batch_windows,
-            compiled=cfg.test_compile,
+        f"engine {'float32' if kind == 'off' else kind}": build_predictor(
+            replace(cfg, scales=scales), model, device=device, amp=kind
         )
         for kind in kinds
     }

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import load_trained
 from util.checkpoint import find_checkpoint
-from util.config import Config, check_test, config_parser, load_config
+from util.config import check_test, config_parser, load_config
 from util.error import ConfigError, DataError, nearest, run_cli
 from util.image import IMAGE_SUFFIXES, read_image, write_image, write_label
-from util.inference import SlidingPredictor
+from util.inference import SlidingPredictor, build_predictor
 from util.palette import (
     class_shares,
     colorize,
@@ -49,7 +49,9 @@ def main() -> None:
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default
-    predictor = build_predictor(cfg, checkpoint)
+    device = main_device(visible_gpus(cfg.test_gpu, say=print))
+    amp = usable_amp(cfg.test_amp, device, say=print)
+    predictor = build_predictor(cfg, load_trained(cfg, checkpoint), device=device, amp=amp)
     if isinstance(source, VideoReader):
         with source as video:
             show_video(video, predictor, output / video.name, names, colors)
@@ -75,23 +77,6 @@ def parse_args() -> argparse.Namespace:
         "--attention", metavar="X,Y", help="PSANet: also show what this pixel collects, distributes"
     )
     return parser.parse_args()
-
-
-def build_predictor(cfg: Config, checkpoint: str) -> SlidingPredictor:
-    """The network of the checkpoint behind the sliding window, as in tool/test.py."""
-    device = main_device(visible_gpus(cfg.test_gpu, say=print))
-    return SlidingPredictor(
-        load_trained(cfg, checkpoint),
-        classes=cfg.classes,
-        crop=(cfg.test_h, cfg.test_w),
-        base_size=cfg.base_size,
-        scales=cfg.scales,
-        device=device,
-        amp=usable_amp(cfg.test_amp, device, say=print),
-        mode=cfg.test_mode,
-        batch_windows=cfg.batch_windows,
-        compiled=cfg.test_compile,
-    )
 
 
 def open_source(text: str) -> list[tuple[Path, str]] | VideoReader:

@@ -19,7 +19,7 @@ from util.bootstrap import Areas, draw_counts, intervals
 from util.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.error import EXIT_STOPPED, ConfigError, run_cli
-from util.inference import SlidingPredictor
+from util.inference import build_predictor
 from util.label_map import load_export, load_label_map
 from util.logger import RunLogger, headline, write_origin
 from util.metric import PictureCounts
@@ -84,7 +84,9 @@ def build_tester(cfg: Config, runtime: Runtime) -> Tester:
     colors = load_colors(cfg.colors_path, cfg.classes)
     export = load_export(cfg.export, classes=cfg.classes)
     if not cfg.has_prediction:
-        predictor = build_predictor(cfg, checkpoint, runtime)
+        network, device = load_trained(cfg, checkpoint), runtime.device
+        amp = usable_amp(cfg.test_amp, device, say=runtime.say)
+        predictor = build_predictor(cfg, network, device=device, amp=amp)
     protocol = prediction_protocol(cfg, checkpoint, predictor)
     return Tester(
         samples,
@@ -118,22 +120,6 @@ def list_samples(cfg: Config) -> tuple[list[Sample], list[str]]:
         )
     end = cfg.index_start + cfg.index_step if cfg.index_step else len(samples)
     return samples[cfg.index_start : end], names[cfg.index_start : end]
-
-
-def build_predictor(cfg: Config, checkpoint: str, runtime: Runtime) -> SlidingPredictor:
-    """The network of the checkpoint behind the sliding window."""
-    return SlidingPredictor(
-        load_trained(cfg, checkpoint),
-        classes=cfg.classes,
-        crop=(cfg.test_h, cfg.test_w),
-        base_size=cfg.base_size,
-        scales=cfg.scales,
-        device=runtime.device,
-        amp=usable_amp(cfg.test_amp, runtime.device, say=print),
-        mode=cfg.test_mode,
-        batch_windows=cfg.batch_windows,
-        compiled=cfg.test_compile,
-    )
 
 
 def open_folder(cfg: Config, runtime: Runtime, results: ResultFolder) -> dict[str, Any]:

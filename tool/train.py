@@ -85,7 +85,7 @@ def read_resume(cfg: Config, runtime: Runtime) -> tuple[str, dict[str, Any]]:
     """The checkpoint to go on from and its content, the same file in all processes."""
     resume, content = "", {}
     if runtime.is_main:
-        resume, content = find_resume(cfg.resume, cfg.save_path, say=print)
+        resume, content = find_resume(cfg.resume, cfg.save_path, say=runtime.say)
     resume = runtime.from_first(resume)
     if resume and not runtime.is_main:
         content = load_file(resume)
@@ -104,7 +104,7 @@ def prepare(cfg: Config, runtime: Runtime, resume: str, content: dict[str, Any])
     criterion = make_criterion(cfg, runtime, train_loader.data)
     seed_everything(cfg.manual_seed)
     colors = load_colors(cfg.colors_path, cfg.classes)
-    network = start_network(cfg, resume, content, say=print if runtime.is_main else _silent)
+    network = start_network(cfg, resume, content, say=runtime.say)
     logger = RunLogger(cfg.save_path, name="train", active=runtime.is_main, colors=colors)
     steps = {"steps_per_epoch": len(train_loader), "say": logger.info}
     state = start_state(cfg, runtime, network, network.param_groups(), **steps)
@@ -144,10 +144,6 @@ def make_criterion(cfg: Config, runtime: Runtime, data: SegmentationData) -> Seg
         ohem_min_kept=cfg.ohem_min_kept,
         gather=runtime.gather,
     )
-
-
-def _silent(text: str) -> None:
-    """For all processes but the first."""
 
 
 # Epochs -------------------------------------------------------------------------------------------

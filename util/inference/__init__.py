@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from util.config import Config
 from util.inference.grid import Grid, make_grid, resize, window_starts
 from util.inference.network import inference_copy
 from util.inference.strips import ScaleRows, label_strips
 from util.transform import MEAN, STD
 
-__all__ = ["TEST_MODES", "SlidingPredictor", "window_starts"]
+__all__ = ["TEST_MODES", "SlidingPredictor", "build_predictor", "window_starts"]
 
 TEST_MODES = ("slide", "whole")
 CPU_BATCH_PIXELS = 2 * 473 * 473  # of one forward pass; more is no faster on 2 cores
@@ -180,6 +181,24 @@ class SlidingPredictor:
         """Windows like this one in a forward pass: the same number for the same size, always."""
         fitting = self._batch_pixels // (window.shape[1] * window.shape[2])
         return self._batch_windows or max(1, fitting)
+
+
+def build_predictor(
+    cfg: Config, model: nn.Module, *, device: torch.device, amp: str
+) -> SlidingPredictor:
+    """The predictor of the TEST section; `amp` is what the device can do of TEST.test_amp."""
+    return SlidingPredictor(
+        model,
+        classes=cfg.classes,
+        crop=(cfg.test_h, cfg.test_w),
+        base_size=cfg.base_size,
+        scales=cfg.scales,
+        device=device,
+        amp=amp,
+        mode=cfg.test_mode,
+        batch_windows=cfg.batch_windows,
+        compiled=cfg.test_compile,
+    )
 
 
 def batch_pixels(device: torch.device) -> int:

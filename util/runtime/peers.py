@@ -24,6 +24,11 @@ class Runtime:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
+    def say(self, text: str) -> None:
+        """Print a line, in the first process alone."""
+        if self.is_main:
+            print(text, flush=True)
+
     @property
     def reads_are_free(self) -> bool:
         """Whether the host may look at a tensor of the device without waiting for its work."""

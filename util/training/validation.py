@@ -1,11 +1,13 @@
 """Scores of a network while it trains: on centre crops, or by the protocol of the test."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from util.config import Config
 from util.dataset import Loader
-from util.inference import SlidingPredictor
+from util.inference import build_predictor
 from util.logger import RunLogger
 from util.loss import CrossEntropy, pick_labels
 from util.metric import ConfusionMatrix, Scores
@@ -82,17 +84,8 @@ def _count_pictures(
     amp: str,
 ) -> None:
     """Add this process's whole pictures, predicted as tool/test.py would."""
-    predictor = SlidingPredictor(
-        network,
-        classes=cfg.classes,
-        crop=(cfg.test_h, cfg.test_w),
-        base_size=cfg.base_size,
-        scales=cfg.scales,
-        device=runtime.device,
-        amp=amp,
-        mode=cfg.test_mode,
-        batch_windows=cfg.batch_windows,
-    )
+    once = replace(cfg, test_compile=False)  # the weights serve for this epoch alone
+    predictor = build_predictor(once, network, device=runtime.device, amp=amp)
     for index in range(runtime.rank, len(loader.data), runtime.world_size):
         image, label = loader.data.load(index)
         matrix.update(predictor.predict(image), label)
