@@ -124,6 +124,31 @@ def test_validation_by_the_protocol_of_the_test(
         assert found[name] == wanted[name], name
 
 
+def test_fp16_with_its_scaler_is_resumed_exactly(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
+    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device, say: kind)
+    monkeypatch.setattr("util.checkpoint.KEEP", 99)
+    words = ["--config", tiny, "TRAIN.amp", "fp16", "epochs", 3, "save_path"]
+    assert run_tool("train", *words, tmp_path / "whole/model")[0] == 0
+    first = tmp_path / "whole/model/train_epoch_1.pth"
+    scaler = torch.load(first, weights_only=True)["scaler"]
+    # Two steps, each of which either counts towards growth or halves the scale.
+    assert scaler["scale"] < 65536 or scaler["_growth_tracker"] == 2
+    (tmp_path / "part/model").mkdir(parents=True)
+    (tmp_path / "part/model" / first.name).write_bytes(first.read_bytes())
+    code, _, err = run_tool("train", *words, tmp_path / "part/model", "resume", "auto")
+    assert code == 0, err
+    one, other = (
+        torch.load(tmp_path / name / "model/train_epoch_3.pth", weights_only=True)
+        for name in ("whole", "part")
+    )
+    assert one["scaler"] == other["scaler"] != scaler
+    assert all(torch.equal(v, other["state_dict"][k]) for k, v in one["state_dict"].items())
+    assert all(value.isfinite().all() for value in one["state_dict"].values())
+
+
 # Losses that are not finite -----------------------------------------------------------------------
 
 
@@ -316,6 +341,26 @@ def test_a_signal_to_the_whole_group(
     assert "TRAIN.resume auto goes on" in rest and not err.strip(), err
     (saved,) = checkpoints(tmp_path / "run/model")
     assert torch.load(saved, weights_only=True)["step"] >= 2
+
+
+def test_ctrl_c_ends_all_processes(tiny: Path) -> None:
+    words = ["--config", tiny, "epochs", 2000, "workers", 2, "print_freq", 1, "save_freq", 2000]
+    with subprocess.Popen(
+        [sys.executable, "tool/train.py", *map(str, words), "Distributed.num_processes", "2"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        for line in run.stdout:
+            if "Epoch: [2/" in line:
+                os.killpg(run.pid, signal.SIGINT)
+                break
+        _, err = run.communicate(timeout=60)
+    (line,) = err.strip().splitlines()
+    assert run.returncode == 130 and line.endswith(": interrupted"), err
 
 
 def test_labels_of_a_step_weigh_alike_in_all_parts() -> None:

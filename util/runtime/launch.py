@@ -131,8 +131,8 @@ def _spawn(
     store = _store(host, port, is_host=node == 0)
     world_size = nodes * len(devices)
     first = node * len(devices)
-    where = f"of them ranks {first} to {first + len(devices) - 1} here" if nodes > 1 else "here"
-    print(f"{world_size} processes, {where}, meeting at {host}:{store.port}", flush=True)
+    here = f", of them ranks {first} to {first + len(devices) - 1}" if nodes > 1 else ""
+    print(f"{world_size} processes{here} here, meeting at {host}:{store.port}", flush=True)
     if devices[0].type == "cpu":  # else each of them would take all cores
         cores = len(os.sched_getaffinity(0)) // len(devices)
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
