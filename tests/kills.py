@@ -56,7 +56,7 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
         pid = start(config, folder, *words)
         while b"steps an epoch" not in (log.read_bytes()[seen:] if log.exists() else b""):
             time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1.0))
+        time.sleep(rng.uniform(0, 0.7))
         os.kill(pid, signal.SIGKILL)
         code = exit_code(pid)
         assert code == -signal.SIGKILL, f"start {kill} ended by itself with {code}"

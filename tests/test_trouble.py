@@ -82,3 +82,11 @@ def test_under_torchrun_a_mistake_is_said_once(tiny: Path) -> None:
     assert code == 1  # torchrun's own, whatever the processes'
     (line,) = reasons(err)
     assert "rank 1" in line and "picture p7.png has no label" in line
+
+
+def test_torchrun_starts_all_again_and_the_run_goes_on(tiny: Path, tmp_path: Path) -> None:
+    start = [*TORCHRUN, "--max-restarts=1"]
+    code, out, err = train(tiny, "killed", "TRAIN.resume", "auto", start=start)
+    assert code == 0, err
+    assert "going on from" in out
+    assert checkpoints(tmp_path / "run/model")[0].name == "train_epoch_4.pth"

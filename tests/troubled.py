@@ -31,7 +31,8 @@ def run(runtime: Runtime, cfg: Config) -> None:
     def step(
         cfg: Config, runtime: Runtime, state: tool.train.State, *batch: Tensor, **more: object
     ):
-        if runtime.rank == 1 and state.step == STEP:
+        is_first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        if runtime.rank == 1 and state.step == STEP and is_first_attempt:
             if trouble == "nan":
                 more["criterion"] = poisoned(more["criterion"])
             else:

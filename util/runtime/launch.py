@@ -149,7 +149,7 @@ def _spawn(
     )
     try:
         with Forwarder(context.pids()):
-            _announce_killed(context, Failure(dist.PrefixStore("watch", store)), first)
+            _announce_killed(context, Failure(_part(store, "watch")), first)
             while not context.join(grace_period=GRACE):
                 pass
     except mp.ProcessExitedException as error:
@@ -200,6 +200,12 @@ def _store(host: str, port: int, *, is_host: bool) -> dist.TCPStore:
         ) from None
 
 
+def _part(store: dist.Store, name: str) -> dist.PrefixStore:
+    """A part of the store; torchrun keeps its own when it starts all processes again."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"{name}/{attempt}", store)
+
+
 def _join(worker: Worker, cfg: Config, device: torch.device, peers: Peers) -> None:
     """Meet the others and work with them; when that fails, see that all end."""
     backend = cfg.dist_backend
@@ -208,11 +214,11 @@ def _join(worker: Worker, cfg: Config, device: torch.device, peers: Peers) -> No
     else:
         backend = "gloo"
     store = _store(peers.host, peers.port, is_host=peers.hosts_store)
-    watch = Watch(dist.PrefixStore("watch", store.clone()), peers.rank, peers.world_size)
+    watch = Watch(_part(store.clone(), "watch"), peers.rank, peers.world_size)
     try:
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("group", store),
+            store=_part(store, "group"),
             rank=peers.rank,
             world_size=peers.world_size,
             timeout=timedelta(minutes=cfg.timeout_minutes),
