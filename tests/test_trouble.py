@@ -48,7 +48,7 @@ EXPECTED = {
     "bug": (1, f"error: rank 1 on {HOST}: Traceback"),
     "data": (2, f"error: rank 1 on {HOST}: picture p7.png has no label: write one"),
     "killed": (1, f"error: rank 1 on {HOST} was killed by SIGKILL"),
-    "frozen": (1, f"error: rank 0 on {HOST}: no sign of life from rank 1 on {HOST} for 6 s"),
+    "frozen": (1, f"error: rank 0 on {HOST}: no sign of life from rank 1 on {HOST} for 10 s"),
     "hanging": (1, f"error: rank 0 on {HOST}: waited 0.1 minutes for the other processes"),
     "worker": (2, f"error: rank 1 on {HOST}: DataLoader worker (pid"),
     "nan": (2, "the loss of step 3 in process 1 is not finite (pictures p"),

@@ -68,7 +68,7 @@ def meet(trouble: str) -> None:
         time.sleep(1000)  # PyTorch's handler ends the wait
 
 
-util.runtime.watch.SILENCE = 6.0
+util.runtime.watch.SILENCE = 10.0
 
 if __name__ == "__main__":
     run_cli(lambda: launch(run, load_config(sys.argv[2], sys.argv[3:]), gpus=[]))
