@@ -1,6 +1,5 @@
 """One process among several: what it shares with the others."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -76,9 +75,7 @@ class Runtime:
         if self.world_size == 1:
             yield from range(count)
             return
-        # torchrun keeps its store when it starts all processes again.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"turns/{attempt}", dist.group.WORLD.get_group_store())
+        store = dist.PrefixStore("turns", dist.group.WORLD.get_group_store())
         while (number := store.add(name, 1) - 1) < count:
             yield number
 
