@@ -36,7 +36,7 @@ def write_pair(root: Path, name: str, image: np.ndarray, label: np.ndarray) -> s
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """YAML of a run on four pictures 48x64 of three classes: colour tells the class."""
+    """YAML of a run on four images 48x64 of three classes: colour tells the class."""
     rng = np.random.default_rng(1)
     colors = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
     lines = []

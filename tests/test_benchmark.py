@@ -18,11 +18,11 @@ def test_the_engine_equals_the_plain_loop_at_one_scale_and_six(
     monkeypatch.setattr("tool.benchmark.usable_amp", lambda kind, device, say: amp)
     output = tmp_path / "new/numbers.json"
     words = ["--runs", 1, "--output", output, "--config", tiny, "base_size", 40]
-    code, out, err = run_tool("benchmark", "test", "--pictures", 2, *words)
+    code, out, err = run_tool("benchmark", "test", "--images", 2, *words)
     assert code == 0, err
     assert "random (there is no checkpoint)" in out and "PSPNet18, 3 classes" in out
     content = json.loads(output.read_text())
-    assert content["pictures"].startswith("2 of ") and "CPU" in content["machine"]
+    assert content["images"].startswith("2 of ") and "CPU" in content["machine"]
     methods = ["plain loop", "engine float32", *(["engine bf16"] if amp == "bf16" else [])]
     rows = content["rows"]
     assert [r["method"] for r in rows] == methods * 2
@@ -36,7 +36,7 @@ def test_the_engine_equals_the_plain_loop_at_one_scale_and_six(
         assert row["max_difference"] < (1e-5 if exact else 0.1)
 
 
-def test_a_checkpoint_is_taken_and_pictures_are_drawn_without_a_list(
+def test_a_checkpoint_is_taken_and_images_are_drawn_without_a_list(
     tiny: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
     path = tmp_path / "w.pth"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import RunTool, assert_one_sentence
-from util.image import read_image, read_label, write_label
+from util.data.image import read_image, read_label, write_label
 from util.palette import distinct_colors, overlay
 
 
-def test_sheet_shows_pictures_labels_and_augmentations(
+def test_sheet_shows_images_labels_and_augmentations(
     tiny: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
     sheet = tmp_path / "new/sheet.png"
@@ -19,13 +19,13 @@ def test_sheet_shows_pictures_labels_and_augmentations(
     assert f"2 of 4 training samples, 3 classes: {sheet}" in out
     shown = read_image(sheet)
     assert shown.shape[1] == 2 * (320 + 6) + 3 * (240 + 6)  # 64x48 and three crops 33x33, 240 high
-    # The first row begins with the first picture, then its overlay, below two captions.
+    # The first row begins with the first image, then its overlay, below two captions.
     data = tmp_path / "data"
-    picture, label = read_image(data / "images/p0.png"), read_label(data / "labels/p0.png")
+    image, label = read_image(data / "images/p0.png"), read_label(data / "labels/p0.png")
     middle = slice(40 + 2, 40 + 240, 5), slice(2, 320, 5)  # centres of the 5x5 blocks of a pixel
-    np.testing.assert_array_equal(shown[middle], picture)
+    np.testing.assert_array_equal(shown[middle], image)
     middle = middle[0], slice(326 + 2, 326 + 320, 5)
-    np.testing.assert_array_equal(shown[middle], overlay(picture, label, distinct_colors(3)))
+    np.testing.assert_array_equal(shown[middle], overlay(image, label, distinct_colors(3)))
     legend = {tuple(color) for color in shown[-30:].reshape(-1, 3).tolist()}
     assert {tuple(color) for color in distinct_colors(3).tolist()} <= legend
 

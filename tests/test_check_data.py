@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence
-from tests.faults import (
+from tests.helpers.faults import (
     FAULTS,
     HEIGHT,
     WIDTH,
@@ -16,16 +16,16 @@ from tests.faults import (
     cut_a_jpeg,
     empty_a_file,
     follow,
-    leak_a_picture,
+    leak_a_image,
     number_void_otherwise,
     repeat_a_line,
     shrink_a_label,
     void_a_label,
     write_text,
 )
-from util.doctor.counts import count_classes, median_weights, read_weights
+from util.data.label_map import LabelMap
 from util.error import ConfigError, DataError
-from util.label_map import LabelMap
+from util.extra.dataset_check.counts import count_classes, median_weights, read_weights
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_sound_dataset_is_clean(data: Data, run_tool: RunTool) -> None:
     code, found, out = data.check(run_tool)
     assert (code, found["findings"]) == (0, [])
     assert "4 train, 2 val pairs" in out and "clean" in out
-    assert found["pixels"]["train"] == [4 * 256] * 3 and found["pictures"]["val"] == [2] * 3
+    assert found["pixels"]["train"] == [4 * 256] * 3 and found["images"]["val"] == [2] * 3
 
 
 @pytest.mark.parametrize(("kind", "spoil", "place"), FAULTS, ids=[f[1].__name__ for f in FAULTS])
@@ -68,12 +68,12 @@ def test_faults_of_all_kinds_at_once(tmp_path: Path, run_tool: RunTool) -> None:
         for ending, content in kept.items():  # each fault on its own pair: 10, 11, ...
             data.copy(f"train/2.{ending}", f"train/{10 + i}.{ending}")
             (tmp_path / f"train/2.{ending}").write_bytes(content)
-    # The copies of picture 2 must not look alike.
+    # The copies of image 2 must not look alike.
     for i in range(10, 16):
         if i not in (10, 12):
             Image.new("RGB", (WIDTH, HEIGHT), (i, i, i)).save(tmp_path / f"train/{i}.jpg")
     repeat_a_line(data)
-    leak_a_picture(data)
+    leak_a_image(data)
     code, found, _ = data.check(run_tool)
     assert code == 1
     kinds = {finding["kind"]: finding for finding in found["findings"]}
@@ -124,7 +124,7 @@ def test_the_doctor_needs_no_torch() -> None:
 
 
 def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> None:
-    # Class 0 has 3 of 4 pixels of picture 1; class 1 the fourth and half of picture 2; class 2 the
+    # Class 0 has 3 of 4 pixels of image 1; class 1 the fourth and half of image 2; class 2 the
     # other half. Frequencies: 3/4, (25 + 50) / 200, 1/2.
     counts = count_classes([{0: 75, 1: 25, 255: 9}, {1: 50, 2: 50}], classes=4)
     np.testing.assert_allclose(counts.median_weights(), [0.5 / 0.75, 0.5 / 0.375, 1, 1], rtol=1e-3)

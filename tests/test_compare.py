@@ -1,4 +1,4 @@
-"""What a test keeps of its scores, the bootstrap over pictures, and tool/compare.py."""
+"""What a test keeps of its scores, the bootstrap over images, and tool/compare.py."""
 
 import hashlib
 import json
@@ -8,47 +8,47 @@ import numpy as np
 import pytest
 
 from tests.conftest import RunTool, assert_one_sentence
-from util.bootstrap import Areas, difference_intervals, draw_counts, intervals
-from util.image import read_label, write_label
-from util.metric import PictureCounts
+from util.data.image import read_label, write_label
+from util.evaluation.bootstrap import Areas, difference_intervals, draw_counts, intervals
+from util.metric import ImageCounts
 
 NAMES = ["sky", "road", "car", "never"]
 
 
-def counted(rng: np.random.Generator, *, wrong: float, pictures: int = 30) -> PictureCounts:
+def counted(rng: np.random.Generator, *, wrong: float, images: int = 30) -> ImageCounts:
     """Labels of three classes (always the same), a share of the second's pixels predicted wrong."""
-    counts = PictureCounts(len(NAMES))
-    labels = np.random.default_rng(5).integers(0, 3, (pictures, 12, 12))
-    labels[1:][labels[1:] == 2] = 0  # the third class is in one picture alone
+    counts = ImageCounts(len(NAMES))
+    labels = np.random.default_rng(5).integers(0, 3, (images, 12, 12))
+    labels[1:][labels[1:] == 2] = 0  # the third class is in one image alone
     for i, label in enumerate(labels):
         pred = np.where((label == 1) & (rng.random(label.shape) < wrong), 0, label)
-        counts.add(pred, label, picture=i)
+        counts.add(pred, label, image=i)
     return counts
 
 
-def save(folder: Path, counts: PictureCounts, names: list[str] = NAMES, sha: str = "x") -> Path:
+def save(folder: Path, counts: ImageCounts, names: list[str] = NAMES, sha: str = "x") -> Path:
     """A result folder as tool/test.py leaves it, as far as a comparison reads it."""
     folder.mkdir()
     scores, areas = counts.total.scores(), Areas.stack(counts.areas)
     content = {"miou": scores.miou, "iou_class": scores.iou_class, "names": names}
     content["protocol"] = {"list_sha256": sha}
     (folder / "scores.json").write_text(json.dumps(content))
-    pictures = [f"p{i}" for i in range(len(counts.areas))]
-    np.savez_compressed(folder / "confusion.npz", pictures=pictures, **vars(areas))
+    images = [f"p{i}" for i in range(len(counts.areas))]
+    np.savez_compressed(folder / "confusion.npz", images=images, **vars(areas))
     return folder
 
 
 def loop(areas: Areas, draws: np.ndarray) -> tuple[list[float], list[list[float]]]:
-    """Mean IoU and IoU of every draw, one picture after the other."""
+    """Mean IoU and IoU of every draw, one image after the other."""
     classes = areas.union.shape[1]
     held = [c for c in range(classes) if areas.union[:, c].any()]
     means, ious = [], []
     for draw in draws:
         inter, union = [0] * classes, [0] * classes
-        for picture, times in enumerate(draw.astype(int).tolist()):
+        for image, times in enumerate(draw.astype(int).tolist()):
             for c in range(classes):
-                inter[c] += times * int(areas.intersection[picture, c])
-                union[c] += times * int(areas.union[picture, c])
+                inter[c] += times * int(areas.intersection[image, c])
+                union[c] += times * int(areas.union[image, c])
         iou = [i / u if u else float("nan") for i, u in zip(inter, union, strict=True)]
         means.append(float(np.nanmean(iou)) * len(held) / classes)
         ious.append(iou)
@@ -82,11 +82,11 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert (draw_counts(9, seed=1) != draw_counts(9, seed=2)).any()
 
 
-def test_intervals_hold_the_score_and_shrink_with_pictures(rng: np.random.Generator) -> None:
+def test_intervals_hold_the_score_and_shrink_with_images(rng: np.random.Generator) -> None:
     widths = []
-    for pictures in (20, 320):
-        counts = counted(rng, wrong=0.3, pictures=pictures)
-        low, high = intervals(Areas.stack(counts.areas), draw_counts(pictures)).iou_class[1]
+    for images in (20, 320):
+        counts = counted(rng, wrong=0.3, images=images)
+        low, high = intervals(Areas.stack(counts.areas), draw_counts(images)).iou_class[1]
         assert low < counts.total.scores().iou_class[1] < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
@@ -124,7 +124,7 @@ def test_results_that_cannot_be_compared(
             tmp_path / "names", counted(rng, wrong=0.3), [*NAMES[:3], "other"]
         ),
         "of different lists": save(tmp_path / "list", counted(rng, wrong=0.3), sha="y"),
-        "a has 30 pictures": save(tmp_path / "part", counted(rng, wrong=0.3, pictures=29)),
+        "a has 30 images": save(tmp_path / "part", counted(rng, wrong=0.3, images=29)),
         "tool/test.py wrote": tmp_path / "none",
     }
     for part, other in others.items():
@@ -133,7 +133,7 @@ def test_results_that_cannot_be_compared(
     relabelled = counted(rng, wrong=0.3)
     relabelled.areas[4][2][0] += 1
     code, _, err = run_tool("compare", a, save(tmp_path / "labels", relabelled))
-    assert_one_sentence(code, err, "different labels for 1 of 30 pictures, first p4")
+    assert_one_sentence(code, err, "different labels for 1 of 30 images, first p4")
     (tmp_path / "list/confusion.npz").write_bytes(b"PK")
     code, _, err = run_tool("compare", a, tmp_path / "list")
     assert_one_sentence(code, err, "damaged")
@@ -141,8 +141,8 @@ def test_results_that_cannot_be_compared(
 
 @pytest.mark.parametrize("void", [False, True])
 def test_a_set_without_a_class_has_no_interval(void: bool) -> None:
-    counts = PictureCounts(2)
-    counts.add(np.zeros((2, 2), int), np.full((2, 2), 255 if void else 0), picture=0)
+    counts = ImageCounts(2)
+    counts.add(np.zeros((2, 2), int), np.full((2, 2), 255 if void else 0), image=0)
     found = intervals(Areas.stack(counts.areas), draw_counts(1))
     assert np.isnan(found.miou).all() == void
     assert np.isnan(found.iou_class[1]).all()
@@ -172,11 +172,11 @@ def test_a_test_writes_all_of_it(tiny: Path, tmp_path: Path, run_tool: RunTool) 
     assert len(scores["precision_class"]) == 3 and 0 < scores["fwiou"] < scores["aacc"] < 1
     protocol = scores["protocol"]
     digest = hashlib.sha256((tmp_path / "data/val.txt").read_bytes()).hexdigest()
-    assert protocol["list_sha256"] == digest and protocol["pictures"] == 4
+    assert protocol["list_sha256"] == digest and protocol["images"] == 4
     assert protocol["stride"] == [22, 28] and protocol["checkpoint_sha256"] is None
     assert protocol["versions"].keys() == {"python", "torch", "numpy", "opencv"}
     with np.load(folder / "confusion.npz") as counts:
-        assert counts["pictures"].tolist() == ["p0", "p1", "p2", "p3"]
+        assert counts["images"].tolist() == ["p0", "p1", "p2", "p3"]
         assert counts["target"].sum(axis=0).tolist() == counts["matrix"].sum(axis=1).tolist()
         np.testing.assert_allclose(
             counts["intersection"].sum(axis=0) / counts["union"].sum(axis=0), scores["iou_class"]
@@ -188,7 +188,7 @@ def test_a_test_writes_all_of_it(tiny: Path, tmp_path: Path, run_tool: RunTool) 
 
     assert run_tool("test", *words)[0] == 0
     again = json.loads((folder / "scores.json").read_text())
-    for changing in ("seconds", "pictures_per_second"):
+    for changing in ("seconds", "images_per_second"):
         again["protocol"][changing] = protocol[changing]
     assert again == scores
     code, out, err = run_tool("compare", folder, folder)

@@ -159,7 +159,7 @@ def test_psanet_is_tested_at_its_training_crop(minimal: Path) -> None:
         (["test_compile", "True"], r"TEST\.test_compile True compiles .* windows of one size"),
     ],
 )
-def test_whole_pictures_need_a_network_for_any_size(
+def test_whole_images_need_a_network_for_any_size(
     minimal: Path, words: list[str], part: str
 ) -> None:
     check_test(load_config(minimal, ["test_mode", "whole", "batch_windows", "3"]))

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from tests.conftest import write_pair
-from util.dataset import BatchSampler, Loader, SegmentationData
+from util.data.dataset import BatchSampler, Loader, SegmentationData
+from util.data.image import read_image, read_label, write_image, write_label
+from util.data.list_file import read_list, result_names
+from util.data.transform import train_transform
 from util.error import DataError
-from util.image import read_image, read_label, write_image, write_label
-from util.samples import read_list, result_names
-from util.transform import train_transform
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_split_test_needs_no_labels(root: Path) -> None:
     ("text", "part"),
     [
         ("", "list.txt is empty"),
-        ("c.jpg c.png\nx.jpg c.png\n", "list.txt line 2: no picture "),
+        ("c.jpg c.png\nx.jpg c.png\n", "list.txt line 2: no image "),
         ("c.jpg x.png\n", "line 1: no label "),
         ("c.jpg\n", "holds one path, 'c.jpg'"),
     ],
@@ -73,7 +73,7 @@ def test_result_names_are_unique_and_short(root: Path) -> None:
     assert names("i/val/x.jpg", "i/val/y.jpg") == ["x", "y"]
     assert names("i/rome/1.jpg", "i/bonn/1.jpg") == ["rome/1", "bonn/1"]
     assert names("i/1.jpg", "i/1.png") == ["1.jpg", "1.png"]
-    assert names("i/1.jpg", "i/1.jpg") == ["1", "1"]  # the same picture twice
+    assert names("i/1.jpg", "i/1.jpg") == ["1", "1"]  # the same image twice
 
 
 def test_labels_keep_their_ids(tmp_path: Path) -> None:
@@ -92,19 +92,19 @@ def test_unreadable_files_are_named(tmp_path: Path, rng: np.random.Generator) ->
     noise = rng.integers(0, 255, (40, 40, 3)).astype(np.uint8)
     write_image(tmp_path / "ok.png", noise)
     (tmp_path / "cut.png").write_bytes((tmp_path / "ok.png").read_bytes()[:-600])
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     Image.fromarray(noise).save(tmp_path / "ok.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "ok.jpg").read_bytes()[:-300])
     for name in ("cut.png", "text.png", "cut.jpg"):
         with pytest.raises(DataError, match=f"{name} cannot be decoded"):
             read_image(tmp_path / name)
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(DataError, match="colour picture"):
+    with pytest.raises(DataError, match="colour image"):
         read_label(tmp_path / "ok.png")
 
 
-def test_an_interrupted_write_leaves_the_old_picture(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_the_old_image(tmp_path: Path) -> None:
     write_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(TypeError):
         write_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.float64))
@@ -159,7 +159,7 @@ def test_batches_do_not_depend_on_workers_or_processes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("count", [1, 7, 12])
-def test_validation_counts_every_picture_once(count: int, world: int) -> None:
+def test_validation_counts_every_image_once(count: int, world: int) -> None:
     seen = []
     for rank in range(world):
         sampler = BatchSampler(count, 3, shuffle=False, rank=rank, world_size=world)

@@ -1,4 +1,4 @@
-"""tool/demo.py on videos, cameras and mistakes; pictures are in tests/test_run.py."""
+"""tool/demo.py on videos, cameras and mistakes; images are in tests/test_run.py."""
 
 import csv
 import sys
@@ -14,8 +14,8 @@ from model import build_model
 from tests.conftest import RunTool, assert_one_sentence, command
 from util.checkpoint import save_atomically
 from util.config import load_config
-from util.image import read_image, read_label
-from util.video import VideoReader, VideoWriter
+from util.data.image import read_image, read_label
+from util.extra.video import VideoReader, VideoWriter
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def ready(tiny: Path, tmp_path: Path) -> Path:
     return tiny
 
 
-def pictures(tmp_path: Path) -> list[np.ndarray]:
-    """The four pictures of `tiny`, larger: compression spares them."""
+def images(tmp_path: Path) -> list[np.ndarray]:
+    """The four images of `tiny`, larger: compression spares them."""
     images = [read_image(tmp_path / f"data/images/p{i}.png") for i in range(4)]
     return [cv2.resize(image, (192, 144), interpolation=cv2.INTER_NEAREST) for image in images]
 
@@ -38,7 +38,7 @@ def pictures(tmp_path: Path) -> list[np.ndarray]:
 def test_a_video(ready: Path, tmp_path: Path, run_tool: RunTool, suffix: str, codec: str) -> None:
     path = tmp_path / f"drive{suffix}"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 12.5, (192, 144))
-    for image in pictures(tmp_path):
+    for image in images(tmp_path):
         writer.write(np.ascontiguousarray(image[..., ::-1]))
     writer.release()
     out = tmp_path / "out"
@@ -59,7 +59,7 @@ def test_a_video(ready: Path, tmp_path: Path, run_tool: RunTool, suffix: str, co
     ]
     for row in rows:
         assert sum(float(row[f"class {i}"]) for i in range(3)) == pytest.approx(1, abs=2e-4)
-    # A frame gives what a picture of it gives.
+    # A frame gives what an image of it gives.
     with VideoReader(path) as video:
         cv2.imwrite(str(tmp_path / "frame.png"), next(iter(video))[..., ::-1])
     words = ["--config", ready, "--image", tmp_path / "frame.png", "--output", out]
@@ -107,8 +107,8 @@ def test_a_camera_until_it_is_interrupted(
 
 def test_mistakes(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
     (tmp_path / "notes.mp4").write_text("no video at all")
-    (tmp_path / "notes.txt").write_text("no picture at all")
-    picture = tmp_path / "data/images/p0.png"
+    (tmp_path / "notes.txt").write_text("no image at all")
+    image = tmp_path / "data/images/p0.png"
     for words, part in (
         (
             ["--image", tmp_path / "notes.mp4"],
@@ -117,7 +117,7 @@ def test_mistakes(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
         (["--image", tmp_path / "notes.txt"], "notes.txt cannot be decoded"),
         (["--image", "77"], "camera 77 cannot be opened"),
         (["--image", tmp_path / "data/imagse"], "nearest: "),
-        (["--image", picture, "--attention", "1,2"], "--attention needs a PSANet"),
+        (["--image", image, "--attention", "1,2"], "--attention needs a PSANet"),
     ):
         code, _, err = run_tool("demo", "--config", ready, *words)
         assert_one_sentence(code, err, part)
@@ -130,7 +130,7 @@ def test_the_decoders_are_silent(tmp_path: Path) -> None:
         "from pathlib import Path",
         "import numpy",
         "from util.error import DataError",
-        "from util.video import VideoReader, VideoWriter",
+        "from util.extra.video import VideoReader, VideoWriter",
         f"folder = Path({str(tmp_path)!r})",
         "for source in (folder / 'notes.mp4', 77):",
         "    try: VideoReader(source)",

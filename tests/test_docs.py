@@ -1,10 +1,10 @@
-"""README and FAQ: every key documented, every command marked or run, every picture there."""
+"""README and FAQ: every key documented, every command marked or run, every image there."""
 
 import re
 from dataclasses import MISSING, Field
 
 from tests.conftest import ROOT
-from tests.readme_commands import MARKS, commands
+from tests.helpers.readme_commands import MARKS, commands
 from util.config.keys import FIELDS, full_name
 
 README, FAQ = ((ROOT / name).read_text() for name in ("README.md", "FAQ.md"))
@@ -33,7 +33,7 @@ def test_every_command_is_run_or_says_what_it_needs() -> None:
     for command, mark in found:
         if mark.startswith("(CI)"):
             assert command in ci
-    assert 'tests/readme_commands.py "after the quick start"' in ci
+    assert 'tests/helpers/readme_commands.py "after the quick start"' in ci
 
 
 def test_linked_files_exist() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from tests.conftest import RunTool, assert_one_sentence
 from tool.verify import check_case
-from util.golden import load_cases
+from util.extra.golden import load_cases
 
 
 @pytest.mark.parametrize("name", load_cases())

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.memory import checkpoint_activations
+from model.activation_checkpointing import checkpoint_activations
 from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.segmentor import Segmentor, SegOutput
 from tests.conftest import ROOT
+from util.distributed.sync_bn import synchronise_batch_norm
 from util.error import ConfigError
+from util.extra.sliding_window_reference import plain_loop, starts
 from util.inference import SlidingPredictor, strips, window_starts
 from util.inference.network import fold_batchnorm
-from util.plain_loop import plain_loop, starts
-from util.runtime.sync_bn import synchronise_batch_norm
 
 
 class Toy(nn.Module):
@@ -54,7 +54,7 @@ def smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 CASES = [
-    # classes, picture, crop, base_size, scales
+    # classes, image, crop, base_size, scales
     (5, (40, 64), (33, 33), 64, [1.0]),
     (5, (64, 40), (33, 41), 96, [0.5, 1.0, 1.75]),
     (150, (37, 51), (41, 41), 51, [0.5, 1.5]),
@@ -245,7 +245,7 @@ def test_the_batch_of_windows_does_not_change_the_result(
 
 
 def test_the_batch_follows_the_memory_that_a_gpu_has_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    from util import inference
+    from util.inference import predictor as inference
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (11 * 2**30, 12 * 2**30))
     pixels = inference.batch_pixels(torch.device("cuda"))
@@ -324,7 +324,7 @@ print(peak() - before)
 """
 
 
-def test_memory_does_not_grow_with_classes_times_picture() -> None:
+def test_memory_does_not_grow_with_classes_times_image() -> None:
     """150 classes of 900x1200 pixels are 618 MiB of probabilities; strips need far less."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, timeout=200

@@ -12,16 +12,16 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, write_pair
-from tests.invariance import run
+from tests.helpers.invariance import run
 from util.config import load_config
-from util.runtime import Runtime
+from util.distributed import Process
 
-SCRIPT = ROOT / "tests/invariance.py"
+SCRIPT = ROOT / "tests/helpers/invariance.py"
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen pictures with unlike shares of ignored pixels, five of them to validate on."""
+    """Sixteen images with unlike shares of ignored pixels, five of them to validate on."""
     folder = tmp_path_factory.mktemp("invariance")
     rng = np.random.default_rng(3)
     lines = []
@@ -60,7 +60,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(config: Path, *words: object) -> dict:
     out = config.parent / "alone.json"
     words = [*map(str, words), "TEST.save_folder", str(out)]
-    run(Runtime(), load_config(config, words))
+    run(Process(), load_config(config, words))
     return json.loads(out.read_text())
 
 

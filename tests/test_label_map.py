@@ -1,4 +1,4 @@
-"""DATA.label_map and ignore_ids while loading; the guard that says what wrong ids look like."""
+"""DATA.label_map and ignore_ids while loading; the nonfinite that says what wrong ids look like."""
 
 import time
 from pathlib import Path
@@ -10,12 +10,12 @@ from PIL import Image
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, write_pair
 from util.config import dump_config, load_config
-from util.dataset import BatchSampler, Loader, SegmentationData, load_label
+from util.data.dataset import BatchSampler, Loader, SegmentationData, load_label
+from util.data.image import check_label, read_image, read_label, write_label
+from util.data.label_map import LabelMap, load_label_map
+from util.data.list_file import read_list
+from util.data.transform import train_transform
 from util.error import ConfigError, DataError
-from util.image import check_label, read_image, read_label, write_label
-from util.label_map import LabelMap, load_label_map
-from util.samples import read_list
-from util.transform import train_transform
 
 
 def made(setting: str | dict, *, classes: int, ignore_ids: tuple = ()) -> LabelMap:
@@ -69,10 +69,10 @@ def test_files_of_ids_and_of_colors(tmp_path: Path) -> None:
         assert mapped(made(str(path), classes=2), 7, 8) == [0, 1]
     path.write_text("128 0 0\r\n0 128 0\n0 0 0 255\n\n")
     label_map = made(str(path), classes=2)
-    picture = np.array([[[128, 0, 0], [0, 128, 0], [0, 0, 0]]], np.uint8)
-    Image.fromarray(picture).save(tmp_path / "rgb.png")
+    image = np.array([[[128, 0, 0], [0, 128, 0], [0, 0, 0]]], np.uint8)
+    Image.fromarray(image).save(tmp_path / "rgb.png")
     assert load_label(tmp_path / "rgb.png", label_map, classes=2).tolist() == [[0, 1, 255]]
-    Image.fromarray(picture + 1).save(tmp_path / "rgb.png")
+    Image.fromarray(image + 1).save(tmp_path / "rgb.png")
     with pytest.raises(DataError, match=r"holds colour 1 1 1 \(1 pixels\).*add a line `1 1 1 255`"):
         load_label(tmp_path / "rgb.png", label_map, classes=2)
     for text in ("a: b", "1 2 3\n1 2 3\n", "1 2 300\n", "- 1", "", "{"):
@@ -180,5 +180,5 @@ def test_the_guard_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
     loading = fastest(read_image, tmp_path / "x.jpg") + fastest(read_label, tmp_path / "x.png")
     transform = train_transform((257, 257), scale=(1, 1.01), rotate=(-1, 1), ignore_label=255)
     loading += fastest(lambda: transform(smooth, label, np.random.default_rng(0)))
-    guard = fastest(check_label, label, tmp_path / "x.png", classes=11, ignore_label=255)
-    assert guard < 0.03 * loading
+    nonfinite = fastest(check_label, label, tmp_path / "x.png", classes=11, ignore_label=255)
+    assert nonfinite < 0.03 * loading

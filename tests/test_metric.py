@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from util.metric import STRIP, ConfusionMatrix, PictureCounts, count_pixels
+from util.metric import STRIP, ConfusionMatrix, ImageCounts, count_pixels
 
 
 def brute_force(pred: np.ndarray, label: np.ndarray, classes: int, ignore: int) -> tuple:
@@ -80,25 +80,25 @@ def test_strips_join_without_a_seam(rng: np.random.Generator) -> None:
     ]
 
 
-def test_pictures_count_the_same_in_any_order_and_in_parts(rng: np.random.Generator) -> None:
-    pictures = {i: rng.integers(0, 3, (2, 4, 5)) for i in range(8)}
-    pictures[5] = pictures[3]  # equals: the first of them is named
+def test_images_count_the_same_in_any_order_and_in_parts(rng: np.random.Generator) -> None:
+    images = {i: rng.integers(0, 3, (2, 4, 5)) for i in range(8)}
+    images[5] = images[3]  # equals: the first of them is named
 
-    def counted(order: list[int]) -> PictureCounts:
-        counts = PictureCounts(3)
+    def counted(order: list[int]) -> ImageCounts:
+        counts = ImageCounts(3)
         for i in order:
-            counts.add(*pictures[i], picture=i)
+            counts.add(*images[i], image=i)
         return counts
 
-    whole = counted(list(pictures))
+    whole = counted(list(images))
     for parts in (
         [[7, 5, 1, 0, 3, 2, 6, 4]],
         [[1, 3, 5, 7], [0, 2, 4, 6]],
         [[5], [0, 7], [6, 4, 3, 2, 1]],
     ):
-        merged = PictureCounts(3)
+        merged = ImageCounts(3)
         for part in parts:
             merged.merge(counted(part))
         assert torch.equal(merged.total.matrix, whole.total.matrix)
-        np.testing.assert_array_equal(merged.picture_of, whole.picture_of)
+        np.testing.assert_array_equal(merged.image_of, whole.image_of)
         np.testing.assert_array_equal(merged.areas, whole.areas)

@@ -12,7 +12,7 @@ from model.pspnet import PSPNet
 from model.resnet import STRIDE_8, ResNet, trunk_names
 from util.config import Config, load_config
 from util.error import CheckpointError, ConfigError
-from util.golden import load_state_names
+from util.extra.golden import load_state_names
 
 
 def network_of(name: str) -> torch.nn.Module:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from util.error import DataError
-from util.pipeline import Threads
+from util.evaluation.pipeline import Threads
 
 
 def test_results_come_in_the_order_of_items() -> None:
@@ -46,16 +46,16 @@ def test_writing_behind_is_bounded() -> None:
 
 def fail(i: int) -> None:
     if i == 1:
-        raise DataError("picture 1 is bad")
+        raise DataError("image 1 is bad")
 
 
 def test_an_error_surfaces_in_the_caller() -> None:
-    with pytest.raises(DataError, match="picture 1"), Threads(1, waiting=1) as threads:
+    with pytest.raises(DataError, match="image 1"), Threads(1, waiting=1) as threads:
         list(threads.ahead(fail, range(5)))
-    with pytest.raises(DataError, match="picture 1"), Threads(1, waiting=9) as threads:
+    with pytest.raises(DataError, match="image 1"), Threads(1, waiting=9) as threads:
         threads.behind(fail, 1)  # the last one: raised on leaving
     taken = []
-    with pytest.raises(DataError, match="picture 1"), Threads(1, waiting=1) as threads:
+    with pytest.raises(DataError, match="image 1"), Threads(1, waiting=1) as threads:
         for i in range(9):
             threads.behind(fail, i)
             taken.append(i)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from util.precision import autocast, usable_amp
+from util.distributed.precision import autocast, usable_amp
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""tool/prepare_ade20k.py; and on its example all that the preparations share (util/prepare)."""
+"""tool/prepare_ade20k.py, and on its example all that the preparations share."""
 
 import os
 import sys
@@ -9,23 +9,23 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
-from tests.raw_data import assert_label, files_below, lines_of, write_ids, write_picture
+from tests.helpers.raw_data import assert_label, files_below, lines_of, write_ids, write_image
 from tool import prepare_ade20k
-from util import prepare
-from util.samples import read_list
+from util.data.list_file import read_list
+from util.extra.prepare.plan import parallel
 
 OFFICIAL = {"training": 2, "validation": 1}
 
 
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The benchmark with two training pictures and one to validate, as if these were all."""
+    """The benchmark with two training images and one to validate, as if these were all."""
     monkeypatch.setattr(prepare_ade20k, "OFFICIAL", OFFICIAL)
     root = tmp_path / "raw" / "ADEChallengeData2016"
     for split, short, count in (("training", "train", 2), ("validation", "val", 1)):
         for i in range(1, count + 1):
             name = f"ADE_{short}_{i:08d}"
-            write_picture(root / "images" / split / f"{name}.jpg")
+            write_image(root / "images" / split / f"{name}.jpg")
             write_ids(root / "annotations" / split / f"{name}.png", 0, 1, 2, 149, 150, i)
     return root
 
@@ -211,12 +211,12 @@ def test_counts_warn_or_with_strict_stop(
     (raw / "images/training/ADE_train_00000009.jpg").write_bytes(b"")
     options = ("--source", raw, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_ade20k", *options, "--strict")
-    assert_one_sentence(code, err, "--strict: training: 1 picture without label", "(and 1 more)")
+    assert_one_sentence(code, err, "--strict: training: 1 image without label", "(and 1 more)")
     assert not (tmp_path / "o").exists()
     code, stdout, err = run_tool("prepare_ade20k", *options)
     assert code == 0 and "list/training.txt: 2 (official: 3)" in stdout
     assert err.count("warning: ") == err.count("\n") == 2
-    assert "ade20k training has 2 pictures here, 3 officially" in err
+    assert "ade20k training has 2 images here, 3 officially" in err
 
 
 def test_wrong_source_names_what_is_missing(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
@@ -252,11 +252,11 @@ def test_bad_labels_stop_with_the_file(raw: Path, tmp_path: Path, run_tool: RunT
     write_ids(label, 1, 255, 255)
     code, _, err = run_tool("prepare_ade20k", *options)
     assert_one_sentence(code, err, str(label), "id 255 (2 pixels)", "converted already?")
-    label.write_bytes(b"no picture")
+    label.write_bytes(b"no image")
     code, _, err = run_tool("prepare_ade20k", *options)
-    assert_one_sentence(code, err, str(label), "damaged or not a picture")
+    assert_one_sentence(code, err, str(label), "damaged or not an image")
     write_ids(label, 1)
-    write_picture(raw / "images/validation/ADE_val_00000001.jpg", size=(5, 5))
+    write_image(raw / "images/validation/ADE_val_00000001.jpg", size=(5, 5))
     code, _, err = run_tool("prepare_ade20k", *options)
     assert_one_sentence(code, err, "is 5x5", "is 8x6", "must be of one size")
     assert not (tmp_path / "o/list").exists()
@@ -266,11 +266,11 @@ def test_no_pair_at_all(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
     for label in raw.glob("annotations/*/*"):
         label.unlink()
     code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", tmp_path / "o")
-    assert code == 2 and "no picture with a label of its name" in err
+    assert code == 2 and "no image with a label of its name" in err
     assert not (tmp_path / "o").exists()
 
 
-def test_hidden_files_of_archives_are_no_pictures(
+def test_hidden_files_of_archives_are_no_images(
     raw: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
     (raw / "images/training/._ADE_train_00000001.jpg").write_bytes(b"Mac OS X")
@@ -283,8 +283,8 @@ def test_workers_stop_at_the_first_error() -> None:
         return 1 // (i - 3)
 
     with pytest.raises(ZeroDivisionError):
-        prepare.parallel(work, range(1000), "numbers")
-    assert prepare.parallel(abs, [-2, 1], "numbers") == [2, 1]
+        parallel(work, range(1000), "numbers")
+    assert parallel(abs, [-2, 1], "numbers") == [2, 1]
 
 
 def test_as_a_command_from_another_folder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RunTool, assert_one_sentence
-from tests.raw_data import assert_label, lines_of, write_ids, write_picture
+from tests.helpers.raw_data import assert_label, lines_of, write_ids, write_image
 from tool import prepare_bdd100k
 
 SEMANTIC = (*range(19), 255)
@@ -14,7 +14,7 @@ SEMANTIC = (*range(19), 255)
 def build(root: Path, images: str, labels: str, ending: str, *values: int) -> Path:
     for split, names in (("train", ("a-1", "b-2")), ("val", ("c-3",)), ("test", ("d-4",))):
         for name in names:
-            write_picture(root / images / split / f"{name}.jpg")
+            write_image(root / images / split / f"{name}.jpg")
             if split != "test":
                 write_ids(root / labels / split / f"{name}{ending}", *values)
     return root

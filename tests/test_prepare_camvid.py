@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence
-from tests.raw_data import assert_label, lines_of, write_colors, write_ids, write_picture
+from tests.helpers.raw_data import assert_label, lines_of, write_colors, write_ids, write_image
 from tool import prepare_camvid
 
 
@@ -13,7 +13,7 @@ def test_segnet_layout(tmp_path: Path, run_tool: RunTool) -> None:
     raw, out = tmp_path / "raw/CamVid", tmp_path / "o"
     for split, names in (("train", ("a", "b")), ("val", ("c",)), ("test", ("d",))):
         for name in names:
-            write_picture(raw / split / f"{name}.png")
+            write_image(raw / split / f"{name}.png")
             write_ids(raw / f"{split}annot" / f"{name}.png", *range(12))
     code, _, err = run_tool("prepare_camvid", "--source", raw.parent, "--out", out)
     assert code == 0 and err.count("warning: ") == 3
@@ -45,7 +45,7 @@ def original(tmp_path: Path) -> Path:
     raw = tmp_path / "raw"
     colors = [color for group in prepare_camvid.COLORS.values() for color in group]
     for name in ORIGINAL:
-        write_picture(raw / f"701_StillsRaw_full/{name}.png")
+        write_image(raw / f"701_StillsRaw_full/{name}.png")
         write_colors(raw / f"LabeledApproved_full/{name}_L.png", *colors)
     return raw
 
@@ -82,7 +82,7 @@ def test_what_is_wrong_is_said(original: Path, tmp_path: Path, run_tool: RunTool
     label = write_colors(original / "LabeledApproved_full/0006R0_f00930_L.png", (1, 2, 3))
     code, _, err = run_tool("prepare_camvid", *options)
     assert code == 2 and f"{label} holds the colour 1 2 3 (48 pixels)" in err
-    write_picture(original / "701_StillsRaw_full/holiday.png")
+    write_image(original / "701_StillsRaw_full/holiday.png")
     code, _, err = run_tool("prepare_camvid", *options)
     assert_one_sentence(code, err, "holiday is no frame of CamVid")
     (original / "LabeledApproved_full").rename(original / "labels")

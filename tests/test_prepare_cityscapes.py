@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RunTool, assert_one_sentence
-from tests.raw_data import assert_label, files_below, lines_of, write_ids, write_picture
+from tests.helpers.raw_data import assert_label, files_below, lines_of, write_ids, write_image
 from tool import prepare_cityscapes
 
 # Train id of every raw id: the 15 that are not scored are void.
@@ -20,12 +20,12 @@ def raw(tmp_path: Path) -> Path:
     for split, city, count in (("train", "aachen", 2), ("train", "ulm", 1), ("val", "munster", 1)):
         for i in range(count):
             name = f"{city}_00000{i}_000019"
-            write_picture(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png")
+            write_image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png")
             folder = root / "gtFine" / split / city
             write_ids(folder / f"{name}_gtFine_labelIds.png", *range(34))
             write_ids(folder / f"{name}_gtFine_color.png", 77)
             write_ids(folder / f"{name}_gtFine_instanceIds.png", 77)
-    write_picture(root / "leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png")
+    write_image(root / "leftImg8bit/test/berlin/berlin_000000_000019_leftImg8bit.png")
     write_ids(root / "gtFine/test/berlin/berlin_000000_000019_gtFine_labelIds.png", 3)
     return root
 

@@ -7,17 +7,17 @@ import pytest
 from PIL import Image
 
 from tests.conftest import RunTool, assert_one_sentence
-from tests.raw_data import (
+from tests.helpers.raw_data import (
     assert_label,
     files_below,
     lines_of,
     write_colors,
     write_ids,
-    write_picture,
+    write_image,
 )
 from util.config import check_test, check_train, load_config
+from util.data.list_file import read_list
 from util.palette import load_colors, load_names
-from util.samples import read_list
 
 NAMES = [f"street {i}" for i in range(5)]  # with a space: lists must cope
 RED, BLUE, BLACK = (200, 0, 0), (0, 0, 200), (0, 0, 0)
@@ -26,7 +26,7 @@ RED, BLUE, BLACK = (200, 0, 0), (0, 0, 200), (0, 0, 0)
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     for name in NAMES:
-        write_picture(tmp_path / f"raw/photos/{name}.jpg", size=(6, 8))
+        write_image(tmp_path / f"raw/photos/{name}.jpg", size=(6, 8))
     return tmp_path / "raw"
 
 
@@ -72,9 +72,9 @@ def test_ids_split_and_recipe(raw: Path, run_tool: RunTool) -> None:
         assert len(np.unique(load_colors(cfg.colors_path, 3), axis=0)) == 3
 
 
-def test_recipe_fits_the_pictures(raw: Path, run_tool: RunTool) -> None:
+def test_recipe_fits_the_images(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES:
-        write_picture(raw / f"photos/{name}.jpg", size=(100, 700))
+        write_image(raw / f"photos/{name}.jpg", size=(100, 700))
         Image.fromarray(np.eye(100, 700, dtype=np.uint8)).save(_made(raw / f"masks/{name}.png"))
     assert run_tool("prepare_folder", *options(raw))[0] == 0
     cfg = load_config(raw.parent / "config/mine/mine_pspnet50.yaml")
@@ -171,7 +171,7 @@ def test_palettes_that_differ_mean_colors(raw: Path, run_tool: RunTool) -> None:
 def test_16_bit_and_1_bit_masks(raw: Path, run_tool: RunTool) -> None:
     ids = np.array([[0, 1000], [7, 7]], np.uint16)
     for name in NAMES:
-        write_picture(raw / f"photos/{name}.jpg", size=(2, 2))
+        write_image(raw / f"photos/{name}.jpg", size=(2, 2))
         Image.fromarray(ids).save(_made(raw / f"masks/{name}.png"))
     assert run_tool("prepare_folder", *options(raw))[0] == 0
     assert np.array(Image.open(label_path(raw, NAMES[0]))).tolist() == [[0, 2], [1, 1]]
@@ -190,7 +190,7 @@ def _made(path: Path) -> Path:
 
 def test_suffix_subfolders_and_one_folder_for_both(raw: Path, run_tool: RunTool) -> None:
     for name in ("a/1", "b/1", "b/2"):
-        write_picture(raw / f"all/{name}.jpg")
+        write_image(raw / f"all/{name}.jpg")
         write_ids(raw / f"all/{name}_mask.png", 0, 1)
     words = options(raw, "--mask-suffix", "_mask", "--strict")
     words[1], words[3] = raw / "all", raw / "all"
@@ -230,12 +230,12 @@ def test_edited_names_and_recipes_stay(raw: Path, run_tool: RunTool) -> None:
     assert_one_sentence(code, err, str(names), "has not 2 lines")
 
 
-def test_new_pictures_make_another_set(raw: Path, run_tool: RunTool) -> None:
+def test_new_images_make_another_set(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES:
         write_ids(raw / f"masks/{name}.png", 0, 1)
     assert run_tool("prepare_folder", *options(raw))[0] == 0
     before = files_below(raw.parent / "dataset")
-    write_picture(raw / "photos/new.jpg")
+    write_image(raw / "photos/new.jpg")
     write_ids(raw / "masks/new.png", 0, 1)
     code, _, err = run_tool("prepare_folder", *options(raw))
     assert_one_sentence(code, err, "list/train.txt holds something else already")
@@ -246,7 +246,7 @@ def test_unpaired_files_are_said(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES[1:]:
         write_ids(raw / f"masks/{name}.png", 0, 1)
     code, _, err = run_tool("prepare_folder", *options(raw, "--strict"))
-    assert_one_sentence(code, err, "1 picture without label left out", NAMES[0])
+    assert_one_sentence(code, err, "1 image without label left out", NAMES[0])
     assert not (raw.parent / "dataset").exists()
     code, _, err = run_tool("prepare_folder", *options(raw))
     assert code == 0 and err.startswith("warning: ")
@@ -263,7 +263,7 @@ def test_refusals(raw: Path, run_tool: RunTool, tmp_path: Path) -> None:
 
     refused("--masks", "is not a folder")
     (raw / "masks").mkdir()
-    refused("0 pairs of one name among 5 pictures", "--mask-suffix")
+    refused("0 pairs of one name among 5 images", "--mask-suffix")
     masks(0, 0)
     refused("1 classes besides void: at least 2")
     masks(0, 1, 9)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tool.prepare_toy import draw_dataset
-from util.toy import VOID, draw_scene
+from util.extra.toy.scene import VOID, draw_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = {"height": 72, "width": 96, "seed": 0}
@@ -37,9 +37,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_same_seed_draws_the_same_bytes_whatever_the_count(toy: Path, tmp_path: Path) -> None:
     draw_dataset(tmp_path, train=2, val=1, **SIZE)
     few, many = files_below(tmp_path), files_below(toy)
-    pictures = [name for name in few if name.startswith(("images/", "labels/"))]
-    assert len(pictures) == 6
-    assert all(few[name] == many[name] for name in pictures)
+    images = [name for name in few if name.startswith(("images/", "labels/"))]
+    assert len(images) == 6
+    assert all(few[name] == many[name] for name in images)
 
 
 def test_another_seed_and_the_other_split_draw_other_scenes(toy: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_tool_writes_then_leaves_the_same_set_untouched(tmp_path: Path) -> None:
     options = ("--out", str(out), "--train", "2", "--val", "1", "--height", "72", "--width", "96")
     first = run_tool(*options)
     assert first.returncode == 0, first.stderr
-    assert first.stdout.startswith(f"toy: 2 train and 1 val pictures in {out} (")
+    assert first.stdout.startswith(f"toy: 2 train and 1 val images in {out} (")
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     again = run_tool(*options)
     assert again.returncode == 0

@@ -7,7 +7,14 @@ import pytest
 from scipy.io import savemat
 
 from tests.conftest import RunTool, assert_one_sentence
-from tests.raw_data import assert_label, files_below, ids_of, lines_of, write_ids, write_picture
+from tests.helpers.raw_data import (
+    assert_label,
+    files_below,
+    ids_of,
+    lines_of,
+    write_ids,
+    write_image,
+)
 from tool import prepare_voc2012
 
 TRAIN, VAL, SBD = ["2007_1", "2008_2"], ["2007_3"], ["2008_2", "2007_3", "2008_4", "2008_5"]
@@ -15,10 +22,10 @@ TRAIN, VAL, SBD = ["2007_1", "2008_2"], ["2007_3"], ["2008_2", "2007_3", "2008_4
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """VOC 2012: palette labels 0, 1, 20 and 255; 2008_5 is a picture that only SBD brings."""
+    """VOC 2012: palette labels 0, 1, 20 and 255; 2008_5 is an image that only SBD brings."""
     root = tmp_path / "raw/VOCdevkit/VOC2012"
     for name in (*TRAIN, *VAL, "2008_4", "2009_9"):
-        write_picture(root / f"JPEGImages/{name}.jpg")
+        write_image(root / f"JPEGImages/{name}.jpg")
     for name in (*TRAIN, *VAL):
         palette = [*range(256)] * 3
         write_ids(root / f"SegmentationClass/{name}.png", 0, 1, 20, 255, palette=palette)
@@ -35,7 +42,7 @@ def sbd(tmp_path: Path) -> Path:
     (folder / "cls").mkdir(parents=True)
     for name in SBD:
         write_mat(folder / f"cls/{name}.mat", ids_of(0, 5, 20))
-        write_picture(folder / f"img/{name}.jpg")
+        write_image(folder / f"img/{name}.jpg")
     (folder / "train.txt").write_text("2008_2\n2008_4\n")
     (folder / "val.txt").write_text("2007_3\n2008_5\n")
     return folder.parent
@@ -84,7 +91,7 @@ def test_sbd_is_found_in_the_source(
 
 
 def test_with_a_ready_folder(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
-    write_picture(raw / "JPEGImages/2008_5.jpg")
+    write_image(raw / "JPEGImages/2008_5.jpg")
     for name in {*TRAIN, *SBD}:
         write_ids(raw / f"SegmentationClassAug/{name}.png", 0, 5, 20)
     for more in ((), ("--sbd", raw / "SegmentationClassAug")):
@@ -114,13 +121,13 @@ def test_without_sbd_is_said(raw: Path, tmp_path: Path, run_tool: RunTool) -> No
     assert len(lines_of(tmp_path / "o", "train")) == 2
 
 
-def test_missing_pictures_are_left_out(
+def test_missing_images_are_left_out(
     raw: Path, sbd: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
     (sbd / "dataset/img/2008_5.jpg").unlink()
     options = ("--source", raw, "--sbd", sbd, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_voc2012", *options)
-    assert code == 0 and "train_aug: 1 pictures left out" in err and "2008_5" in err
+    assert code == 0 and "train_aug: 1 images left out" in err and "2008_5" in err
     assert len(lines_of(tmp_path / "o", "train_aug")) == 3
 
 

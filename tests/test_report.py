@@ -13,17 +13,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.bootstrap import Areas, draw_counts, intervals
-from util.metric import PictureCounts
+from util.evaluation.bootstrap import Areas, draw_counts, intervals
+from util.extra.report.images import ERROR, Example, errors, shrunk
+from util.extra.report.page import (
+    IMAGES,
+    LIMIT,
+    Results,
+    choose_images,
+    confused_pairs,
+    write_report,
+)
+from util.metric import ImageCounts
 from util.palette import distinct_colors
-from util.report import LIMIT, PICTURES, Results, choose_pictures, confused_pairs, write_report
-from util.report.pictures import ERROR, Example, errors, shrunk
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--dump-dom"]
 BAD_NAMES = ["<script>alert(1)</script>", 'a & "b"', "street sign, traffic sign", "x" * 60]
-# Asks the page itself: pictures, those that did not load, its width, that of the window. A frame
+# Asks the page itself: images, those that did not load, its width, that of the window. A frame
 # can be as narrow as a phone; windows are 500 pixels wide at least.
 PROBE = """<script>addEventListener("load", () => {
   const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
@@ -34,20 +41,20 @@ FRAME = """<script>addEventListener("message", e => document.title = "probe," + 
 <iframe src="probe.html" width="WIDTH" height="800" style="border:0"></iframe>"""
 
 
-def made_up(names: list[str], *, pictures: int = 12, size: tuple[int, int] = (60, 90)) -> Results:
+def made_up(names: list[str], *, images: int = 12, size: tuple[int, int] = (60, 90)) -> Results:
     """Results of noisy stripes of all classes, with a void border."""
     rng = np.random.default_rng(2)
-    counts, data = PictureCounts(len(names)), []
-    for i in range(pictures):
+    counts, data = ImageCounts(len(names)), []
+    for i in range(images):
         label = (np.indices(size)[1] * len(names) // size[1] + i) % len(names)
         noise = rng.integers(0, len(names), size)
         pred = np.where(rng.random(size) < 0.02 * (i + 1), noise, label)
         label[:3] = 255
         data.append((rng.integers(0, 256, (*size, 3), np.uint8), label, pred))
-        counts.add(pred, label, picture=i)
+        counts.add(pred, label, image=i)
     areas, scores = Areas.stack(counts.areas), vars(counts.total.scores())
-    ends = intervals(areas, draw_counts(pictures, draws=50))
-    protocol = {"pictures": pictures, "pictures_per_second": 2.5, "has_prediction": False}
+    ends = intervals(areas, draw_counts(images, draws=50))
+    protocol = {"images": images, "images_per_second": 2.5, "has_prediction": False}
     content = {
         **scores,
         "miou_interval": ends.miou.tolist(),
@@ -60,8 +67,8 @@ def made_up(names: list[str], *, pictures: int = 12, size: tuple[int, int] = (60
         content,
         counts.total.matrix.numpy(),
         areas,
-        counts.picture_of,
-        [f"<p{i}>&" for i in range(pictures)],
+        counts.image_of,
+        [f"<p{i}>&" for i in range(images)],
         distinct_colors(len(names)),
         data.__getitem__,
     )
@@ -104,7 +111,7 @@ def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
     assert checker.open == []
     tags = [tag for tag, _ in checker.tags]
     assert "script" not in tags and "link" not in tags
-    for name in (*BAD_NAMES[:3], *results.picture_names[:1], "<run> & co", "<list> & more.txt"):
+    for name in (*BAD_NAMES[:3], *results.image_names[:1], "<run> & co", "<list> & more.txt"):
         assert name in checker.text and escape(name) in page
     for _, attributes in checker.tags:
         assert attributes.get("src", "data:").startswith("data:image/") or "src" not in attributes
@@ -112,7 +119,7 @@ def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
     assert "http" not in page and "url(" not in page
     for key in ("miou", "macc", "aacc", "fwiou"):
         assert f"{100 * results.scores[key]:.1f} %" in checker.text
-    assert tags.count("figure") == 3 * PICTURES + 6
+    assert tags.count("figure") == 3 * IMAGES + 6
 
 
 @pytest.mark.parametrize("classes", [11, 150])
@@ -126,10 +133,10 @@ def test_every_class_is_there(tmp_path: Path, classes: int) -> None:
 
 
 def test_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = made_up(["a", "b", "c"], pictures=9, size=(500, 700))  # noise: hard to compress
+    results = made_up(["a", "b", "c"], images=9, size=(500, 700))  # noise: hard to compress
     sides = []
     for limit in (LIMIT, 1_000_000):
-        monkeypatch.setattr("util.report.LIMIT", limit)
+        monkeypatch.setattr("util.extra.report.page.LIMIT", limit)
         page = write(tmp_path, results)
         assert len(page.encode()) <= limit and page.count("<img") == 36 + 3 * 6
         source = re.search(r"data:image/jpeg;base64,([^\"]+)", page)
@@ -139,15 +146,15 @@ def test_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_single_class_without_mistakes(tmp_path: Path) -> None:
-    results = made_up(["only"], pictures=1)
+    results = made_up(["only"], images=1)
     page = write(tmp_path, results)
     assert "There is none." in page and page.count("<figure>") == 1
 
 
 @pytest.mark.parametrize("count", range(12))
-def test_pictures_are_chosen_once(count: int) -> None:
+def test_images_are_chosen_once(count: int) -> None:
     miou = np.append(np.random.default_rng(count).permutation(count) / 10, np.nan)
-    chosen = choose_pictures(miou)
+    chosen = choose_images(miou)
     listed = [i for group in chosen.values() for i in group]
     assert len(set(listed)) == len(listed) <= count and count not in listed
     if count:
@@ -164,11 +171,11 @@ def test_pairs_are_those_that_cost_most() -> None:
     assert confused_pairs(matrix) == [(1, 2), (0, 2)]
 
 
-def test_the_picture_with_most_of_a_confusion_is_known() -> None:
-    counts = PictureCounts(2)
-    for picture, wrong in enumerate((1, 3, 2)):
-        counts.add(np.arange(4) < wrong, np.zeros(4, int), picture=picture)
-    assert counts.picture_of[0, 1] == 1 and counts.picture_of[0, 0] == 0
+def test_the_image_with_most_of_a_confusion_is_known() -> None:
+    counts = ImageCounts(2)
+    for image, wrong in enumerate((1, 3, 2)):
+        counts.add(np.arange(4) < wrong, np.zeros(4, int), image=image)
+    assert counts.image_of[0, 1] == 1 and counts.image_of[0, 0] == 0
     assert counts.total.matrix.tolist() == [[6, 6], [0, 0]]
 
 

@@ -9,11 +9,18 @@ import pytest
 from PIL import Image
 
 from tests.conftest import RunTool, assert_one_sentence
+from util.data.image import (
+    is_whole_png,
+    read_image,
+    read_label,
+    read_note,
+    write_image,
+    write_label,
+)
+from util.data.label_map import load_export, load_label_map
 from util.error import ConfigError, DataError
-from util.image import is_whole_png, read_image, read_label, read_note, write_image, write_label
-from util.label_map import load_export, load_label_map
+from util.evaluation.result_folder import ResultFolder, check_names
 from util.palette import distinct_colors
-from util.results import ResultFolder, check_names
 
 PROTOCOL = {"checkpoint": "a.pth", "checkpoint_sha256": "1f", "scales": (0.5, 1.0), "flip": True}
 
@@ -61,11 +68,11 @@ def test_what_is_not_whole_or_of_something_else_is_not_found(
         "no note": lambda: write_label(gray, pred),
         "wrong size": lambda: write_label(gray, pred[:-1], note=read_note(gray)),
         "id out of range": lambda: write_label(gray, pred + 1, note=read_note(gray)),
-        "colour picture": lambda: Image.new("RGB", (30, 20)).save(gray),
+        "colour image": lambda: Image.new("RGB", (30, 20)).save(gray),
         "truncated colours": lambda: cut(tmp_path / "color/a.png"),
         "no overlay": lambda: (tmp_path / "overlay/a.png").unlink(),
         "other weights": lambda: folder(tmp_path, checkpoint_sha256="2e").write("a", image, pred),
-        "other picture": lambda: results.write("a", image + 1, pred),
+        "other image": lambda: results.write("a", image + 1, pred),
         "other colours": lambda: replace(results, colors=results.colors + 1).write(
             "a", image, pred
         ),
@@ -82,7 +89,7 @@ def test_a_prediction_that_cannot_be_scored(tmp_path: Path, pred: np.ndarray) ->
     with pytest.raises(DataError, match=r"no prediction .*TEST.has_prediction"):
         results.read("a", (20, 30))
     write_label(results.gray("a"), pred)
-    with pytest.raises(DataError, match="is 30x20, its picture is 31x20"):
+    with pytest.raises(DataError, match="is 30x20, its image is 31x20"):
         results.read("a", (20, 31))
     write_label(results.gray("a"), pred + 1)
     with pytest.raises(DataError, match=r"holds id 3, but DATA.classes is 3"):
@@ -124,7 +131,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_notes_and_ends_of_pictures(tmp_path: Path, pred: np.ndarray) -> None:
+def test_notes_and_ends_of_images(tmp_path: Path, pred: np.ndarray) -> None:
     write_label(tmp_path / "a.png", pred, note="made by x")
     assert read_note(tmp_path / "a.png") == "made by x" and is_whole_png(tmp_path / "a.png")
     np.testing.assert_array_equal(read_label(tmp_path / "a.png"), pred)

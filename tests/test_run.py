@@ -18,7 +18,7 @@ from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.checkpoint import checkpoints
 from util.config import load_config
-from util.image import read_image, read_label, write_label
+from util.data.image import read_image, read_label, write_label
 
 
 def losses(run: Path) -> list[float]:
@@ -60,7 +60,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert scores["protocol"]["scales"] == [0.5, 1.0]
     assert read_label(result / "gray/p0.png").shape == (48, 64)
 
-    # The scores are those of the pictures that were written.
+    # The scores are those of the images that were written.
     code, _, _ = run_tool("test", "--config", tiny, "scales", "[.5, 1]", "has_prediction", "True")
     assert code == 0
     again = json.loads((result / "scores.json").read_text())
@@ -111,7 +111,7 @@ def test_the_way_of_testing_reaches_the_predictor(
     np.testing.assert_array_equal(read_label(tmp_path / "run/demo/p2_gray.png"), whole[2])
 
 
-def test_overfits_two_pictures(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_overfits_two_images(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     lines = (tmp_path / "data/train.txt").read_text().splitlines()[:2]
     (tmp_path / "data/two.txt").write_text("\n".join(lines))
     data = tmp_path / "data/two.txt"
@@ -210,7 +210,7 @@ def test_a_fresh_seed_is_kept_for_resuming(tiny: Path, tmp_path: Path, run_tool:
 
 
 def test_two_processes_train_together(tiny: Path, tmp_path: Path) -> None:
-    only = tmp_path / "data/only.txt"  # fewer pictures than processes
+    only = tmp_path / "data/only.txt"  # fewer images than processes
     only.write_text("images/p0.png labels/p0.png\n")
     words = ["--config", tiny, "TRAIN.sync_bn", "False", "batch_size", 4, "evaluate", "True"]
     words += ["val_list", only]
@@ -279,11 +279,11 @@ def break_data(root: Path, fault: str) -> None:
     ("fault", "part"),
     [
         ("missing list", "no list file"),
-        ("missing image", "train.txt line 2: no picture"),
+        ("missing image", "train.txt line 2: no image"),
         ("corrupt image", "images/p1.png cannot be decoded"),
         ("size", "labels/p1.png is 60x48"),
         ("id", "labels/p1.png holds id 7 (3072 pixels)"),
-        ("colour label", "labels/p1.png is a colour picture"),
+        ("colour label", "labels/p1.png is a colour image"),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])
@@ -304,8 +304,8 @@ def test_bad_data_stops_training_in_words(
         (["TRAIN.init_weight", "none.pth"], "no file"),
         (["TRAIN.weight", "none.pth"], "no weight file"),
         (["TRAIN.resume", "none.pth"], "no weight file"),
-        (["TRAIN.batch_size", 5], "more than the 4 pictures"),
-        (["TRAIN.batch_size", 1], "gives BatchNorm one picture at a time"),
+        (["TRAIN.batch_size", 5], "more than the 4 images"),
+        (["TRAIN.batch_size", 1], "gives BatchNorm one image at a time"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),
         (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not a text file in UTF-8"),
@@ -349,19 +349,19 @@ def test_mistakes_when_testing(tiny: Path, tmp_path: Path, run_tool: RunTool) ->
     assert_one_sentence(code, err, "no file or folder", "nearest: ")
     (tmp_path / "empty").mkdir()
     code, _, err = run_tool("demo", "--config", tiny, "--image", tmp_path / "empty")
-    assert_one_sentence(code, err, "holds no picture")
+    assert_one_sentence(code, err, "holds no image")
 
 
 def test_commands_work_from_anywhere(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert run_tool("train", "--config", tiny)[0] == 0
-    picture = tmp_path / "in.jpg"
-    cv2.imwrite(str(picture), np.full((40, 50, 3), 99, np.uint8))
+    image = tmp_path / "in.jpg"
+    cv2.imwrite(str(image), np.full((40, 50, 3), 99, np.uint8))
     python = ROOT / ".venv/bin/python"
     demo = [python if python.exists() else "python3", ROOT / "tool/demo.py"]
     done = command(*demo, "--config=tiny.yaml", "--image=in.jpg", "--output=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/in_overlay.png").is_file()
-    done = command(*demo, f"--config={tiny}", f"--image={picture}", PYTHONPATH="./")
+    done = command(*demo, f"--config={tiny}", f"--image={image}", PYTHONPATH="./")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/demo/in_gray.png").is_file()
 

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import nn
 
-from util.stopwatch import Stopwatch
+from util.extra.timer import Timer
 
 
 class Slow(nn.Module):
@@ -21,7 +21,7 @@ def test_the_time_of_a_network_is_part_of_the_whole() -> None:
         time.sleep(0.03)
         return float(network(network(torch.zeros(1))))
 
-    turn, result = Stopwatch(network, torch.device("cpu")).time(work)
+    turn, result = Timer(network, torch.device("cpu")).time(work)
     assert result == 2
     assert 0.04 <= turn.network <= turn.seconds - 0.03
     assert not network._forward_hooks and not network._forward_pre_hooks

@@ -17,22 +17,22 @@ from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.checkpoint import save_atomically
 from util.config import load_config
-from util.image import read_label
-from util.label_map import load_export
+from util.data.image import read_label
+from util.data.label_map import load_export
 
-PICTURES = 12
+IMAGES = 12
 
 
 @pytest.fixture
 def ready(tiny: Path, tmp_path: Path) -> Path:
-    """`tiny` with a checkpoint of random weights and a longer test list, of pictures by city."""
+    """`tiny` with a checkpoint of random weights and a longer test list, of images by city."""
     torch.manual_seed(3)
     model = build_model(load_config(tiny))
     folder = tmp_path / "run/model"
     folder.mkdir(parents=True)
     save_atomically(folder / "train_epoch_1.pth", {"state_dict": model.state_dict()})
     lines = []
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         image = Path("images", ("ulm", "bonn")[i % 2], f"ulm_000000_{i:06}_leftImg8bit.png")
         (tmp_path / "data" / image).parent.mkdir(exist_ok=True)
         shutil.copy(tmp_path / f"data/images/p{i % 4}.png", tmp_path / "data" / image)
@@ -48,7 +48,7 @@ def words(config: Path, folder: Path, *more: object) -> list[object]:
 def scores(folder: Path) -> dict:
     """scores.json but for the timings."""
     content = json.loads((folder / "scores.json").read_text())
-    for name in ("seconds", "pictures_per_second"):
+    for name in ("seconds", "images_per_second"):
         assert content["protocol"].pop(name) > 0
     return content
 
@@ -56,14 +56,14 @@ def scores(folder: Path) -> dict:
 def assert_same_results(a: Path, b: Path) -> None:
     assert scores(a) == scores(b)
     with np.load(a / "confusion.npz") as one, np.load(b / "confusion.npz") as two:
-        assert one.files == two.files and one["pictures"].tolist() == two["pictures"].tolist()
+        assert one.files == two.files and one["images"].tolist() == two["images"].tolist()
         for name in one.files:
             np.testing.assert_array_equal(one[name], two[name])
     names = [
         sorted(p.relative_to(f).as_posix() for p in f.rglob("*") if p.suffix in (".png", ".part"))
         for f in (a, b)
     ]
-    assert names[0] == names[1] and len(names[0]) == 3 * PICTURES
+    assert names[0] == names[1] and len(names[0]) == 3 * IMAGES
     for name in names[0]:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
@@ -76,7 +76,7 @@ def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) ->
         assert done.returncode == 0, done.stderr
         assert f"processes: {number}" in done.stdout
         assert done.stdout.count("Eval result") == 1
-        assert f"/{PICTURES}] Data " in done.stdout
+        assert f"/{IMAGES}] Data " in done.stdout
     assert_same_results(tmp_path / "n1", tmp_path / "n2")
     assert_same_results(tmp_path / "n1", tmp_path / "n3")
     assert len(np.unique(scores(tmp_path / "n1")["iou_class"])) > 1
@@ -91,7 +91,7 @@ def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) ->
     assert again == before  # protocol.json says how they were made
 
 
-def test_a_bad_picture_ends_all_processes_in_words(ready: Path, tmp_path: Path) -> None:
+def test_a_bad_image_ends_all_processes_in_words(ready: Path, tmp_path: Path) -> None:
     bad = tmp_path / "data/images/bonn/ulm_000000_000005_leftImg8bit.png"
     bad.write_bytes(bad.read_bytes()[:200])
     done = command(
@@ -132,14 +132,14 @@ def test_killed_and_started_again(ready: Path, tmp_path: Path, run_tool: RunTool
         wait_for(part / "gray", "*.png", 4)
         run.kill()
     left = sorted((part / "gray").rglob("[!.]*.png"))
-    assert 4 <= len(left) < PICTURES and not (part / "scores.json").exists()
+    assert 4 <= len(left) < IMAGES and not (part / "scores.json").exists()
     left[0].write_bytes(left[0].read_bytes()[:60])
     for path in part.rglob(".*.part"):  # the kill may leave a hidden one, which is in nobody's way
         path.unlink()
     code, out, err = run_tool("test", *words(ready, part, "TEST.skip_existing", "True"))
     assert code == 0, err
     found = len(left) - 1
-    assert f"{found} predictions were there, {PICTURES - found} were made" in out
+    assert f"{found} predictions were there, {IMAGES - found} were made" in out
     assert run_tool("test", *words(ready, whole))[0] == 0
     assert_same_results(part, whole)
 

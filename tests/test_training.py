@@ -13,16 +13,16 @@ from torch import Tensor, nn
 import tool.train
 import util.training.step
 from model import build_model
-from model.memory import checkpoint_activations
+from model.activation_checkpointing import checkpoint_activations
 from tests.conftest import RunTool, assert_one_sentence
 from util.checkpoint import checkpoints
 from util.config import load_config
+from util.data.image import read_label, write_label
+from util.distributed import Process
 from util.error import RunError
-from util.image import read_label, write_label
-from util.loss import CrossEntropy, SegmentationLoss, segmentation_loss
-from util.runtime import Runtime
-from util.training import Guard, Keeper, start_state, train_mode, train_step
-from util.training.guard import Statistics
+from util.training import CheckpointSaver, NonfiniteCheck, start_state, train_mode, train_step
+from util.training.loss import CrossEntropy, SegmentationLoss, segmentation_loss
+from util.training.nonfinite import Statistics
 
 
 def records(folder: Path) -> list[dict]:
@@ -40,7 +40,7 @@ def test_frozen_batch_norm_keeps_its_statistics(
     start = tmp_path / "run/model/train_epoch_1.pth"
     words = ["weight", start, "freeze_bn", True, "save_path", tmp_path / "b/model"]
     code, _, err = run_tool("train", "--config", tiny, *words, "batch_size", 1)
-    assert code == 0, err  # one picture at a time is enough then
+    assert code == 0, err  # one image at a time is enough then
     before, after = weights(start), weights(tmp_path / "b/model/train_epoch_1.pth")
     for name in before:
         is_kept = "running_" in name or name.endswith("num_batches_tracked")
@@ -146,16 +146,18 @@ def test_fp16_with_its_scaler_is_resumed_exactly(
 # Losses that are not finite -----------------------------------------------------------------------
 
 
-def one_step(tiny: Path, criterion: SegmentationLoss, **values: object) -> tuple[dict, dict, Guard]:
+def one_step(
+    tiny: Path, criterion: SegmentationLoss, **values: object
+) -> tuple[dict, dict, NonfiniteCheck]:
     """Weights, statistics and momenta before and after a second step with this criterion."""
     cfg = replace(load_config(tiny), batch_size=2, **values)
     torch.manual_seed(0)
-    network, runtime = build_model(cfg), Runtime()
+    network, process = build_model(cfg), Process()
     groups = network.param_groups()
-    state = start_state(cfg, runtime, network, groups, steps_per_epoch=9, say=print)
+    state = start_state(cfg, process, network, groups, steps_per_epoch=9, say=print)
     train_mode(state.model, freeze_bn=False)
-    guard = Guard(
-        runtime, kind=cfg.nonfinite, names_of=lambda step: [["a.png", "b.png"]], warn=print
+    nonfinite = NonfiniteCheck(
+        process, kind=cfg.nonfinite, names_of=lambda step: [["a.png", "b.png"]], warn=print
     )
     image, label = torch.randn(2, 3, 33, 33), torch.randint(0, 3, (2, 33, 33))
 
@@ -165,11 +167,11 @@ def one_step(tiny: Path, criterion: SegmentationLoss, **values: object) -> tuple
         return {**weights, **dict(enumerate(momenta))}
 
     plain = SegmentationLoss(CrossEntropy(255), CrossEntropy(255), 0.4)
-    step = (cfg, runtime, state, image, label)
-    train_step(*step, criterion=plain, guard=guard, total_steps=9)
+    step = (cfg, process, state, image, label)
+    train_step(*step, criterion=plain, nonfinite=nonfinite, total_steps=9)
     before = everything()
-    train_step(*step, criterion=criterion, guard=guard, total_steps=9)
-    return before, everything(), guard
+    train_step(*step, criterion=criterion, nonfinite=nonfinite, total_steps=9)
+    return before, everything(), nonfinite
 
 
 def poisoned(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,28 +183,26 @@ def test_a_step_that_is_not_finite_leaves_no_trace(
     tiny: Path, capsys: pytest.CaptureFixture
 ) -> None:
     criterion = SegmentationLoss(poisoned, CrossEntropy(255), 0.4)
-    before, after, guard = one_step(tiny, criterion, nonfinite="skip")
+    before, after, nonfinite = one_step(tiny, criterion, nonfinite="skip")
     for name, value in before.items():
         if not str(name).endswith("num_batches_tracked"):
             assert torch.equal(value, after[name]), name
-    guard.look()
-    assert guard.skipped == 1
+    nonfinite.look()
+    assert nonfinite.skipped == 1
     out = capsys.readouterr().out
-    assert "the loss of step 2 is not finite (pictures a.png, b.png): step left out" in out
+    assert "the loss of step 2 is not finite (images a.png, b.png): step left out" in out
 
 
 def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
-    guard = one_step(tiny, SegmentationLoss(poisoned, CrossEntropy(255), 0.4))[2]
-    with pytest.raises(
-        RunError, match=r"step 2 is not finite \(pictures a\.png, b\.png\): lower TR"
-    ):
-        guard.look()
+    nonfinite = one_step(tiny, SegmentationLoss(poisoned, CrossEntropy(255), 0.4))[2]
+    with pytest.raises(RunError, match=r"step 2 is not finite \(images a\.png, b\.png\): lower TR"):
+        nonfinite.look()
 
 
 def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     words = ["--config", tiny, "epochs", 9, "base_lr", 1e12]
     code, _, err = run_tool("train", *words)
-    assert_one_sentence(code, err, "is not finite (pictures p", "lower TRAIN.base_lr", "skip")
+    assert_one_sentence(code, err, "is not finite (images p", "lower TRAIN.base_lr", "skip")
     for path in checkpoints(tmp_path / "run/model"):
         assert all(v.isfinite().all() for v in weights(path).values()), path
     words += ["nonfinite", "skip", "save_path", tmp_path / "b/model"]
@@ -212,9 +212,7 @@ def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> N
     )
 
 
-def test_pictures_without_any_label_do_no_harm(
-    tiny: Path, tmp_path: Path, run_tool: RunTool
-) -> None:
+def test_images_without_any_label_do_no_harm(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     for path in (tmp_path / "data/labels").iterdir():
         write_label(path, np.full_like(read_label(path), 255))
     code, _, err = run_tool("train", "--config", tiny, "evaluate", True)
@@ -259,8 +257,8 @@ def test_guard_and_resume_cost_less_than_a_percent_of_a_step(
 
     timed(tool.train, "train_step", steps)
     names = [(util.training.step, "seed_step"), (util.training.step, "Statistics")]
-    names += [(Statistics, "go_back_if"), (Guard, "check"), (Guard, "look")]
-    names += [(Keeper, "after_step")]
+    names += [(Statistics, "go_back_if"), (NonfiniteCheck, "check"), (NonfiniteCheck, "look")]
+    names += [(CheckpointSaver, "after_step")]
     parts = {name: [] for _, name in names}
     for owner, name in names:
         timed(owner, name, parts[name])

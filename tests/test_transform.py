@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from util.transform import (
+from util.data.transform import (
     MEAN,
     STD,
     Crop,

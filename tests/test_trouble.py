@@ -27,7 +27,7 @@ def train(
     words = ("batch_size", 4, "epochs", 4, *words)
     started = time.monotonic()
     done = subprocess.run(
-        [*start, "tests/troubled.py", "--config", str(tiny), *map(str, words)],
+        [*start, "tests/helpers/troubled.py", "--config", str(tiny), *map(str, words)],
         cwd=ROOT,
         env={**os.environ, "TROUBLE": trouble, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -46,12 +46,12 @@ def reasons(err: str) -> list[str]:
 HOST = socket.gethostname()
 EXPECTED = {
     "bug": (1, f"error: rank 1 on {HOST}: Traceback"),
-    "data": (2, f"error: rank 1 on {HOST}: picture p7.png has no label: write one"),
+    "data": (2, f"error: rank 1 on {HOST}: image p7.png has no label: write one"),
     "killed": (1, f"error: rank 1 on {HOST} was killed by SIGKILL"),
     "frozen": (1, f"error: rank 0 on {HOST}: no sign of life from rank 1 on {HOST} for 10 s"),
     "hanging": (1, f"error: rank 0 on {HOST}: waited 0.1 minutes for the other processes"),
     "worker": (2, f"error: rank 1 on {HOST}: DataLoader worker (pid"),
-    "nan": (2, "the loss of step 3 in process 1 is not finite (pictures p"),
+    "nan": (2, "the loss of step 3 in process 1 is not finite (images p"),
 }
 
 
@@ -81,7 +81,7 @@ def test_under_torchrun_a_mistake_is_said_once(tiny: Path) -> None:
     code, _, err = train(tiny, "data", start=TORCHRUN)
     assert code == 1  # torchrun's own, whatever the processes'
     (line,) = reasons(err)
-    assert "rank 1" in line and "picture p7.png has no label" in line
+    assert "rank 1" in line and "image p7.png has no label" in line
 
 
 def test_torchrun_starts_all_again_and_the_run_goes_on(tiny: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.resnet import ResNet
 from tests.conftest import RunTool, assert_one_sentence
-from util.image import read_image, read_label
+from util.data.image import read_image, read_label
 
 
 def published(path: Path, network: torch.nn.Module) -> Path:
@@ -165,7 +165,7 @@ def test_attention_viewer(
     assert read_image(tmp_path / f"o/p0_{names[0]}.png").shape == (48, 64, 3)
     assert read_label(tmp_path / "o/p0_gray.png").shape == (48, 64)
     code, _, err = run_tool("demo", *words, "--attention", "64,0", *keys)
-    assert_one_sentence(code, err, "64,0 lies outside the picture: x must be 0..63, y 0..47")
+    assert_one_sentence(code, err, "64,0 lies outside the image: x must be 0..63, y 0..47")
     code, _, err = run_tool("demo", *words, "--attention", "a,b", *keys)
     assert_one_sentence(code, err, "must be x,y in pixels")
     code, _, err = run_tool("demo", *words, "--attention", "1,1")

@@ -17,35 +17,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import build_model, load_trained
 from util.checkpoint import checkpoints, find_checkpoint
 from util.config import Config, add_config_arguments, check_test, load_config
+from util.data.image import read_image
+from util.data.list_file import read_list
+from util.distributed import describe, main_device, visible_gpus
+from util.distributed.precision import usable_amp
 from util.error import ConfigError, run_cli
-from util.golden import fill, picture
-from util.image import read_image
+from util.extra.golden import fill, smooth_image
+from util.extra.sliding_window_reference import plain_loop
+from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
-from util.plain_loop import plain_loop
-from util.precision import usable_amp
-from util.runtime import describe, main_device, visible_gpus
-from util.samples import read_list
-from util.stopwatch import Stopwatch, Turn
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
-DRAWN_SIZE = (384, 512)  # height, width of a picture where there is no list
-SALT = "benchmark"  # names the random weights and drawn pictures
+DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
+SALT = "benchmark"  # names the random weights and drawn images
 
-TEST_HELP = """Test pictures with the plain loop (one window and its mirror image at a time,
+TEST_HELP = """Test images with the plain loop (one window and its mirror image at a time,
 probabilities in float64 NumPy) and with the engine of tool/test.py, in turn, at one scale and at
-six. Medians over runs and pictures; the speed-up is the median of the ratios of each turn."""
+six. Medians over runs and images; the speed-up is the median of the ratios of each turn."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     test = commands.add_parser("test", description=TEST_HELP, help="the inference engine")
-    test.add_argument("--pictures", type=int, default=1, help="so many of the test list; default 1")
+    test.add_argument("--images", type=int, default=1, help="so many of the test list; default 1")
     test.add_argument("--runs", type=int, default=3, help="turns of each; default 3")
     test.add_argument("--output", metavar="FILE", help="also write the numbers, as JSON")
     add_config_arguments(test)
     args = parser.parse_args()
-    for name in ("pictures", "runs"):
+    for name in ("images", "runs"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(args, name)}")
     cfg = load_config(args.config, args.overrides)
@@ -55,7 +55,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. Times in seconds a picture; equality is with the plain loop."""
+    """A line of the table. Times in seconds an image; equality is with the plain loop."""
 
     scales: list[float]
     method: str
@@ -68,15 +68,15 @@ class Row:
 
 
 def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
-    """The plain loop and the engine on the same weights and pictures: a table, and a JSON file."""
+    """The plain loop and the engine on the same weights and images: a table, and a JSON file."""
     device = main_device(visible_gpus(cfg.test_gpu, say=print))
     model, weights = choose_weights(cfg)
-    images, source = choose_pictures(cfg, args.pictures)
+    images, source = choose_images(cfg, args.images)
     about = {
         "config": args.config,
         "network": f"{type(model).__name__}{cfg.layers}, {cfg.classes} classes",
         "weights": weights,
-        "pictures": source,
+        "images": source,
         "protocol": f"{cfg.test_mode}, crop {cfg.test_h}x{cfg.test_w}, base_size {cfg.base_size}",
         "machine": describe(device),
         "torch": torch.__version__,
@@ -87,7 +87,7 @@ def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
     if usable_amp("bf16", device, say=print) == "bf16":
         kinds.append("bf16")
     print(
-        f"\n{'scales':>6} {'method':<18} {'s/picture':>9} {'network':>8} {'besides':>8} "
+        f"\n{'scales':>6} {'method':<18} {'s/image':>9} {'network':>8} {'besides':>8} "
         f"{'speed-up':>8} {'equal labels':>12} {'max diff':>8}"
     )
     rows = []
@@ -114,14 +114,14 @@ def choose_weights(cfg: Config) -> tuple[nn.Module, str]:
     return fill(build_model(cfg), SALT), "random (there is no checkpoint)"
 
 
-def choose_pictures(cfg: Config, count: int) -> tuple[list[np.ndarray], str]:
-    """The first pictures of the test list, else drawn ones; and words for them."""
+def choose_images(cfg: Config, count: int) -> tuple[list[np.ndarray], str]:
+    """The first images of the test list, else drawn ones; and words for them."""
     path = cfg.test_list or cfg.val_list
     if path and Path(path).is_file():
         samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")[:count]
         return [read_image(s.image) for s in samples], f"{len(samples)} of {path}"
     height, width = DRAWN_SIZE
-    drawn = [picture(f"{SALT}{i}", height, width) for i in range(count)]
+    drawn = [smooth_image(f"{SALT}{i}", height, width) for i in range(count)]
     return drawn, f"{count} drawn, {height}x{width} (there is no list)"
 
 
@@ -144,8 +144,8 @@ def compare(
         )
         for kind in kinds
     }
-    watches = {name: Stopwatch(p.model, device) for name, p in predictors.items()}
-    plain = Stopwatch(model, device)
+    watches = {name: Timer(p.model, device) for name, p in predictors.items()}
+    plain = Timer(model, device)
     turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
     equal: dict[str, list[float]] = {name: [] for name in predictors}
     differences: dict[str, list[float]] = {name: [] for name in predictors}

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of training samples: label over picture, before and after augmentation."""
+"""Draw a contact sheet of training samples: label over image, before and after augmentation."""
 
 import sys
 from pathlib import Path
@@ -9,17 +9,17 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.config import Config, check_train, config_parser, load_config
-from util.dataset import SegmentationData
+from util.data.dataset import SegmentationData
+from util.data.image import write_image
+from util.data.label_map import load_label_map
+from util.data.list_file import read_list
+from util.data.transform import denormalise, train_transform
 from util.error import ConfigError, UserError, run_cli
-from util.image import write_image
-from util.label_map import load_label_map
 from util.palette import legend, load_colors, load_names, overlay
-from util.samples import read_list
-from util.transform import denormalise, train_transform
 
-TILE = 240  # height of a picture on the sheet
+TILE = 240  # height of an image on the sheet
 GAP, CAPTION = 6, 20
-HEADS = ("picture", "label over it", "augmented", "label over it", "augmented again")
+HEADS = ("image", "label over it", "augmented", "label over it", "augmented again")
 
 
 def main() -> None:
@@ -77,8 +77,8 @@ def draw_row(data: SegmentationData, index: int, colors: np.ndarray) -> tuple[np
         augmented = data[epoch, index]
         if isinstance(augmented, UserError):
             raise augmented
-        picture, mask = denormalise(augmented[0]), augmented[1].numpy()
-        tiles += [picture, overlay(picture, mask, colors)][epoch:]
+        image, mask = denormalise(augmented[0]), augmented[1].numpy()
+        tiles += [image, overlay(image, mask, colors)][epoch:]
         ids |= set(np.unique(mask).tolist())
     tiles = [
         np.pad(scaled(tile), ((0, 0), (0, GAP), (0, 0)), constant_values=255) for tile in tiles
@@ -88,7 +88,7 @@ def draw_row(data: SegmentationData, index: int, colors: np.ndarray) -> tuple[np
 
 
 def scaled(tile: np.ndarray) -> np.ndarray:
-    """A picture at the height of the sheet's tiles."""
+    """An image at the height of the sheet's tiles."""
     width = max(1, round(tile.shape[1] * TILE / tile.shape[0]))
     return cv2.resize(tile, (width, TILE), interpolation=cv2.INTER_AREA)
 

@@ -13,9 +13,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.config import Config, check_network, config_parser, load_config
-from util.doctor import Finding, Report, examine
+from util.data.label_map import load_label_map
 from util.error import ConfigError, run_cli
-from util.label_map import load_label_map
+from util.extra.dataset_check.check import Finding, Report, examine
 from util.palette import load_names
 
 EXIT_FINDINGS = 1
@@ -77,15 +77,15 @@ def chosen_lists(cfg: Config, split: str) -> dict[str, str]:
 
 
 def print_classes(report: Report, names: list[str]) -> None:
-    """A line for each class: share of pixels and pictures by split, suggested weight."""
+    """A line for each class: share of pixels and images by split, suggested weight."""
     width = max(len(name) for name in names)
-    heads = "".join(f"  {split + ' pixels':>12} {'pictures':>8}" for split in report.counts)
+    heads = "".join(f"  {split + ' pixels':>12} {'images':>8}" for split in report.counts)
     print(f"{'id':>4} {'class':<{width}}{heads}  weight")
     for i, (name, weight) in enumerate(zip(names, report.class_weights, strict=True)):
         cells = ""
         for counts in report.counts.values():
             share = counts.pixels[i] / max(1, counts.pixels.sum())
-            cells += f"  {share:>12.3%} {counts.pictures[i]:>8}"
+            cells += f"  {share:>12.3%} {counts.images[i]:>8}"
         print(f"{i:>4} {name:<{width}}{cells}  {weight:g}")
     print("weight: median frequency, what TRAIN.class_weights median would use\n")
 
@@ -108,7 +108,7 @@ def content(report: Report, names: list[str]) -> dict[str, Any]:
         "notes": [asdict(finding) for finding in report.notes],
         "names": names,
         "pixels": {split: counts.pixels.tolist() for split, counts in report.counts.items()},
-        "pictures": {split: counts.pictures.tolist() for split, counts in report.counts.items()},
+        "images": {split: counts.images.tolist() for split, counts in report.counts.items()},
         "class_weights": report.class_weights,
     }
 

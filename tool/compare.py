@@ -1,6 +1,6 @@
 """Compare two results of tool/test.py on the same list: which classes differ beyond chance.
 
-Paired bootstrap over pictures: a mark stands where the 95 % interval of B - A excludes 0.
+Paired bootstrap over images: a mark stands where the 95 % interval of B - A excludes 0.
 """
 
 import argparse
@@ -14,17 +14,17 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.bootstrap import CONFIDENCE, DRAWS, Areas, difference_intervals, draw_counts
 from util.error import DataError, run_cli
+from util.evaluation.bootstrap import CONFIDENCE, DRAWS, Areas, difference_intervals, draw_counts
 
 
 @dataclass(frozen=True)
 class Result:
-    """A result folder: names of its C classes and N pictures, their areas, and its scores."""
+    """A result folder: names of its C classes and N images, their areas, and its scores."""
 
     folder: Path
     names: list[str]
-    pictures: list[str]
+    images: list[str]
     list_sha256: str
     areas: Areas
     iou_class: np.ndarray
@@ -38,7 +38,7 @@ def main() -> None:
     args = parser.parse_args()
     first, second = read_result(args.A), read_result(args.B)
     check_comparable(first, second)
-    print(f"A: {first.folder}\nB: {second.folder}\n{len(first.pictures)} pictures\n")
+    print(f"A: {first.folder}\nB: {second.folder}\n{len(first.images)} images\n")
     print_table(first, second)
 
 
@@ -55,11 +55,11 @@ def read_result(folder: Path) -> Result:
         scores = json.loads(scores_path.read_text(encoding="utf-8"))
         with np.load(counts_path) as counts:
             areas = Areas(**{field.name: counts[field.name] for field in fields(Areas)})
-            pictures = counts["pictures"].tolist()
+            images = counts["images"].tolist()
         return Result(
             folder,
             scores["names"],
-            pictures,
+            images,
             scores["protocol"]["list_sha256"],
             areas,
             np.array(scores["iou_class"]),
@@ -72,23 +72,23 @@ def read_result(folder: Path) -> Result:
 
 
 def check_comparable(first: Result, second: Result) -> None:
-    """Raise DataError unless both scored the same pictures against the same labels."""
+    """Raise DataError unless both scored the same images against the same labels."""
     a, b = first.folder, second.folder
     if first.names != second.names:
         raise DataError(
             f"{a} has {len(first.names)} classes ({_some(first.names)}), {b} has "
             f"{len(second.names)} ({_some(second.names)}): results of the same classes compare"
         )
-    if (first.list_sha256, first.pictures) != (second.list_sha256, second.pictures):
+    if (first.list_sha256, first.images) != (second.list_sha256, second.images):
         raise DataError(
-            f"{a} has {len(first.pictures)} pictures, {b} has {len(second.pictures)}, of different "
+            f"{a} has {len(first.images)} images, {b} has {len(second.images)}, of different "
             "lists or parts of lists: test both on the same TEST.test_list"
         )
     is_other = (first.areas.target != second.areas.target).any(axis=1)
     if is_other.any():
         raise DataError(
-            f"{a} and {b} have different labels for {is_other.sum()} of {len(is_other)} pictures, "
-            f"first {first.pictures[is_other.argmax()]}: test both on the same labels"
+            f"{a} and {b} have different labels for {is_other.sum()} of {len(is_other)} images, "
+            f"first {first.images[is_other.argmax()]}: test both on the same labels"
         )
 
 
@@ -98,7 +98,7 @@ def _some(names: list[str]) -> str:
 
 def print_table(first: Result, second: Result) -> None:
     """A line for each class and one for the mean: both IoUs, their difference, its interval."""
-    ends = difference_intervals(first.areas, second.areas, draw_counts(len(first.pictures)))
+    ends = difference_intervals(first.areas, second.areas, draw_counts(len(first.images)))
     width = max(map(len, [*first.names, "mIoU"]))
     print(f"{'id':>4} {'class':<{width}}  IoU A  IoU B    B - A  {CONFIDENCE:.0%} interval")
     marks = 0
@@ -110,7 +110,7 @@ def print_table(first: Result, second: Result) -> None:
     print(f"{'':>4} {'mIoU':<{width}} {line}")
     chance = (1 - CONFIDENCE) * len(first.names)
     print(
-        f"\n* the interval excludes 0 ({DRAWS} draws of pictures): {marks} of {len(first.names)} "
+        f"\n* the interval excludes 0 ({DRAWS} draws of images): {marks} of {len(first.names)} "
         f"classes; about {chance:.1f} would by chance between equals"
     )
 

@@ -1,5 +1,5 @@
-"""Show what a trained network sees: label map, colour map, overlay and class shares of a picture,
-of all pictures of a folder, or of the frames of a video file or a camera.
+"""Show what a trained network sees: label map, colour map, overlay and class shares of an image,
+of all images of a folder, or of the frames of a video file or a camera.
 """
 
 import argparse
@@ -16,8 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from model import load_trained
 from util.checkpoint import find_checkpoint
 from util.config import check_test, config_parser, load_config
+from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
+from util.distributed import main_device, visible_gpus
+from util.distributed.precision import usable_amp
 from util.error import ConfigError, DataError, nearest, run_cli
-from util.image import IMAGE_SUFFIXES, read_image, write_image, write_label
+from util.extra.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from util.inference import SlidingPredictor, build_predictor
 from util.palette import (
     class_shares,
@@ -28,9 +31,6 @@ from util.palette import (
     load_names,
     overlay,
 )
-from util.precision import usable_amp
-from util.runtime import main_device, visible_gpus
-from util.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 
 LEGEND_HEIGHT = 54  # of a video, in pixels: its frames are of one size
 SHOWN_SHARE = 0.01  # classes with less are not in a video's legend
@@ -45,7 +45,7 @@ def main() -> None:
     colors = load_colors(cfg.colors_path, cfg.classes)
     source = open_source(args.image)
     if pixel and isinstance(source, VideoReader):
-        raise ConfigError("--attention shows pictures: give one, or a folder of them, to --image")
+        raise ConfigError("--attention shows images: give one, or a folder of them, to --image")
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default
@@ -59,7 +59,7 @@ def main() -> None:
     for path, name in tqdm(source, desc="Demo", leave=False, disable=None):
         image = read_image(path)
         pred = predictor.predict(image)
-        show_picture(image, pred, output / name, names, colors)
+        show_image(image, pred, output / name, names, colors)
         if pixel:
             show_attention(predictor, image, pixel, output / name)
 
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--image",
         required=True,
-        help="a picture, a folder of pictures, a video file, or the number of a camera (0, 1, ...; "
+        help="an image, a folder of images, a video file, or the number of a camera (0, 1, ...; "
         "Ctrl-C ends)",
     )
     parser.add_argument("--output", help="folder for the results; default: <run folder>/demo")
@@ -80,7 +80,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def open_source(text: str) -> list[tuple[Path, str]] | VideoReader:
-    """What --image means: pictures with the names of their results, or a video file or camera."""
+    """What --image means: images with the names of their results, or a video file or camera."""
     path = Path(text)
     if text.isdigit() and not path.exists():
         return VideoReader(int(text))
@@ -94,7 +94,7 @@ def open_source(text: str) -> list[tuple[Path, str]] | VideoReader:
         raise DataError(f"--image: no file or folder {path}{hint}")
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise DataError(f"--image: folder {path} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"--image: folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     stems = [p.relative_to(path).with_suffix("") for p in found]
     return [
         (p, str(stem if stems.count(stem) == 1 else p.relative_to(path)))
@@ -102,7 +102,7 @@ def open_source(text: str) -> list[tuple[Path, str]] | VideoReader:
     ]
 
 
-def show_picture(
+def show_image(
     image: np.ndarray, pred: np.ndarray, stem: Path, names: list[str], colors: np.ndarray
 ) -> None:
     """<stem>_gray.png (ids), _color.png, _overlay.png (with legend); says what was found where."""
@@ -141,7 +141,7 @@ def show_video(
                 seconds = time.perf_counter() - start if video.is_camera else frames / video.fps
                 pred = predictor.predict(frame)
                 shares = class_shares(pred, len(names))
-                writer.write(frame_picture(frame, pred, shares, names, colors))
+                writer.write(frame_image(frame, pred, shares, names, colors))
                 table.writerow([frames, f"{seconds:.3f}", *(f"{share:.4f}" for share in shares)])
                 total, frames = total + shares, frames + 1
         except KeyboardInterrupt:
@@ -153,7 +153,7 @@ def show_video(
     say(f"{stem.name}: {frames}{of} frames: {', '.join(found)}", f"  {path}", f"  {table_path}")
 
 
-def frame_picture(
+def frame_image(
     frame: np.ndarray, pred: np.ndarray, shares: np.ndarray, names: list[str], colors: np.ndarray
 ) -> np.ndarray:
     """Overlay and legend; its classes stand in the order of ids, so that the eye finds them."""
@@ -184,7 +184,7 @@ def show_attention(
     height, width = image.shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise ConfigError(
-            f"--attention {x},{y} lies outside the picture: x must be 0..{width - 1}, "
+            f"--attention {x},{y} lies outside the image: x must be 0..{width - 1}, "
             f"y 0..{height - 1}"
         )
     window, row, column, box = predictor.window_at(image, x, y)

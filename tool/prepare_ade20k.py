@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.data.label_map import load_label_map
 from util.error import DataError, run_cli
-from util.label_map import load_label_map
-from util.prepare import Plan, carry_out, prepare_parser
-from util.prepare.raw import VOID, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.plan import Plan, carry_out, prepare_parser
+from util.extra.prepare.raw import VOID, files_by_stem, find_root, id_reader, pair_up
 
 OFFICIAL = {"training": 20210, "validation": 2000}
 FOLDERS = [f"{kind}/{split}" for kind in ("images", "annotations") for split in OFFICIAL]

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.error import run_cli
-from util.prepare import Plan, carry_out, prepare_parser
-from util.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.plan import Plan, carry_out, prepare_parser
+from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def plan_bdd100k(source: Path, task: str) -> Plan:
-    """Pictures with the masks of `task` -> train, val; and test, which has no public labels."""
+    """Images with the masks of `task` -> train, val; and test, which has no public labels."""
     root, layout = find_layout(source, task)
     splits, problems = {}, []
     for split in ("train", "val"):

@@ -15,11 +15,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.data.image import read_label
+from util.data.label_map import color_text
 from util.error import DataError, run_cli
-from util.image import read_label
-from util.label_map import color_text
-from util.prepare import Plan, carry_out, prepare_parser
-from util.prepare.raw import (
+from util.extra.prepare.plan import Plan, carry_out, prepare_parser
+from util.extra.prepare.raw import (
     VOID,
     Item,
     files_by_stem,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.data.label_map import load_label_map
 from util.error import run_cli
-from util.label_map import load_label_map
-from util.prepare import Plan, carry_out, prepare_parser
-from util.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.plan import Plan, carry_out, prepare_parser
+from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
 
 OFFICIAL = {"fine_train": 2975, "fine_val": 500, "fine_test": 1525}
 FOLDERS = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
@@ -38,7 +38,7 @@ def main() -> None:
 
 def plan_cityscapes(source: Path) -> Plan:
     """leftImg8bit/<split>/<city>/ with gtFine/<split>/<city>/ -> fine_train, fine_val, fine_test
-    (pictures alone: the labels of the test split are not public)."""
+    (images alone: the labels of the test split are not public)."""
     root = find_root(
         source,
         FOLDERS,

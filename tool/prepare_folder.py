@@ -1,4 +1,4 @@
-"""Prepares your own data: any folder of pictures and any folder of masks of the same names.
+"""Prepares your own data: any folder of images and any folder of masks of the same names.
 
     python tool/prepare_folder.py --images photos --masks masks --out dataset/mine
 
@@ -21,11 +21,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.config import ROOT
+from util.data.image import IMAGE_SUFFIXES
 from util.error import DataError, UserError, run_cli
-from util.image import IMAGE_SUFFIXES
-from util.prepare import Plan, carry_out, parallel, prepare_parser, write_text
-from util.prepare.masks import Classes, find_classes, read_class_file, scan_mask
-from util.prepare.raw import Item, files_by_stem, pair_up, picture_info
+from util.extra.prepare.masks import Classes, find_classes, read_class_file, scan_mask
+from util.extra.prepare.plan import Plan, carry_out, parallel, prepare_parser, write_text
+from util.extra.prepare.raw import Item, files_by_stem, image_info, pair_up
 
 LARGEST_CROP = 473  # as in the recipes of ADE20K and VOC 2012
 LARGEST_BATCH = 8
@@ -38,9 +38,9 @@ NETS = {  # layers, weights to start from
 def main() -> None:
     parser = prepare_parser(__doc__)
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="folder of pictures, with subfolders")
-    add("--masks", type=Path, required=True, help="folder of masks, named as the pictures")
-    add("--mask-suffix", default="", help="what follows the picture's name, such as _mask")
+    add("--images", type=Path, required=True, help="folder of images, with subfolders")
+    add("--masks", type=Path, required=True, help="folder of masks, named as the images")
+    add("--mask-suffix", default="", help="what follows the image's name, such as _mask")
     add("--val-fraction", type=float, default=0.2, help="part of the pairs for validation")
     add("--seed", type=int, default=0, help="another seed splits in another way")
     add("--colors", type=Path, help="file of `R G B [name]` lines in order of ids; void: 255")
@@ -87,7 +87,7 @@ def dataset_name(out: Path) -> str:
 
 
 def find_pairs(options: Namespace) -> tuple[dict[str, list[Item]], list[str]]:
-    """Pictures and masks by stem -> train and val at random; and warnings."""
+    """Images and masks by stem -> train and val at random; and warnings."""
     if not 0 < options.val_fraction < 1:
         raise UserError(f"--val-fraction must be between 0 and 1, got {options.val_fraction}")
     out = options.out.resolve()
@@ -104,7 +104,7 @@ def find_pairs(options: Namespace) -> tuple[dict[str, list[Item]], list[str]]:
     if len(stems) < 2:
         shown = " and ".join(str(next(iter(d.values()))) for d in (images, labels) if d)
         raise DataError(
-            f"{len(stems)} pairs of one name among {len(images)} pictures of {options.images} and "
+            f"{len(stems)} pairs of one name among {len(images)} images of {options.images} and "
             f"{len(labels)} masks of {options.masks} ({shown or 'no file'}): at least 2 are "
             "needed; --mask-suffix _mask pairs x.jpg with x_mask.png"
         )
@@ -134,8 +134,8 @@ def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
 
 
 def recipes(options: Namespace, name: str, train: Sequence[Item], classes: int) -> dict[Path, str]:
-    """A YAML file for each network: crop and scale from the median size of the pictures."""
-    sizes = [picture_info(item.image)[1:] for item in train]
+    """A YAML file for each network: crop and scale from the median size of the images."""
+    sizes = [image_info(item.image)[1:] for item in train]
     height, width = (int(side) for side in np.median(sizes, axis=0))
     root = os.path.abspath(options.out)
     if Path(root).is_relative_to(ROOT):
@@ -161,7 +161,7 @@ def recipes(options: Namespace, name: str, train: Sequence[Item], classes: int) 
 
 
 def crop_side(side: int) -> int:
-    """The largest 8*k+1 within a picture's side, from 9 to LARGEST_CROP."""
+    """The largest 8*k+1 within an image's side, from 9 to LARGEST_CROP."""
     return min(max((side - 1) // 8 * 8 + 1, 9), LARGEST_CROP)
 
 

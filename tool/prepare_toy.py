@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.error import UserError, run_cli
-from util.toy import MIN_SIZE, VERSION, draw_scene
+from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
 SPLITS = ("train", "val")  # the position of a split is part of its random seed
 
@@ -25,10 +25,10 @@ SPLITS = ("train", "val")  # the position of a split is part of its random seed
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
-    parser.add_argument("--train", type=int, default=300, help="number of training pictures")
-    parser.add_argument("--val", type=int, default=40, help="number of validation pictures")
-    parser.add_argument("--height", type=int, default=240, help="height of a picture in pixels")
-    parser.add_argument("--width", type=int, default=320, help="width of a picture in pixels")
+    parser.add_argument("--train", type=int, default=300, help="number of training images")
+    parser.add_argument("--val", type=int, default=40, help="number of validation images")
+    parser.add_argument("--height", type=int, default=240, help="height of an image in pixels")
+    parser.add_argument("--width", type=int, default=320, help="width of an image in pixels")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws another city")
     options = vars(parser.parse_args())
     print(draw_dataset(options.pop("out"), **options))
@@ -41,7 +41,7 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     for name, least in limits.items():
         if options[name] < least:
             raise UserError(f"--{name} must be at least {least}, got {options[name]}")
-    what = f"{train} train and {val} val pictures in {out}"
+    what = f"{train} train and {val} val images in {out}"
     if holds_same_set(out, options | {"version": VERSION}):
         return f"toy: {what} are there already; nothing to do"
     start = time.perf_counter()
@@ -54,8 +54,8 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
             image_name = f"images/{split}/{index:04d}.jpg"
             label_name = f"labels/{split}/{index:04d}.png"
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-            write_picture(out / image_name, bgr, (cv2.IMWRITE_JPEG_QUALITY, 95))
-            write_picture(out / label_name, label, ())
+            write_image(out / image_name, bgr, (cv2.IMWRITE_JPEG_QUALITY, 95))
+            write_image(out / label_name, label, ())
             lines.append(f"{image_name} {label_name}\n")
         (out / "list" / f"{split}.txt").write_text("".join(lines))
     # Last, so that an interrupted run is not taken for a complete one.
@@ -85,8 +85,8 @@ def holds_same_set(out: Path, options: dict[str, int]) -> bool:
     return True
 
 
-def write_picture(path: Path, picture: np.ndarray, flags: tuple[int, ...]) -> None:
-    if not cv2.imwrite(str(path), picture, flags):
+def write_image(path: Path, image: np.ndarray, flags: tuple[int, ...]) -> None:
+    if not cv2.imwrite(str(path), image, flags):
         raise UserError(f"cannot write {path}; check the free space and the rights of the folder")
 
 

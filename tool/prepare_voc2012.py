@@ -3,7 +3,7 @@
     python tool/prepare_voc2012.py --source VOCdevkit/VOC2012 --sbd benchmark_RELEASE \\
         --out dataset/voc2012
 
-train_aug is VOC's train set and all of SBD that is not in VOC's val set. Pictures of VOC keep
+train_aug is VOC's train set and all of SBD that is not in VOC's val set. Images of VOC keep
 VOC's own labels; the others get SBD's .mat files, or the PNG files of a SegmentationClassAug
 folder, if that is in the source or named by --sbd. Downloads: VOCtrainval_11-May-2012.tar of
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012, benchmark.tgz of
@@ -19,8 +19,8 @@ from scipy.io import loadmat
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.error import DataError, run_cli
-from util.prepare import Plan, carry_out, prepare_parser
-from util.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, translate
+from util.extra.prepare.plan import Plan, carry_out, prepare_parser
+from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, translate
 
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}
 FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
@@ -65,7 +65,7 @@ def plan_voc2012(source: Path, sbd: Path | None) -> Plan:
         if len(have) < len(names):
             gone = next(name for name in names if name not in have)
             problems.append(
-                f"{split}: {len(names) - len(have)} pictures left out whose picture or label is "
+                f"{split}: {len(names) - len(have)} images left out whose image or label is "
                 f"missing, such as {gone}"
             )
     if not extra:
@@ -86,7 +86,7 @@ def read_names(path: Path) -> list[str]:
 def find_more(
     root: Path, source: Path, sbd: Path | None
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Pictures and labels beyond VOC's own, by name: from SBD or SegmentationClassAug; else none.
+    """Images and labels beyond VOC's own, by name: from SBD or SegmentationClassAug; else none.
 
     SBD has cls/<name>.mat and img/<name>.jpg in its `dataset` folder.
     """

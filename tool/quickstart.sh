@@ -1,7 +1,7 @@
 #!/bin/sh
 # From a bare machine to a trained network: installs, draws the toy dataset, trains, tests, shows.
 #   sh tool/quickstart.sh [SECTION.key value ...]
-# Needs python3 (with venv), sh and a package index. TOY_TRAIN, TOY_VAL: how many pictures to draw.
+# Needs python3 (with venv), sh and a package index. TOY_TRAIN, TOY_VAL: how many images to draw.
 set -eu
 cd "$(dirname "$0")/.."
 . tool/install.sh

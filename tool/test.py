@@ -1,4 +1,4 @@
-"""Test a trained network as a config says: predictions as pictures, scores.json, report.html.
+"""Test a trained network as a config says: predictions as images, scores.json, report.html.
 
 confusion.npz holds the counts behind the scores; tool/compare.py compares two such folders.
 """
@@ -15,22 +15,22 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import load_trained
-from util.bootstrap import Areas, draw_counts, intervals
 from util.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
+from util.data.label_map import load_export, load_label_map
+from util.data.list_file import Sample, read_list, result_names
+from util.distributed import Process, StopRequest, describe, launch
+from util.distributed.precision import usable_amp
 from util.error import EXIT_STOPPED, ConfigError, run_cli
+from util.evaluation.bootstrap import Areas, draw_counts, intervals
+from util.evaluation.evaluator import Evaluator
+from util.evaluation.protocol import prediction_protocol, result_folder, scoring_protocol
+from util.evaluation.result_folder import ResultFolder, check_names, scores_content, table_lines
+from util.extra.report.page import Results, write_report
 from util.inference import build_predictor
-from util.label_map import load_export, load_label_map
 from util.logger import RunLogger, headline, write_origin
-from util.metric import PictureCounts
+from util.metric import ImageCounts
 from util.palette import load_colors, load_names
-from util.precision import usable_amp
-from util.report import Results, write_report
-from util.results import ResultFolder, check_names, scores_content, table_lines
-from util.runtime import Runtime, StopRequest, describe, launch
-from util.samples import Sample, read_list, result_names
-from util.tester import Tester
-from util.tester.protocol import prediction_protocol, result_folder, scoring_protocol
 
 
 def main() -> None:
@@ -40,22 +40,22 @@ def main() -> None:
     launch(test, cfg, gpus=cfg.test_gpu)
 
 
-def test(runtime: Runtime, cfg: Config) -> None:
+def test(process: Process, cfg: Config) -> None:
     """The whole test, in one of its processes."""
     class_names = load_names(cfg.names_path, cfg.classes)
-    tester = build_tester(cfg, runtime)
-    results, number = tester.results, len(tester.samples)
-    origin = open_folder(cfg, runtime, results)
-    logger = RunLogger(results.path, name="test", active=runtime.is_main)
+    evaluator = build_tester(cfg, process)
+    results, number = evaluator.results, len(evaluator.samples)
+    origin = open_folder(cfg, process, results)
+    logger = RunLogger(results.path, name="test", active=process.is_main)
     logger.info(
-        f"{number} pictures, scales {cfg.scales}, crop {cfg.test_h}x{cfg.test_w}, predictions "
+        f"{number} images, scales {cfg.scales}, crop {cfg.test_h}x{cfg.test_w}, predictions "
         + (f"of {results.path}" if cfg.has_prediction else f"by {results.protocol['checkpoint']}")
-        + f", {describe(runtime.device)}, processes: {runtime.world_size}"
+        + f", {describe(process.device)}, processes: {process.world_size}"
     )
     start = time.perf_counter()
-    counts, predicted = run(cfg, runtime, tester, logger)
+    counts, predicted = run(cfg, process, evaluator, logger)
     seconds = time.perf_counter() - start
-    if not runtime.is_main:
+    if not process.is_main:
         return
     if cfg.skip_existing:
         logger.info(f"{number - predicted} predictions were there, {predicted} were made")
@@ -68,15 +68,15 @@ def test(runtime: Runtime, cfg: Config) -> None:
         **results.protocol,
         **(results.found_protocol() if cfg.has_prediction else {}),
         **scoring_protocol(cfg, origin),
-        "pictures": number,
+        "images": number,
         "seconds": round(seconds, 3),
-        "pictures_per_second": round((predicted or number) / seconds, 3),
+        "images_per_second": round((predicted or number) / seconds, 3),
     }
-    report(tester, counts, class_names, protocol, logger)
+    report(evaluator, counts, class_names, protocol, logger)
 
 
-def build_tester(cfg: Config, runtime: Runtime) -> Tester:
-    """The pictures, the network that predicts them (unless they are predicted) and the folder."""
+def build_tester(cfg: Config, process: Process) -> Evaluator:
+    """The images, the network that predicts them (unless they are predicted) and the folder."""
     samples, names = list_samples(cfg)
     checkpoint, predictor = "", None
     if not (cfg.has_prediction and cfg.save_folder):
@@ -84,11 +84,11 @@ def build_tester(cfg: Config, runtime: Runtime) -> Tester:
     colors = load_colors(cfg.colors_path, cfg.classes)
     export = load_export(cfg.export, classes=cfg.classes)
     if not cfg.has_prediction:
-        network, device = load_trained(cfg, checkpoint), runtime.device
-        amp = usable_amp(cfg.test_amp, device, say=runtime.say)
+        network, device = load_trained(cfg, checkpoint), process.device
+        amp = usable_amp(cfg.test_amp, device, say=process.say)
         predictor = build_predictor(cfg, network, device=device, amp=amp)
     protocol = prediction_protocol(cfg, checkpoint, predictor)
-    return Tester(
+    return Evaluator(
         samples,
         names,
         results=ResultFolder(result_folder(cfg, checkpoint), protocol, colors, export),
@@ -105,7 +105,7 @@ def build_tester(cfg: Config, runtime: Runtime) -> Tester:
 
 
 def list_samples(cfg: Config) -> tuple[list[Sample], list[str]]:
-    """The pictures to test, TEST.index_start and index_step applied, and their result names."""
+    """The images to test, TEST.index_start and index_step applied, and their result names."""
     list_path = cfg.test_list or cfg.val_list
     if not list_path:
         raise ConfigError("TEST.test_list is empty: set it in the config or as an override")
@@ -116,74 +116,78 @@ def list_samples(cfg: Config) -> tuple[list[Sample], list[str]]:
     if cfg.index_start >= len(samples):
         raise ConfigError(
             f"TEST.index_start {cfg.index_start} is past the end of {list_path}, which holds "
-            f"{len(samples)} pictures"
+            f"{len(samples)} images"
         )
     end = cfg.index_start + cfg.index_step if cfg.index_step else len(samples)
     return samples[cfg.index_start : end], names[cfg.index_start : end]
 
 
-def open_folder(cfg: Config, runtime: Runtime, results: ResultFolder) -> dict[str, Any]:
+def open_folder(cfg: Config, process: Process, results: ResultFolder) -> dict[str, Any]:
     """Have the first process make the result folder ready; what its environment.json holds."""
     origin = {}
-    if runtime.is_main:
+    if process.is_main:
         if not cfg.has_prediction:
             results.claim(skip_existing=cfg.skip_existing)
         results.path.mkdir(parents=True, exist_ok=True)
         (results.path / "config.yaml").write_text(dump_config(cfg), encoding="utf-8")
-        origin = write_origin(results.path, root=ROOT, device=describe(runtime.device))
-    runtime.any(False)  # the others wait here: they must not write before the folder is claimed
+        origin = write_origin(results.path, root=ROOT, device=describe(process.device))
+    process.any_rank(
+        False
+    )  # the others wait here: they must not write before the folder is claimed
     return origin
 
 
 def run(
-    cfg: Config, runtime: Runtime, tester: Tester, logger: RunLogger
-) -> tuple[PictureCounts, int]:
+    cfg: Config, process: Process, evaluator: Evaluator, logger: RunLogger
+) -> tuple[ImageCounts, int]:
     """Work with the other processes; what all of them counted, and how many they predicted."""
-    number = len(tester.samples)
+    number = len(evaluator.samples)
     with StopRequest() as stop:
-        tester.run(
-            takewhile(lambda _: not stop.name, runtime.turns(number, name="test")),
+        evaluator.run(
+            takewhile(lambda _: not stop.name, process.shared_indices(number, name="test")),
             logger,
             print_freq=cfg.print_freq,
-            share=-(-number // runtime.world_size),
+            share=-(-number // process.world_size),
         )
-    is_asked_to_stop = runtime.any(bool(stop.name))
-    parts = runtime.gather_objects((tester.counts, tester.done, tester.predicted))
-    counts = PictureCounts(cfg.classes, cfg.ignore_label)
+    is_asked_to_stop = process.any_rank(bool(stop.name))
+    parts = process.all_gather_object((evaluator.counts, evaluator.done, evaluator.predicted))
+    counts = ImageCounts(cfg.classes, cfg.ignore_label)
     for part, _, _ in parts:
         counts.merge(part)
     done, predicted = (sum(part[i] for part in parts) for i in (1, 2))
     if done < number and is_asked_to_stop:
         logger.info(
-            f"stopped by a signal, {done} of {number} pictures are done; the same command with "
+            f"stopped by a signal, {done} of {number} images are done; the same command with "
             "TEST.skip_existing True goes on"
         )
         sys.exit(EXIT_STOPPED)
-    assert done == number, f"{done} of {number} pictures were tested"
+    assert done == number, f"{done} of {number} images were tested"
     return counts, predicted
 
 
 def report(
-    tester: Tester,
-    counts: PictureCounts,
+    evaluator: Evaluator,
+    counts: ImageCounts,
     class_names: list[str],
     protocol: dict[str, Any],
     logger: RunLogger,
 ) -> None:
     """The scores on the console, in scores.json, confusion.npz and report.html."""
     folder, matrix, areas = logger.folder, counts.total.matrix.numpy(), Areas.stack(counts.areas)
-    scores, ends = counts.total.scores(), intervals(areas, draw_counts(len(tester.names)))
+    scores, ends = counts.total.scores(), intervals(areas, draw_counts(len(evaluator.names)))
     for line in table_lines(scores, ends, class_names):
         logger.info(line)
     logger.info(f"Eval result: {headline(scores)}")
     content = scores_content(scores, ends, class_names, protocol)
     (folder / "scores.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     np.savez_compressed(
-        folder / "confusion.npz", matrix=matrix, pictures=tester.names, **vars(areas)
+        folder / "confusion.npz", matrix=matrix, images=evaluator.names, **vars(areas)
     )
 
-    colors = tester.results.colors
-    results = Results(content, matrix, areas, counts.picture_of, tester.names, colors, tester.load)
+    colors = evaluator.results.colors
+    results = Results(
+        content, matrix, areas, counts.image_of, evaluator.names, colors, evaluator.load
+    )
     write_report(folder / "report.html", results, title=str(folder))
     logger.info(f"results are in {folder}, report.html shows them")
 

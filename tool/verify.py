@@ -18,14 +18,14 @@ from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.segmentor import Segmentor
 from util.checkpoint import load_file, state_dict_of
+from util.distributed import describe
+from util.distributed.precision import autocast
 from util.error import ConfigError, nearest, run_cli
-from util.golden import batch, fill, generator, load_cases, load_values, picture
+from util.extra.golden import batch, fill, generator, load_cases, load_values, smooth_image
 from util.inference import SlidingPredictor
-from util.loss import segmentation_loss
 from util.metric import ConfusionMatrix
-from util.precision import autocast
-from util.runtime import describe
-from util.schedule import poly_lr
+from util.training.loss import segmentation_loss
+from util.training.schedule import poly_lr
 
 CLASSES_OF_NETWORKS = {"psp": PSPNet, "psa": PSANet}
 EXIT_MISS = 1
@@ -168,7 +168,7 @@ def check_protocol(
         scales=case["scales"],
         device=device,
     )
-    image = picture(case["salt"], *case["image"])
+    image = smooth_image(case["salt"], *case["image"])
     probabilities = predictor.probabilities(image).permute(1, 2, 0)
     yield "probabilities", _off(probabilities[::8, ::8], values["prob"]), 1e-4
     yield "labels", (predictor.predict(image) != values["label"]).mean(), 1e-3

@@ -33,7 +33,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A list file, picture or label that is missing, unreadable or not what the config says."""
+    """A list file, image or label that is missing, unreadable or not what the config says."""
 
 
 class CheckpointError(UserError):

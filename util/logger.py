@@ -20,21 +20,21 @@ from tensorboardX import SummaryWriter
 from torch import Tensor
 from tqdm import tqdm
 
+from util.data.transform import denormalise
 from util.metric import Scores
 from util.palette import side_by_side
-from util.transform import denormalise
 
 # Bars of one process need no lock between processes, which would outlive a process that is killed.
 tqdm.set_lock(threading.RLock())
 
-PICTURES = 3  # samples shown in TensorBoard after each epoch
+IMAGES = 3  # samples shown in TensorBoard after each epoch
 
 
 class RunLogger:
     """The record of one run in its folder; a null object where `active` is False (other ranks).
 
     Files: `<name>-<date>.log`, `metrics.jsonl`, TensorBoard event files. `colors` (classes, 3) are
-    those of label maps in pictures.
+    those of label maps in images.
     """
 
     def __init__(
@@ -77,10 +77,8 @@ class RunLogger:
         for name in ("miou", "macc", "aacc"):
             self.scalars(epoch, **{f"{split}__{name}": getattr(scores, name)})
 
-    def pictures(
-        self, epoch: int, split: str, images: Tensor, labels: Tensor, preds: Tensor
-    ) -> None:
-        """A batch's first pictures as image | label | prediction for TensorBoard.
+    def images(self, epoch: int, split: str, images: Tensor, labels: Tensor, preds: Tensor) -> None:
+        """A batch's first images as image | label | prediction for TensorBoard.
 
         images (N, 3, H, W) normalised; labels and preds (N, h, w) of ids, perhaps smaller.
         """
@@ -94,7 +92,7 @@ class RunLogger:
                 pred.cpu().numpy(),
                 self._colors,
             )
-            for image, label, pred in zip(images[:PICTURES], labels, preds, strict=False)
+            for image, label, pred in zip(images[:IMAGES], labels, preds, strict=False)
         ]
         name = f"{split}/image_label_prediction"
         self._tensorboard().add_image(name, np.vstack(rows), epoch, dataformats="HWC")

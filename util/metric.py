@@ -96,49 +96,49 @@ class ConfusionMatrix:
         )
 
 
-class PictureCounts:
-    """A set counted picture by picture, in any order: `total` is its ConfusionMatrix.
+class ImageCounts:
+    """A set counted image by image, in any order: `total` is its ConfusionMatrix.
 
-    `picture_of[l, p]` is the picture with the most pixels of label l that were predicted p (the
+    `image_of[l, p]` is the image with the most pixels of label l that were predicted p (the
     first of equals; 0 where there is none).
     """
 
     def __init__(self, classes: int, ignore_label: int = 255) -> None:
         self.total = ConfusionMatrix(classes, ignore_label)
         self._areas: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        self.picture_of = np.zeros((classes, classes), np.int64)
+        self.image_of = np.zeros((classes, classes), np.int64)
         self._most = np.zeros((classes, classes), np.int64)
 
     @property
     def areas(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(intersection, union, target) of the pictures in the order of their numbers."""
-        return [self._areas[picture] for picture in sorted(self._areas)]
+        """(intersection, union, target) of the images in the order of their numbers."""
+        return [self._areas[image] for image in sorted(self._areas)]
 
-    def add(self, pred: np.ndarray, label: np.ndarray, *, picture: int) -> None:
-        """Count a picture: maps of class ids of one shape."""
+    def add(self, pred: np.ndarray, label: np.ndarray, *, image: int) -> None:
+        """Count an image: maps of class ids of one shape."""
         total = self.total
         self.add_matrix(
             count_pixels(pred, label, classes=total.classes, ignore_label=total.ignore_label),
-            picture=picture,
+            image=image,
         )
 
-    def add_matrix(self, matrix: np.ndarray, *, picture: int) -> None:
+    def add_matrix(self, matrix: np.ndarray, *, image: int) -> None:
         """The same, from what `count_pixels` gave."""
         self.total.merge(torch.from_numpy(matrix))
-        self._areas[picture] = matrix_areas(matrix)
-        self._keep_most(matrix, np.full_like(matrix, picture))
+        self._areas[image] = matrix_areas(matrix)
+        self._keep_most(matrix, np.full_like(matrix, image))
 
-    def merge(self, other: "PictureCounts") -> None:
-        """Add the counts of other pictures."""
+    def merge(self, other: "ImageCounts") -> None:
+        """Add the counts of other images."""
         self.total.merge(other.total.matrix)
         self._areas |= other._areas
-        self._keep_most(other._most, other.picture_of)
+        self._keep_most(other._most, other.image_of)
 
-    def _keep_most(self, most: np.ndarray, picture_of: np.ndarray) -> None:
-        is_first = (most == self._most) & (picture_of < self.picture_of)
+    def _keep_most(self, most: np.ndarray, image_of: np.ndarray) -> None:
+        is_first = (most == self._most) & (image_of < self.image_of)
         is_better = (most > self._most) | (is_first & (most > 0))
         self._most[is_better] = most[is_better]
-        self.picture_of[is_better] = picture_of[is_better]
+        self.image_of[is_better] = image_of[is_better]
 
 
 def count_pixels(

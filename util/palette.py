@@ -1,4 +1,4 @@
-"""Names and colours of classes; label maps as colour pictures, overlays and legends."""
+"""Names and colours of classes; label maps as colour images, overlays and legends."""
 
 import colorsys
 from pathlib import Path
@@ -64,7 +64,7 @@ def distinct_colors(count: int) -> np.ndarray:
 
 
 def colorize(label: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Label map (H, W) -> RGB picture (H, W, 3) uint8; ids without a colour (void) are black."""
+    """Label map (H, W) -> RGB image (H, W, 3) uint8; ids without a colour (void) are black."""
     table = np.zeros((max(256, len(colors) + 1), 3), np.uint8)
     table[: len(colors)] = colors
     if label.dtype == np.uint8:
@@ -73,7 +73,7 @@ def colorize(label: np.ndarray, colors: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, label: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3) tinted by class; void pixels keep the picture as it is."""
+    """The image (H, W, 3) tinted by class; void pixels keep the image as it is."""
     tinted = cv2.addWeighted(image, 0.5, colorize(label, colors), 0.5, 0)
     return np.where((label < len(colors))[..., None], tinted, image)
 
@@ -81,7 +81,7 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: np.ndarray) -> np.ndar
 def heat_overlay(
     image: np.ndarray, heat: np.ndarray, box: tuple[int, int, int, int], pixel: tuple[int, int]
 ) -> np.ndarray:
-    """A map of weights (h, w) over the part `box` (top, left, height, width) of a picture, blue to
+    """A map of weights (h, w) over the part `box` (top, left, height, width) of an image, blue to
     red from its least to its greatest weight; a ring marks `pixel` (x, y)."""
     top, left, height, width = box
     heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
@@ -105,14 +105,14 @@ def class_shares(label: np.ndarray, classes: int) -> np.ndarray:
 def side_by_side(
     image: np.ndarray, label: np.ndarray, pred: np.ndarray, colors: np.ndarray
 ) -> np.ndarray:
-    """image | label | prediction as one picture (H, 3W, 3)."""
+    """image | label | prediction as one image (H, 3W, 3)."""
     return np.hstack([image, colorize(label, colors), colorize(pred, colors)])
 
 
 def legend(
     names: list[str], colors: np.ndarray, width: int, *, height: int | None = None
 ) -> np.ndarray:
-    """A strip (h, width, 3) of colour patches with the classes' names, to stand below a picture.
+    """A strip (h, width, 3) of colour patches with the classes' names, to stand below an image.
 
     Its height is what the names need, or `height`: then the last ones may have no place.
     """

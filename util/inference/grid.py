@@ -10,9 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """The windows of one scale of a picture. All lengths in pixels, (height, width) order.
+    """The windows of one scale of an image. All lengths in pixels, (height, width) order.
 
-    `size` is the scaled picture's, `pad` what lies (above, left of) it, `padded` the size with
+    `size` is the scaled image's, `pad` what lies (above, left of) it, `padded` the size with
     padding all around; `rows` and `columns` are the first pixels of the windows in that.
     """
 
@@ -23,7 +23,7 @@ class Grid:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
 
-    def pad_picture(self, image: Tensor) -> Tensor:
+    def pad_image(self, image: Tensor) -> Tensor:
         """(3, *size) normalised -> (3, *padded), with the mean colour, which is 0."""
         top, left = self.pad
         bottom = self.padded[0] - self.size[0] - top
@@ -32,9 +32,9 @@ class Grid:
 
 
 def make_grid(height: int, width: int, *, long_side: int, crop: tuple[int, int], mode: str) -> Grid:
-    """The grid of a picture scaled to `long_side`.
+    """The grid of an image scaled to `long_side`.
 
-    Mode slide: windows of `crop`, two thirds apart. Mode whole: one window, the picture padded
+    Mode slide: windows of `crop`, two thirds apart. Mode whole: one window, the image padded
     to sides of 8k+1.
     """
     size = scaled_size(height, width, long_side)
@@ -61,7 +61,7 @@ def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
 
 
 def padding(height: int, width: int, crop: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) that bring a picture to at least the crop, half of it before."""
+    """(top, left, bottom, right) that bring an image to at least the crop, half of it before."""
     down, across = max(0, crop[0] - height), max(0, crop[1] - width)
     return down // 2, across // 2, down - down // 2, across - across // 2
 

@@ -1,4 +1,4 @@
-"""From the network's small logits to probabilities, a few rows of the picture at a time.
+"""From the network's small logits to probabilities, a few rows of the image at a time.
 
 The logits of all windows at 1/8 of their size are small; maps of (classes, height, width) are not.
 So everything large is made in rows when it is asked for: upsampled logits, softmax, mean of the
@@ -119,7 +119,7 @@ class ScaleRows:
 def label_strips(
     scales: Sequence[ScaleRows], size: tuple[int, int]
 ) -> Iterator[tuple[int, Tensor]]:
-    """(first row, sum over scales (n, classes, W)) of a picture of `size`, from top to bottom."""
+    """(first row, sum over scales (n, classes, W)) of an image of `size`, from top to bottom."""
     height, width = size
     example = scales[0].logits[0]
     floats = STRIP_FLOATS["cpu" if example.device.type == "cpu" else "cuda"]

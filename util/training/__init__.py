@@ -1,19 +1,19 @@
-"""A training run from the inside: its state, a step, the guard, the keeper, the validation."""
+"""A training run from the inside: its state, a step, the nonfinite, the saver, the validation."""
 
-from util.training.guard import Guard
-from util.training.keeper import Keeper
-from util.training.problems import explained
+from util.training.checkpoint_saver import CheckpointSaver
+from util.training.errors import explained
+from util.training.nonfinite import NonfiniteCheck
 from util.training.state import State, checkpoint_of, restore_state, start_state
+from util.training.statistics import EpochStatistics
 from util.training.step import StepResult, check_batch, train_mode, train_step
-from util.training.tally import Tally
 from util.training.validation import validate
 
 __all__ = [
-    "Guard",
-    "Keeper",
+    "CheckpointSaver",
+    "EpochStatistics",
+    "NonfiniteCheck",
     "State",
     "StepResult",
-    "Tally",
     "check_batch",
     "checkpoint_of",
     "explained",

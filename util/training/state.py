@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from util.config import Config, dump_config
+from util.distributed import Process, unwrap
+from util.distributed.precision import usable_amp
 from util.error import CheckpointError
-from util.precision import usable_amp
-from util.runtime import Runtime, unwrap
-from util.schedule import poly_lr
+from util.training.schedule import poly_lr
 
 
 @dataclass
@@ -30,7 +30,7 @@ class State:
 
 def start_state(
     cfg: Config,
-    runtime: Runtime,
+    process: Process,
     network: nn.Module,
     groups: list[dict],
     *,
@@ -43,20 +43,20 @@ def start_state(
         lr=cfg.base_lr,
         momentum=cfg.momentum,
         weight_decay=cfg.weight_decay,
-        fused=True,  # the one that can be told on the device to leave a step out: see Guard
+        fused=True,  # can skip a step on the device: see NonfiniteCheck
     )
     if cfg.momentum:  # the fused one does not fill its buffers in a first step that is left out
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                momentum = torch.zeros_like(parameter, device=runtime.device)
+                momentum = torch.zeros_like(parameter, device=process.device)
                 optimizer.state[parameter]["momentum_buffer"] = momentum
     if cfg.compile:
         network.compile()
-    model = runtime.wrap(
+    model = process.wrap(
         network, sync_bn=cfg.sync_bn and not cfg.freeze_bn, channels_last=cfg.channels_last
     )
-    amp = usable_amp(cfg.amp, runtime.device, say=say)
-    scaler = torch.amp.GradScaler(runtime.device.type, enabled=amp == "fp16")
+    amp = usable_amp(cfg.amp, process.device, say=say)
+    scaler = torch.amp.GradScaler(process.device.type, enabled=amp == "fp16")
     first_step = cfg.start_epoch * steps_per_epoch
     return State(model, optimizer, scaler, amp, cfg.start_epoch, first_step)
 

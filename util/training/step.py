@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from util.config import Config
+from util.distributed import Process
+from util.distributed.precision import autocast
 from util.error import ConfigError
-from util.loss import SegmentationLoss, pick_labels
-from util.precision import autocast
-from util.runtime import Runtime, seed_step
-from util.schedule import poly_lr
-from util.training.guard import Guard, Statistics
+from util.training.loss import SegmentationLoss, pick_labels
+from util.training.nonfinite import NonfiniteCheck, Statistics
+from util.training.schedule import poly_lr
+from util.training.seed import seed_step
 from util.training.state import State
 
 
@@ -28,11 +29,11 @@ class StepResult:
     lr: float
 
 
-def check_batch(cfg: Config, runtime: Runtime) -> None:
+def check_batch(cfg: Config, process: Process) -> None:
     """Raise ConfigError unless the batch can be divided and BatchNorm has something to average."""
-    parts = runtime.world_size * cfg.accumulate_steps
+    parts = process.world_size * cfg.accumulate_steps
     if cfg.batch_size % parts:
-        among = f"{runtime.world_size} processes"
+        among = f"{process.world_size} processes"
         if cfg.accumulate_steps > 1:
             among += f" x TRAIN.accumulate_steps {cfg.accumulate_steps}"
         raise ConfigError(
@@ -44,12 +45,12 @@ def check_batch(cfg: Config, runtime: Runtime) -> None:
             "TRAIN.loss ohem looks for the hardest pixels of the whole batch, which "
             f"TRAIN.accumulate_steps {cfg.accumulate_steps} never has at once: set it to 1"
         )
-    # PSPNet's 1x1 bin leaves one value per channel and picture, and BatchNorm needs two.
-    synchronised = cfg.sync_bn and runtime.world_size > 1
+    # PSPNet's 1x1 bin leaves one value per channel and image, and BatchNorm needs two.
+    synchronised = cfg.sync_bn and process.world_size > 1
     together = cfg.batch_size // (cfg.accumulate_steps if synchronised else parts)
     if cfg.arch == "psp" and together == 1 and not cfg.freeze_bn:
         raise ConfigError(
-            f"TRAIN.batch_size {cfg.batch_size} gives BatchNorm one picture at a time, but in "
+            f"TRAIN.batch_size {cfg.batch_size} gives BatchNorm one image at a time, but in "
             f"PSPNet's 1x1 bin it needs two: set batch_size {2 * cfg.batch_size} or more, or "
             "TRAIN.freeze_bn True"
         )
@@ -65,13 +66,13 @@ def train_mode(model: nn.Module, *, freeze_bn: bool) -> None:
 
 def train_step(
     cfg: Config,
-    runtime: Runtime,
+    process: Process,
     state: State,
     image: Tensor,
     label: Tensor,
     *,
     criterion: SegmentationLoss,
-    guard: Guard,
+    nonfinite: NonfiniteCheck,
     total_steps: int,
 ) -> StepResult:
     """Take the next step with this process's part of a batch: image (N, 3, H, W), label (N, H, W).
@@ -79,14 +80,14 @@ def train_step(
     The batch goes through the network in TRAIN.accumulate_steps parts. The loss is divided by the
     labelled pixels of the whole step, so neither the parts nor the processes change it.
     """
-    seed_step(cfg.manual_seed, state.step, runtime.rank)
+    seed_step(cfg.manual_seed, state.step, process.rank)
     lr = poly_lr(cfg.base_lr, state.step, total_steps, cfg.power)
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
-    label = pick_labels(label.to(runtime.device, non_blocking=True), cfg.zoom_factor)
-    over_all = runtime.sum
+    label = pick_labels(label.to(process.device, non_blocking=True), cfg.zoom_factor)
+    over_all = process.all_reduce
     if cfg.accumulate_steps > 1:
-        weight = runtime.sum(criterion.main.weight(label)).repeat(2)
+        weight = process.all_reduce(criterion.main.weight(label)).repeat(2)
         over_all = lambda weights: weight  # noqa: E731
 
     statistics = Statistics(state.model)
@@ -97,16 +98,16 @@ def train_step(
     )
     for i, (x, y) in enumerate(parts):
         is_last = i == len(parts) - 1
-        with nullcontext() if is_last or runtime.world_size == 1 else state.model.no_sync():
-            with autocast(runtime.device, state.amp):
-                output = state.model(x.to(runtime.device, non_blocking=True))
+        with nullcontext() if is_last or process.world_size == 1 else state.model.no_sync():
+            with autocast(process.device, state.amp):
+                output = state.model(x.to(process.device, non_blocking=True))
             shares = criterion(*output, y, over_all=over_all)
             # The processes' gradients are averaged, but it is their sum that is the step's.
-            state.scaler.scale(shares[0] * runtime.world_size).backward()
+            state.scaler.scale(shares[0] * process.world_size).backward()
         losses.append(torch.stack(shares).detach())
         preds.append(output.logits.detach().argmax(dim=1))
     total = torch.stack(losses).sum(dim=0)
-    left_out = guard.check(total[0], state.step)
+    left_out = nonfinite.check(total[0], state.step)
     if not state.scaler.is_enabled():  # else the scaler finds infinite gradients by itself
         state.optimizer.found_inf = left_out
     state.scaler.step(state.optimizer)

@@ -6,19 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from util.config import Config
-from util.dataset import Loader
+from util.data.dataset import Loader
+from util.distributed import Process
+from util.distributed.precision import autocast
 from util.inference import build_predictor
 from util.logger import RunLogger
-from util.loss import CrossEntropy, pick_labels
 from util.metric import ConfusionMatrix, Scores
-from util.precision import autocast
-from util.runtime import Runtime
+from util.training.loss import CrossEntropy, pick_labels
 
 
 @torch.no_grad()
 def validate(
     cfg: Config,
-    runtime: Runtime,
+    process: Process,
     network: nn.Module,
     loader: Loader,
     *,
@@ -28,19 +28,19 @@ def validate(
 ) -> tuple[Scores, float | None]:
     """Scores of the loader's list over all processes, and on crops the mean loss of its pixels.
 
-    Every picture counts once, on any number of processes.
+    Every image counts once, on any number of processes.
     """
-    matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=runtime.device)
-    sums = torch.zeros(2, dtype=torch.float64, device=runtime.device)  # loss, weight
+    matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=process.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=process.device)  # loss, weight
     network.eval()
     if cfg.val_protocol == "test":
-        _count_pictures(cfg, runtime, network, loader, matrix, amp=amp)
+        _count_images(cfg, process, network, loader, matrix, amp=amp)
     else:
-        pictures = _count_crops(cfg, runtime, network, loader, matrix, sums, amp=amp)
-        if pictures:
-            logger.pictures(epoch, "val", *pictures)
-    runtime.sum(matrix.matrix)
-    total, weight = runtime.sum(sums).tolist()
+        images = _count_crops(cfg, process, network, loader, matrix, sums, amp=amp)
+        if images:
+            logger.images(epoch, "val", *images)
+    process.all_reduce(matrix.matrix)
+    total, weight = process.all_reduce(sums).tolist()
     scores = matrix.scores()
     logger.scores(epoch, cfg.epochs, "val", scores)
     if cfg.val_protocol == "test":
@@ -52,7 +52,7 @@ def validate(
 
 def _count_crops(
     cfg: Config,
-    runtime: Runtime,
+    process: Process,
     network: nn.Module,
     loader: Loader,
     matrix: ConfusionMatrix,
@@ -64,9 +64,9 @@ def _count_crops(
     criterion, batch = CrossEntropy(cfg.ignore_label), None
     loader.sampler.start(0)
     for image, label in loader:
-        image = image.to(runtime.device, non_blocking=True)
-        label = pick_labels(label.to(runtime.device, non_blocking=True), cfg.zoom_factor)
-        with autocast(runtime.device, amp):
+        image = image.to(process.device, non_blocking=True)
+        label = pick_labels(label.to(process.device, non_blocking=True), cfg.zoom_factor)
+        with autocast(process.device, amp):
             logits = network(image).logits
         sums += torch.stack(criterion(logits, label))
         batch = image, label, logits.argmax(dim=1)
@@ -74,18 +74,18 @@ def _count_crops(
     return batch
 
 
-def _count_pictures(
+def _count_images(
     cfg: Config,
-    runtime: Runtime,
+    process: Process,
     network: nn.Module,
     loader: Loader,
     matrix: ConfusionMatrix,
     *,
     amp: str,
 ) -> None:
-    """Add this process's whole pictures, predicted as tool/test.py would."""
+    """Add this process's whole images, predicted as tool/test.py would."""
     once = replace(cfg, test_compile=False)  # the weights serve for this epoch alone
-    predictor = build_predictor(once, network, device=runtime.device, amp=amp)
-    for index in range(runtime.rank, len(loader.data), runtime.world_size):
+    predictor = build_predictor(once, network, device=process.device, amp=amp)
+    for index in range(process.rank, len(loader.data), process.world_size):
         image, label = loader.data.load(index)
         matrix.update(predictor.predict(image), label)

@@ -1,0 +1,165 @@
+"""The networks by name, and how each is built and filled from a config.
+
+A new network or backbone is one row in ARCHS or resnet.BACKBONES.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from model.activation_checkpointing import checkpoint_activations
+from model.psanet import PSANet, largest_mask
+from model.pspnet import PSPNet
+from model.resnet import BACKBONES, has_deep_base, trunk_names
+from model.segmentor import Segmentor, SegOutput
+from util.checkpoint import load_file, load_weights, state_dict_of
+from util.config import Config
+from util.error import CheckpointError, ConfigError
+
+__all__ = [
+    "ARCHS",
+    "BACKBONES",
+    "SegOutput",
+    "Segmentor",
+    "build_model",
+    "load_trained",
+    "start_network",
+]
+
+
+def _pspnet(cfg: Config, deep_base: bool) -> Segmentor:
+    return PSPNet(
+        layers=cfg.layers, classes=cfg.classes, zoom_factor=cfg.zoom_factor, deep_base=deep_base
+    )
+
+
+def _psanet(cfg: Config, deep_base: bool) -> Segmentor:
+    masks = {}
+    for name, crop in (("mask_h", cfg.train_h), ("mask_w", cfg.train_w)):
+        largest = largest_mask(crop, cfg.shrink_factor, compact=cfg.compact)
+        mask = masks[name] = getattr(cfg, name) or largest
+        if mask > largest or (cfg.compact and mask != largest):
+            must = "be the map's side" if cfg.compact else "be at most twice the map's side minus 1"
+            raise ConfigError(
+                f"TRAIN.{name} must {must}, {largest} for a crop of {crop} and shrink_factor "
+                f"{cfg.shrink_factor}, got {mask}; leave it empty for {largest}"
+            )
+    return PSANet(
+        layers=cfg.layers,
+        classes=cfg.classes,
+        zoom_factor=cfg.zoom_factor,
+        psa_type=cfg.psa_type,
+        compact=cfg.compact,
+        shrink_factor=cfg.shrink_factor,
+        **masks,
+        normalization_factor=cfg.normalization_factor,
+        psa_softmax=cfg.psa_softmax,
+        deep_base=deep_base,
+    )
+
+
+ARCHS: dict[str, Callable[[Config, bool], Segmentor]] = {"psp": _pspnet, "psa": _psanet}
+
+
+# The layers whose shape depends on the number of classes.
+CLASSIFIER = ("cls.4.weight", "cls.4.bias", "aux.4.weight", "aux.4.bias")
+
+
+def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segmentor:
+    """The network of a config with random weights, its stem as TRAIN.deep_base says.
+
+    Where that is empty, the stem is the one of `state`, the weights to be loaded; else deep.
+    """
+    deep_base = cfg.deep_base
+    if deep_base is None:
+        deep_base = None if state is None else has_deep_base(state)
+    return ARCHS[cfg.arch](cfg, True if deep_base is None else deep_base)
+
+
+def start_network(
+    cfg: Config, resume: str, content: Mapping[str, Any], *, say: Callable[[str], None]
+) -> Segmentor:
+    """The network before training: of the resumed file's content, of TRAIN.weight, else pretrained.
+
+    Raises CheckpointError when the weights do not fit.
+    """
+    if resume:
+        weights = state_dict_of(content, source=resume)
+        network = build_model(cfg, state=weights)
+        load_weights(network, weights, source=resume)
+    elif cfg.weight:
+        network, skipped = load_for_finetuning(cfg)
+        if skipped:
+            say(f"TRAIN.weight has another number of classes: {', '.join(skipped)} start random")
+    else:
+        network = load_pretrained(cfg)
+    if cfg.activation_checkpointing:
+        checkpoint_activations(network)
+    return network
+
+
+def load_trained(cfg: Config, path: str | Path) -> Segmentor:
+    """The network of a config with the weights of a segmentation checkpoint, all of them.
+
+    Raises CheckpointError with a report when names or shapes do not fit.
+    """
+    state = state_dict_of(load_file(path), source=str(path))
+    _check_stem(cfg, state, str(path))
+    model = build_model(cfg, state=state)
+    load_weights(model, state, source=str(path))
+    return model
+
+
+def load_for_finetuning(cfg: Config) -> tuple[Segmentor, list[str]]:
+    """The network of a config with the weights of TRAIN.weight, and the names left random.
+
+    These are the classifier's, if the file has another number of classes; all else must fit.
+    """
+    state = state_dict_of(load_file(cfg.weight), source=cfg.weight)
+    _check_stem(cfg, state, cfg.weight)
+    model = build_model(cfg, state=state)
+    own = model.state_dict()
+    skipped = [n for n in CLASSIFIER if n in state and n in own and state[n].shape != own[n].shape]
+    kept = {name: value for name, value in state.items() if name not in skipped}
+    load_weights(model, kept, source=cfg.weight, may_miss=lambda name: name in skipped)
+    return model, skipped
+
+
+def load_pretrained(cfg: Config) -> Segmentor:
+    """The network of a config, its trunk with the ImageNet weights of TRAIN.init_weight.
+
+    '' leaves all weights random. The context module and the heads always start random.
+    """
+    path = cfg.init_weight.replace("{layers}", str(cfg.layers))
+    if not path:
+        return build_model(cfg)
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"TRAIN.init_weight: no file {path}{_others(Path(path))}; initmodel/README.md says "
+            "where to get one, or train from random weights with TRAIN.init_weight ''"
+        )
+    state = state_dict_of(load_file(path), source=path)
+    _check_stem(cfg, state, path)
+    model = build_model(cfg, state=state)
+    trunk = trunk_names(state)
+    load_weights(model, trunk, source=path, may_miss=lambda name: not name.startswith("layer"))
+    return model
+
+
+def _others(path: Path) -> str:
+    """` (that folder holds ...)` when there are weight files to mistake for the one asked for."""
+    found = sorted(p.name for p in path.parent.glob("*.pth"))[:5]
+    return f" (that folder holds {', '.join(found)})" if found else ""
+
+
+def _check_stem(cfg: Config, state: dict[str, Tensor], path: str) -> None:
+    deep_base = has_deep_base(state)
+    if deep_base is None or cfg.deep_base is None or deep_base == cfg.deep_base:
+        return
+    stems = {True: "the deep stem (three 3x3 convolutions)", False: "the plain 7x7 stem"}
+    raise ConfigError(
+        f"TRAIN.deep_base {cfg.deep_base} asks for {stems[cfg.deep_base]}, but {path} has "
+        f"{stems[deep_base]}: leave TRAIN.deep_base empty or choose another file"
+    )

@@ -1,0 +1,62 @@
+"""What the tests of the preparations share: small raw files, and looks at what was written."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from util.data.image import read_label
+
+SIDE = (6, 8)  # height, width of the small images
+
+
+def write_image(path: Path, *, size: tuple[int, int] = SIDE) -> Path:
+    """An image of one colour that depends on its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tone = sum(path.name.encode()) % 256
+    Image.fromarray(np.full((*size, 3), tone, np.uint8)).save(path)
+    return path
+
+
+def write_ids(path: Path, *values: int, palette: list[int] | None = None) -> Path:
+    """A label of SIDE that holds `values` one after the other, the first one on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = Image.fromarray(ids_of(*values))
+    if palette is not None:
+        file.putpalette(palette + [224] * (768 - len(palette)))
+    file.save(path)
+    return path
+
+
+def write_colors(path: Path, *colors: tuple[int, int, int]) -> Path:
+    """An RGB mask of SIDE that holds `colors` one after the other, the first one on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(colors, np.uint8)[ids_of(*range(len(colors)))]).save(path)
+    return path
+
+
+def ids_of(*values: int) -> np.ndarray:
+    """The label map that `write_ids` writes: (6, 8) uint8."""
+    flat = np.full(SIDE[0] * SIDE[1], values[0], np.uint8)
+    flat[: len(values)] = values
+    return flat.reshape(SIDE)
+
+
+def lines_of(out: Path, split: str) -> list[str]:
+    return (out / "list" / f"{split}.txt").read_text().splitlines()
+
+
+def assert_label(path: Path, *values: int) -> None:
+    """The file is one channel of ids and holds what `write_ids(path, *values)` would."""
+    with Image.open(path) as file:
+        assert file.mode == "L"
+    assert np.array_equal(read_label(path), ids_of(*values)), np.unique(read_label(path))
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Relative path -> content, to see that nothing changed."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }

@@ -1,0 +1,208 @@
+"""Augmentation of an image and its label together: draw the numbers first, then apply them.
+
+All transforms work on image (H, W, 3) float32 RGB in 0..255 and label (H, W) int32, and take the
+random numbers from the generator of that sample. They return new arrays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+# RGB mean and standard deviation of ImageNet in units of 0..255
+MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+PROBABILITY = 0.5  # of each optional step
+
+
+class Transform(Protocol):
+    """One step: `draw` makes all random decisions, `apply` is a pure function of them."""
+
+    def draw(self, rng: Generator) -> Any: ...
+
+    def apply(
+        self, image: np.ndarray, label: np.ndarray, drawn: Any
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class RandomScale:
+    """Resize by a factor from [low, high): image bilinear, label nearest."""
+
+    low: float
+    high: float
+
+    def draw(self, rng: Generator) -> float:
+        return rng.uniform(self.low, self.high)
+
+    def apply(
+        self, image: np.ndarray, label: np.ndarray, drawn: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # Never down to nothing: a side stays at least one pixel.
+        size = tuple(max(1, round(side * drawn)) for side in (label.shape[1], label.shape[0]))
+        return (
+            cv2.resize(image, size, interpolation=cv2.INTER_LINEAR),
+            cv2.resize(label, size, interpolation=cv2.INTER_NEAREST),
+        )
+
+
+@dataclass(frozen=True)
+class RandomRotate:
+    """With p 0.5 rotate by [low, high) degrees about the centre; what comes in is mean / ignore."""
+
+    low: float
+    high: float
+    ignore_label: int
+
+    def draw(self, rng: Generator) -> float | None:
+        angle = rng.uniform(self.low, self.high)
+        return angle if rng.random() < PROBABILITY else None
+
+    def apply(
+        self, image: np.ndarray, label: np.ndarray, drawn: float | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if drawn is None:
+            return image, label
+        height, width = label.shape
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), drawn, 1)
+        size, border = (width, height), cv2.BORDER_CONSTANT
+        image = cv2.warpAffine(
+            image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=MEAN
+        )
+        # warpAffine has no 32-bit integers; float32 holds ids up to 2**24 exactly.
+        label = cv2.warpAffine(
+            label.astype(np.float32),
+            matrix,
+            size,
+            flags=cv2.INTER_NEAREST,
+            borderMode=border,
+            borderValue=self.ignore_label,
+        )
+        return image, label.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class RandomBlur:
+    """With p 0.5 Gaussian blur 5x5 of the image (sigma 1.1, OpenCV's choice for that size)."""
+
+    def draw(self, rng: Generator) -> bool:
+        return rng.random() < PROBABILITY
+
+    def apply(
+        self, image: np.ndarray, label: np.ndarray, drawn: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return (cv2.GaussianBlur(image, (5, 5), 0) if drawn else image), label
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """With p 0.5 mirror left and right."""
+
+    def draw(self, rng: Generator) -> bool:
+        return rng.random() < PROBABILITY
+
+    def apply(
+        self, image: np.ndarray, label: np.ndarray, drawn: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return (image[:, ::-1], label[:, ::-1]) if drawn else (image, label)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Crop height x width, padded to that size first where smaller (mean / ignore_label).
+
+    `drawn` = position of the crop as fractions (y, x) of the possible ones; CenterCrop fixes it.
+    """
+
+    height: int
+    width: int
+    ignore_label: int
+
+    def draw(self, rng: Generator) -> tuple[float, float]:
+        return rng.random(), rng.random()
+
+    def apply(
+        self, image: np.ndarray, label: np.ndarray, drawn: tuple[float, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        pads = []
+        for side, wanted in zip(label.shape, (self.height, self.width), strict=True):
+            missing = max(0, wanted - side)
+            pads += [missing // 2, missing - missing // 2]
+        if any(pads):
+            border = cv2.BORDER_CONSTANT
+            image = cv2.copyMakeBorder(image, *pads, border, value=MEAN)
+            label = cv2.copyMakeBorder(label, *pads, border, value=self.ignore_label)
+        y, x = self._corner(label.shape, drawn)
+        window = slice(y, y + self.height), slice(x, x + self.width)
+        return image[window], label[window]
+
+    def _corner(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> tuple[int, int]:
+        return (
+            int(drawn[0] * (shape[0] - self.height + 1)),
+            int(drawn[1] * (shape[1] - self.width + 1)),
+        )
+
+
+class CenterCrop(Crop):
+    """Crop from the middle."""
+
+    def draw(self, rng: Generator) -> tuple[float, float]:
+        return 0.5, 0.5
+
+    def _corner(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> tuple[int, int]:
+        return (shape[0] - self.height) // 2, (shape[1] - self.width) // 2
+
+
+@dataclass(frozen=True)
+class Compose:
+    """All steps in order, then tensors: image (3, H, W) float32 normalised, label (H, W) int64."""
+
+    steps: Sequence[Transform]
+
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: Generator
+    ) -> tuple[Tensor, Tensor]:
+        drawn = [step.draw(rng) for step in self.steps]
+        image, label = image.astype(np.float32), label.astype(np.int32)
+        for step, numbers in zip(self.steps, drawn, strict=True):
+            image, label = step.apply(image, label, numbers)
+        image = (image - np.float32(MEAN)) / np.float32(STD)
+        return (
+            torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            torch.from_numpy(label.astype(np.int64)),
+        )
+
+
+def denormalise(image: Tensor) -> np.ndarray:
+    """A normalised image (3, H, W) back as RGB (H, W, 3) uint8."""
+    pixels = image.float().cpu().permute(1, 2, 0).numpy() * np.float32(STD) + np.float32(MEAN)
+    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+
+def train_transform(
+    crop: tuple[int, int],
+    *,
+    scale: tuple[float, float],
+    rotate: tuple[float, float],
+    ignore_label: int,
+) -> Compose:
+    """The training preset: scale, rotate, blur, flip, random crop (height, width)."""
+    return Compose(
+        [
+            RandomScale(*scale),
+            RandomRotate(*rotate, ignore_label),
+            RandomBlur(),
+            RandomFlip(),
+            Crop(*crop, ignore_label),
+        ]
+    )
+
+
+def val_transform(crop: tuple[int, int], *, ignore_label: int) -> Compose:
+    """The validation preset: centre crop (height, width)."""
+    return Compose([CenterCrop(*crop, ignore_label)])

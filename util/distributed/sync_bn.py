@@ -1,0 +1,71 @@
+"""BatchNorm over the images of all processes, on the CPU, where PyTorch's own has no kernel.
+
+It lets the whole distributed path be run, and tested, without a GPU.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class CPUSyncBatchNorm(nn.BatchNorm2d):
+    """nn.BatchNorm2d with the mean and variance of all processes together: (N, C, h, w).
+
+    Parameters and buffers carry the names of nn.BatchNorm2d's. Processes may hold different
+    numbers of images. Statistics are computed in float32, or float64 for such input.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        dims = (0, 2, 3)
+        pixels = wide.new_tensor([x.numel() // x.shape[1]])
+        # Two rounds: the mean of squares minus the squared mean would lose half of the digits.
+        sums = _SumOverProcesses.apply(torch.cat([wide.sum(dims), pixels]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        centred = wide - mean.view(1, -1, 1, 1)
+        var = _SumOverProcesses.apply(centred.square().sum(dims)) / count
+        if self.track_running_stats:
+            self._update(mean.detach(), var.detach() * count / (count - 1))
+        scale = torch.rsqrt(var + self.eps)
+        y = centred * (scale * self.weight).view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return y.to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, var: Tensor) -> None:
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def synchronise_batch_norm(model: nn.Module) -> nn.Module:
+    """The model with every BatchNorm2d replaced by a CPUSyncBatchNorm of the same tensors."""
+    for name, child in model.named_children():
+        if not isinstance(child, nn.BatchNorm2d):
+            synchronise_batch_norm(child)
+            continue
+        new = CPUSyncBatchNorm(child.num_features, child.eps, child.momentum)
+        new.weight, new.bias = child.weight, child.bias
+        for buffer, value in child.named_buffers():
+            setattr(new, buffer, value)
+        new.train(child.training)
+        setattr(model, name, new)
+    return model

@@ -1,0 +1,91 @@
+"""Pixels and images per class, and the class weights that follow from them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from util.data.image import check_label, read_label
+from util.data.label_map import LabelMap
+from util.error import ConfigError
+from util.extra.dataset_check.pairs import count_ids, in_processes
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Arrays (classes,) int64 over a set: pixels of a class, images that have it, all labelled
+    pixels of those images."""
+
+    pixels: np.ndarray
+    images: np.ndarray
+    pixels_of_images: np.ndarray
+
+    def median_weights(self) -> list[float]:
+        """Median frequency balancing (Eigen and Fergus 2015): median(f) / f_c, where f_c = pixels
+        of the class / pixels of the images that have it. 1 for classes that never occur."""
+        present = self.pixels > 0
+        if not present.any():
+            return [1.0] * len(present)
+        frequency = self.pixels[present] / self.pixels_of_images[present]
+        weights = np.ones(len(present))
+        weights[present] = np.median(frequency) / frequency
+        return [float(f"{w:.4g}") for w in weights]
+
+
+def count_classes(histograms: Iterable[Mapping[int, int]], *, classes: int) -> ClassCounts:
+    """Add up class id -> pixels of each image; ids that are no class are left out."""
+    pixels, images, pixels_of_images = np.zeros((3, classes), np.int64)
+    for histogram in histograms:
+        inside = {i: n for i, n in histogram.items() if 0 <= i < classes}
+        ids = list(inside)
+        pixels[ids] += np.array(list(inside.values()), np.int64)
+        images[ids] += 1
+        pixels_of_images[ids] += sum(inside.values())
+    return ClassCounts(pixels, images, pixels_of_images)
+
+
+def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> dict[int, int]:
+    """Raw id -> pixels as class id -> pixels; -1 collects ids that the map does not name."""
+    histogram: dict[int, int] = {}
+    ids = label_map.lookup(np.array(list(raw), np.int64))
+    for i, pixels in zip(ids.tolist(), raw.values(), strict=True):
+        histogram[i] = histogram.get(i, 0) + pixels
+    return histogram
+
+
+def median_weights(labels: Sequence[Path], label_map: LabelMap, *, classes: int) -> list[float]:
+    """The weights of a set of label files, after reading them all. Raises DataError."""
+    read = partial(class_histogram, label_map=label_map, classes=classes)
+    return count_classes(in_processes(read, labels), classes=classes).median_weights()
+
+
+def class_histogram(path: Path, *, label_map: LabelMap, classes: int) -> dict[int, int]:
+    """Class id -> pixels of a label file, mapped and checked as in training. Raises DataError."""
+    label = label_map.apply(read_label(path, as_colors=label_map.is_of_colors), path)
+    check_label(label, path, classes=classes, ignore_label=label_map.ignore_label)
+    return count_ids(label)
+
+
+def read_weights(path: Path, *, classes: int) -> list[float]:
+    """`class_weights` of a file that tool/check_data.py --json wrote. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError(
+            f"TRAIN.class_weights: no file {path}; it may be a list of numbers, median or what "
+            "tool/check_data.py writes with --json"
+        )
+    try:
+        weights = [float(w) for w in json.loads(path.read_text(encoding="utf-8"))["class_weights"]]
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(
+            f'TRAIN.class_weights {path} must be JSON with a list "class_weights", as '
+            "tool/check_data.py writes with --json"
+        ) from None
+    if len(weights) != classes or min(weights) < 0:
+        raise ConfigError(
+            f"TRAIN.class_weights {path} holds {len(weights)} numbers, but {classes} from 0 on are "
+            f"needed, one a class (DATA.classes {classes}): run tool/check_data.py again"
+        )
+    return weights

@@ -1,0 +1,197 @@
+"""Shared parts of dataset preparation: raw folders -> a plan -> images, label maps and lists.
+
+A tool finds the raw files and describes the result as a `Plan`; `carry_out` writes it. Nothing that
+exists is ever overwritten: what is there already must be what would be written.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from util.data.image import check_sizes, read_label, write_label
+from util.error import DataError, UserError
+from util.extra.prepare.raw import Item, Reader, image_info
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a tool has found and wants written; making one touches no file."""
+
+    name: str
+    splits: dict[str, list[Item]]  # list/<split>.txt -> its lines
+    read: Reader
+    raw: Sequence[Path]  # folders of raw data, the main one first: --out may be one of them
+    official: Mapping[str, int] = field(default_factory=dict)  # split -> published count
+    problems: Sequence[str] = ()  # warnings; errors with --strict
+    choices: Mapping[str, Any] = field(default_factory=dict)  # options that change the result
+
+
+def prepare_parser(doc: str, *, source: str = "") -> argparse.ArgumentParser:
+    """The options that all preparations share; `source` is the help of --source, '' for none."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if source:
+        parser.add_argument("--source", type=Path, required=True, help=source)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write: dataset/<name>, new or empty"
+    )
+    parser.add_argument("--copy", action="store_true", help="copy the images, don't link them")
+    parser.add_argument("--strict", action="store_true", help="a warning is an error")
+    return parser
+
+
+def carry_out(plan: Plan, *, out: Path, copy: bool, strict: bool) -> None:
+    """Write the images, labels and lists of a plan below `out`; print warnings and counts.
+
+    Raises DataError, before anything is written where that can be known.
+    """
+    report_problems([*plan.problems, *_count_problems(plan)], strict)
+    if not any(item.label for split in plan.splits.values() for item in split):
+        raise DataError(f"{plan.raw[0]}: no image with a label of its name, nothing to prepare")
+    base = next((raw for raw in plan.raw if out.resolve() == raw.resolve()), None)
+    _claim(plan, out, copy, in_place=base is not None)
+    splits = plan.splits
+    if base is not None:  # the raw images are below --out already
+        splits = {split: [_in_place(item, base) for item in splits[split]] for split in splits}
+    lists = {
+        out / "list" / f"{split}.txt": "".join(f"{item.line}\n" for item in lines)
+        for split, lines in splits.items()
+        if lines
+    }
+    for path, text in lists.items():
+        _refuse_other(path, text)
+    items = list({item.image_name: item for split in splits.values() for item in split}.values())
+    fresh = parallel(lambda item: _write_item(item, plan.read, out, copy), items, plan.name)
+    print(f"{plan.name}: {out}")
+    for path, text in lists.items():
+        write_text(path, text)
+        published = plan.official.get(path.stem)
+        shown = "" if published is None else f" (official: {published})"
+        print(f"  list/{path.name}: {len(splits[path.stem])}{shown}")
+    labelled = sum(item.label is not None for item in items)
+    print(f"  label maps: {sum(fresh)} written, {labelled - sum(fresh)} there already")
+
+
+def report_problems(problems: Sequence[str], strict: bool) -> None:
+    """Print them as warnings; with `strict` raise DataError if there is one."""
+    if strict and problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise DataError(f"--strict: {problems[0]}{more}")
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+
+
+def parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str) -> list:
+    """[work(item) for item in items] on threads (decoders free the GIL), with a progress bar."""
+    with ThreadPoolExecutor() as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [f.result() for f in tqdm(futures, desc=what, unit="file", disable=None)]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """A whole file or none. Raises DataError if another text is there."""
+    _refuse_other(path, text)
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)
+
+
+def _refuse_other(path: Path, text: str) -> None:
+    if path.is_file() and path.read_bytes() != text.encode():
+        raise DataError(f"{path} holds something else already: remove it or choose another --out")
+
+
+def _count_problems(plan: Plan) -> Iterable[str]:
+    for split, count in plan.official.items():
+        if len(plan.splits.get(split, ())) != count:
+            found = len(plan.splits.get(split, ()))
+            yield f"{plan.name} {split} has {found} images here, {count} officially"
+
+
+def _claim(plan: Plan, out: Path, copy: bool, *, in_place: bool) -> None:
+    """Make `out` this plan's folder by a record of source and options; refuse any other's."""
+    cure = "remove the folder or choose another --out"
+    if out.is_symlink() and not out.exists():
+        raise DataError(
+            f"--out {out} is a link to nothing: make {out.resolve()} or remove the link"
+        )
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out} is a file, not a folder: choose another --out")
+    source = [str(raw.resolve()) for raw in plan.raw[:1]]
+    record = json.loads(json.dumps({"source": source, "copy": copy, **plan.choices}))
+    path = out / f"prepare_{plan.name}.json"
+    if path.is_file():
+        try:
+            there = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            raise DataError(f"{path} is damaged: {cure}") from None
+        changes = [k for k in record if there.get(k) != record[k]]
+        if changes:
+            found = ", ".join(f"{k} {there.get(k)} (asked: {record[k]})" for k in changes)
+            raise DataError(f"{out} was prepared with {found}: {cure}")
+    elif out.is_dir() and not in_place and any(out.iterdir()):
+        raise DataError(f"--out {out} holds other data ({sorted(out.iterdir())[0].name} …): {cure}")
+    else:
+        write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _in_place(item: Item, base: Path) -> Item:
+    if not item.image.is_relative_to(base):
+        return item
+    return replace(item, image_name=item.image.relative_to(base).as_posix())
+
+
+def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
+    """Place the image, convert the label; True if the label map was not there yet."""
+    label_path, label = out / item.label_name, None
+    if item.label is not None:
+        label = read(item.label)
+        _, height, width = image_info(item.image)
+        check_sizes(np.empty((height, width, 0)), label, item.image, item.label)
+        if label_path.exists() and not np.array_equal(read_label(label_path), label):
+            raise DataError(f"{label_path} is another label map: remove it or choose another --out")
+    _place(item.image, out / item.image_name, copy)
+    if label is None or label_path.exists():
+        return False
+    write_label(label_path, label)
+    return True
+
+
+def _place(source: Path, path: Path, copy: bool) -> None:
+    """Link or copy an image, unless it is there."""
+    if path.exists() or path.is_symlink():
+        if path.exists() and (
+            path.samefile(source) or (copy and path.stat().st_size == source.stat().st_size)
+        ):
+            return
+        raise DataError(f"{path} is another image: remove it or choose another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if copy:
+        shutil.copyfile(source, _temporary(path))
+        _temporary(path).replace(path)
+        return
+    try:
+        path.symlink_to(source.resolve())
+    except OSError as error:
+        raise UserError(f"cannot link {path} ({error.strerror}): use --copy") from None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")

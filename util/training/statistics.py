@@ -1,0 +1,59 @@
+"""What an epoch of training adds up: on the device, and over all processes at its end."""
+
+import time
+from typing import Any
+
+import torch
+
+from util.config import Config
+from util.distributed import Process
+from util.error import RunError
+from util.metric import ConfusionMatrix, Scores
+from util.training.step import StepResult
+
+
+class EpochStatistics:
+    """Losses, accuracy and speed of the steps that were added."""
+
+    def __init__(self, cfg: Config, process: Process) -> None:
+        self._cfg, self._process = cfg, process
+        self._matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=process.device)
+        self._losses = torch.zeros(3, device=process.device)  # total, main, aux
+        self._taken = torch.zeros((), device=process.device)
+        self._steps, self._start = 0, time.perf_counter()
+
+    def add(self, result: StepResult) -> None:
+        """Take a step in, without a word to the host."""
+        self._matrix.update(result.pred, result.label)
+        self._losses += result.losses
+        self._taken += result.taken
+        self._steps += 1
+
+    def accuracy(self) -> float:
+        """The share of right pixels in this process so far."""
+        return self._matrix.scores().aacc
+
+    def sum(self) -> tuple[Scores, dict[str, Any]]:
+        """The epoch's scores and record, over all processes; all of them must ask.
+
+        Raises RunError if no step had a finite loss.
+        """
+        self._process.all_reduce(self._matrix.matrix)
+        scores, taken = self._matrix.scores(), int(self._taken.item())
+        if not taken:
+            raise RunError(
+                "no step of this epoch had a finite loss: the run has diverged; start anew with a "
+                f"lower TRAIN.base_lr ({self._cfg.base_lr} now), or from an earlier checkpoint"
+            )
+        total, main, aux = (self._process.all_reduce(self._losses) / taken).tolist()
+        seconds = time.perf_counter() - self._start
+        return scores, {
+            "train_loss": total,
+            "main_loss": main,
+            "aux_loss": aux,
+            "train_miou": scores.miou,
+            "train_aacc": scores.aacc,
+            "steps": taken,
+            "skipped_steps": self._steps - taken,
+            "images_per_second": self._steps * self._cfg.batch_size / seconds,
+        }
