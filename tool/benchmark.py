@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import build_model, load_trained
+from model import build_model, check_network, load_trained
 from util.checkpoint import checkpoints, find_checkpoint
 from util.config import Config, add_config_arguments, check_test, load_config
 from util.data.image import read_image
@@ -50,6 +50,7 @@ def main() -> None:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(args, name)}")
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
+    check_network(cfg, is_test=True)
     benchmark_test(cfg, args)
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import load_trained
+from model import check_network, load_trained
 from util.checkpoint import find_checkpoint
 from util.config import check_test, config_parser, load_config
 from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
@@ -40,6 +40,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
+    check_network(cfg, is_test=True)
     pixel = parse_pixel(args.attention, cfg.arch) if args.attention else None
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)

@@ -14,7 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import load_trained
+from model import check_network, load_trained
 from util.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.data.label_map import load_export, load_label_map
@@ -37,6 +37,7 @@ def main() -> None:
     args = config_parser(__doc__).parse_args()
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
+    check_network(cfg, is_test=True)
     launch(test, cfg, gpus=cfg.test_gpu)
 
 
