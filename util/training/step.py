@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from util.config import Config
 from util.distributed import Process
-from util.distributed.precision import autocast
+from util.distributed.device import autocast
 from util.error import ConfigError
 from util.training.loss import SegmentationLoss, pick_labels
 from util.training.nonfinite import NonfiniteCheck, Statistics
