@@ -1,4 +1,6 @@
-# Sourced by the other scripts in the project's folder: PYTHON = the user's choice, else .venv, else python3.
+# Sourced by the other scripts: PYTHON = the user's choice, else .venv of the project's folder $root (default: the
+# current one), else python3.
 if [ -z "${PYTHON:-}" ]; then
-    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+    PYTHON=${root:-.}/.venv/bin/python
+    if [ ! -x "$PYTHON" ]; then PYTHON=python3; fi
 fi

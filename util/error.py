@@ -57,18 +57,26 @@ def run_cli(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except UserError as error:
-        _leave(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in _MACHINE_ERRORS or error.filename is None:
+    except Exception as error:
+        sentence = user_message(error)
+        if sentence is None:
             raise
-        _leave(f"{error.filename}: {error.strerror}")
+        _leave(sentence)
+
+
+def user_message(error: BaseException) -> str | None:
+    """The sentence for an error of the user or the machine, None for a programmer's error."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None
 
 
 def _leave(sentence: str) -> None:

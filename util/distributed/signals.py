@@ -1,55 +1,87 @@
-"""Requests to end: SIGTERM and SIGUSR1, by which schedulers announce that time is up."""
+"""The rules for SIGTERM, SIGUSR1 and SIGHUP: save what there is, end with exit code 75.
 
-import os
+Within a StopRequest a signal is noted, and the loop that works there saves and ends. Elsewhere
+there is nothing to save: the process ends at once. A signal that `nohup` ignores stays ignored.
+"""
+
 import signal
-from multiprocessing import resource_tracker
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from util.error import EXIT_STOPPED
+
+# Windows has only the first of them.
+SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, n)]
+
+Handler = Callable[[int, FrameType | None], None]
 
 
-def shield_tracker() -> None:
-    """Start Python's tracker of semaphores deaf to SIGUSR1, as it is to SIGTERM.
+class Stopped(SystemExit):
+    """A signal came when there was nothing to save."""
 
-    Else it dies of a signal to the whole group, is started anew, and complains of what it missed.
+    def __init__(self) -> None:
+        super().__init__(EXIT_STOPPED)
+
+
+class StopRequest:
+    """While entered, the name of a signal that came is in `name`, else it is empty.
+
+    Once one came this stays until the process ends: schedulers repeat themselves, and saving must
+    not be cut short. `more`: other signals to note, of which a second one raises KeyboardInterrupt.
     """
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    resource_tracker.ensure_running()
-    signal.signal(signal.SIGUSR1, before)
 
+    def __init__(self, *more: signal.Signals) -> None:
+        self.name, self._more = "", more
 
-class _Handlers:
-    """Own handlers of SIGNALS while entered. Once a signal came they stay until the process ends:
-    schedulers repeat themselves, and saving must not be cut short."""
-
-    def __enter__(self) -> Self:
-        self.name = ""
-        shield_tracker()
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+    def __enter__(self) -> "StopRequest":
+        _shield_tracker()
+        self._before = _install(self._note, [*SIGNALS, *self._more])
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items() if not self.name else ():
-            signal.signal(number, handler)
+        if not self.name:
+            _restore(self._before)
 
-    def _note(self, number: int, frame: object) -> None:
-        self.name = signal.Signals(number).name
-
-
-class StopRequest(_Handlers):
-    """While entered, notes SIGTERM and SIGUSR1 in `name` instead of dying of them."""
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.name and number in self._more:
+            raise KeyboardInterrupt
+        self.name = self.name or signal.Signals(number).name
 
 
-class Forwarder(_Handlers):
-    """While entered, hands SIGTERM and SIGUSR1 on to the processes `pids`, which save and end."""
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """While entered, and outside of a StopRequest, a signal raises Stopped."""
 
-    def __init__(self, pids: list[int]) -> None:
-        self._pids = pids
+    def leave(number: int, frame: FrameType | None) -> None:
+        _install(signal.SIG_IGN, SIGNALS)  # a second one must not disturb the end
+        raise Stopped
 
-    def _note(self, number: int, frame: object) -> None:
-        super()._note(number, frame)
-        for pid in self._pids:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:  # it has ended already
-                continue
+    before = _install(leave, SIGNALS)
+    yield
+    _restore(before)
+
+
+def _install(handler: Handler | signal.Handlers, signals: list[signal.Signals]) -> dict:
+    """Set a handler for those signals that are not ignored; returns what handled them before."""
+    numbers = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def _restore(before: dict) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _shield_tracker() -> None:
+    """Start Python's resource tracker with these signals ignored.
+
+    One that is sent to the whole process group would end it, and it would be started again and
+    warn of semaphores that it does not know.
+    """
+    if hasattr(signal, "SIGUSR1"):
+        from multiprocessing import resource_tracker
+
+        before = _install(signal.SIG_IGN, SIGNALS)
+        resource_tracker.ensure_running()
+        _restore(before)
