@@ -23,7 +23,7 @@ from util.distributed import describe, main_device, visible_gpus
 from util.distributed.precision import usable_amp
 from util.error import ConfigError, run_cli
 from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop
+from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
 
@@ -162,7 +162,7 @@ def compare(
                     image,
                     classes=cfg.classes,
                     **protocol,
-                    is_whole=cfg.test_mode == "whole",
+                    whole=side_8k1 if cfg.test_mode == "whole" else None,
                 )
             )
             turns["plain loop"].append(turn)
