@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.resnet import STRIDE_8, ResNet
+from model.resnet import BACKBONES, STRIDE_8, ResNet
+from util.config import Config
+from util.error import ConfigError
 
 NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster than the trunk
 
@@ -35,6 +37,30 @@ class Segmentor(nn.Module):
         self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         self.trunk_channels = trunk.channels
         self.zoom_factor = zoom_factor
+
+    @classmethod
+    def from_config(cls, cfg: Config, *, deep_base: bool) -> "Segmentor":
+        """The network that a config describes, with random weights."""
+        raise AssertionError(f"{cls.__name__} must implement from_config()")
+
+    @classmethod
+    def check_config(
+        cls, cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
+    ) -> None:
+        """Raise ConfigError unless this network can be trained (tested) as the config says.
+
+        `batch_norm_images`: how many images BatchNorm averages over, where that is known.
+        """
+        if cfg.layers not in BACKBONES:
+            depths = ", ".join(map(str, BACKBONES))
+            raise ConfigError(f"TRAIN.layers must be one of {depths}, got {cfg.layers}")
+        names = ("test_h", "test_w") if is_test else ("train_h", "train_w")
+        for name in names:
+            section, side = ("TEST" if is_test else "TRAIN"), getattr(cfg, name)
+            if side < 9 or side % 8 != 1:
+                low = max(9, (side - 1) // 8 * 8 + 1)
+                choices = "9" if side < 9 else f"{low}, {low + 8}"
+                raise ConfigError(f"{section}.{name} must be 8*k+1, got {side}; nearest: {choices}")
 
     def add_heads(self, context_channels: int, classes: int, dropout: float) -> None:
         """Add `cls` on the context's output and `aux` on layer3's."""
