@@ -26,14 +26,14 @@ def inference_copy(
     """A copy in eval mode on `device` with weights in the precision `amp`, BatchNorm folded.
 
     Its logits are at 1/8 of the input's size where the network can leave them so
-    (`zoom_factor`): the strips upsample them, which is the same bilinear function, corners
+    (`upsamples`): the strips upsample them, which is the same bilinear function, corners
     aligned, as by way of a finer grid. Raises ConfigError where compiling is not possible.
     """
     if compiled:
         _need_compiler()
     network = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
-    if hasattr(network, "zoom_factor"):
-        network.zoom_factor = 1
+    if hasattr(network, "upsamples"):
+        network.upsamples = False
     # Convolutions are faster with channels last, on a CPU and in mixed precision on a GPU.
     network = network.to(device, AMP_KINDS[amp], memory_format=torch.channels_last)
     return torch.compile(network, backend=COMPILE_BACKEND, dynamic=False) if compiled else network
