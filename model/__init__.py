@@ -1,6 +1,14 @@
 """The networks: build.py has them by name, each has a file of its own."""
 
-from model.build import ARCHS, BACKBONES, build_model, load_pretrained, load_trained, start_network
+from model.build import (
+    ARCHS,
+    BACKBONES,
+    build_model,
+    check_network,
+    load_pretrained,
+    load_trained,
+    start_network,
+)
 from model.segmentor import Segmentor, SegOutput
 
 __all__ = [
@@ -9,6 +17,7 @@ __all__ = [
     "SegOutput",
     "Segmentor",
     "build_model",
+    "check_network",
     "load_pretrained",
     "load_trained",
     "start_network",

@@ -10,13 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from model.activation_checkpointing import checkpoint_activations
-from model.psanet import PSANet, largest_mask
+from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.resnet import BACKBONES, has_deep_base, trunk_names
 from model.segmentor import Segmentor, SegOutput
 from util.checkpoint import load_file, load_weights, state_dict_of
 from util.config import Config
-from util.error import CheckpointError, ConfigError
+from util.error import CheckpointError, ConfigError, nearest
 
 __all__ = [
     "ARCHS",
@@ -24,47 +24,35 @@ __all__ = [
     "SegOutput",
     "Segmentor",
     "build_model",
+    "check_network",
     "load_trained",
     "start_network",
 ]
 
 
-def _pspnet(cfg: Config, deep_base: bool) -> Segmentor:
-    return PSPNet(
-        layers=cfg.layers, classes=cfg.classes, zoom_factor=cfg.zoom_factor, deep_base=deep_base
-    )
-
-
-def _psanet(cfg: Config, deep_base: bool) -> Segmentor:
-    masks = {}
-    for name, crop in (("mask_h", cfg.train_h), ("mask_w", cfg.train_w)):
-        largest = largest_mask(crop, cfg.shrink_factor, compact=cfg.compact)
-        mask = masks[name] = getattr(cfg, name) or largest
-        if mask > largest or (cfg.compact and mask != largest):
-            must = "be the map's side" if cfg.compact else "be at most twice the map's side minus 1"
-            raise ConfigError(
-                f"TRAIN.{name} must {must}, {largest} for a crop of {crop} and shrink_factor "
-                f"{cfg.shrink_factor}, got {mask}; leave it empty for {largest}"
-            )
-    return PSANet(
-        layers=cfg.layers,
-        classes=cfg.classes,
-        zoom_factor=cfg.zoom_factor,
-        psa_type=cfg.psa_type,
-        compact=cfg.compact,
-        shrink_factor=cfg.shrink_factor,
-        **masks,
-        normalization_factor=cfg.normalization_factor,
-        psa_softmax=cfg.psa_softmax,
-        deep_base=deep_base,
-    )
-
-
-ARCHS: dict[str, Callable[[Config, bool], Segmentor]] = {"psp": _pspnet, "psa": _psanet}
+ARCHS: dict[str, type[Segmentor]] = {"psp": PSPNet, "psa": PSANet}
 
 
 # The layers whose shape depends on the number of classes.
 CLASSIFIER = ("cls.4.weight", "cls.4.bias", "aux.4.weight", "aux.4.bias")
+
+
+def check_network(
+    cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
+) -> None:
+    """Raise ConfigError unless the network of TRAIN.arch can be trained (tested) so.
+
+    `batch_norm_images`: how many images BatchNorm averages over, where that is known.
+    """
+    _network_class(cfg).check_config(cfg, is_test=is_test, batch_norm_images=batch_norm_images)
+
+
+def _network_class(cfg: Config) -> type[Segmentor]:
+    if cfg.arch not in ARCHS:
+        near = nearest(cfg.arch, list(ARCHS))
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise ConfigError(f"TRAIN.arch must be one of {', '.join(ARCHS)}, got {cfg.arch}{hint}")
+    return ARCHS[cfg.arch]
 
 
 def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segmentor:
@@ -75,7 +63,7 @@ def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segme
     deep_base = cfg.deep_base
     if deep_base is None:
         deep_base = None if state is None else has_deep_base(state)
-    return ARCHS[cfg.arch](cfg, True if deep_base is None else deep_base)
+    return _network_class(cfg).from_config(cfg, deep_base=deep_base is not False)
 
 
 def start_network(

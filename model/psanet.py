@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from model.segmentor import Segmentor, upsample
+from util.config import Config
+from util.error import ConfigError
 
 COLLECT, DISTRIBUTE, BOTH = 0, 1, 2  # psa_type: which branches a network has
 
@@ -170,6 +172,41 @@ class PSANet(Segmentor):
         )
         self.add_heads(self.psa.out_channels, classes, dropout)
 
+    @classmethod
+    def from_config(cls, cfg: Config, *, deep_base: bool) -> "PSANet":
+        mask_h, mask_w = mask_size(cfg)
+        return cls(
+            layers=cfg.layers,
+            classes=cfg.classes,
+            zoom_factor=cfg.zoom_factor,
+            psa_type=cfg.psa_type,
+            compact=cfg.compact,
+            shrink_factor=cfg.shrink_factor,
+            mask_h=mask_h,
+            mask_w=mask_w,
+            normalization_factor=cfg.normalization_factor,
+            psa_softmax=cfg.psa_softmax,
+            deep_base=deep_base,
+        )
+
+    @classmethod
+    def check_config(
+        cls, cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
+    ) -> None:
+        super().check_config(cfg, is_test=is_test)
+        mask_size(cfg)
+        if is_test and cfg.test_mode == "whole":
+            raise ConfigError(
+                "TEST.test_mode whole cannot be used with PSANet (TRAIN.arch psa), whose attention "
+                "has a channel for every position of its training crop: set TEST.test_mode slide"
+            )
+        if is_test and (cfg.test_h, cfg.test_w) != (cfg.train_h, cfg.train_w):
+            raise ConfigError(
+                f"PSANet works at its training crop alone: TEST.test_h x test_w is "
+                f"{cfg.test_h}x{cfg.test_w}, must be {cfg.train_h}x{cfg.train_w} (TRAIN.train_h, "
+                "train_w), as its attention has a channel for every position of that crop"
+            )
+
     def context(self, x: Tensor) -> Tensor:
         return self.psa(x)
 
@@ -189,6 +226,25 @@ class PSANet(Segmentor):
             weights = weights[0, :, q] if name == "collect" else weights[0, q, :]
             maps[name] = weights.view(height, width).float()
         return maps
+
+
+def mask_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of the attention mask, the largest where the config leaves them empty.
+
+    Raises ConfigError for a mask that does not fit the training crop.
+    """
+    masks = []
+    for name, crop in (("mask_h", cfg.train_h), ("mask_w", cfg.train_w)):
+        largest = largest_mask(crop, cfg.shrink_factor, compact=cfg.compact)
+        mask = getattr(cfg, name) or largest
+        if mask > largest or (cfg.compact and mask != largest):
+            must = "be the map's side" if cfg.compact else "be at most twice the map's side minus 1"
+            raise ConfigError(
+                f"TRAIN.{name} must {must}, {largest} for a crop of {crop} and shrink_factor "
+                f"{cfg.shrink_factor}, got {mask}; leave it empty for {largest}"
+            )
+        masks.append(mask)
+    return masks[0], masks[1]
 
 
 def map_size(crop: int, shrink_factor: int) -> int:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from model.segmentor import Segmentor, upsample
+from util.config import Config
+from util.error import ConfigError
 
 
 class PPM(nn.Module):
@@ -56,6 +58,25 @@ class PSPNet(Segmentor):
         super().__init__(layers=layers, zoom_factor=zoom_factor, deep_base=deep_base)
         self.ppm = PPM(self.trunk_channels[3], tuple(bins))
         self.add_heads(self.ppm.out_channels, classes, dropout)
+
+    @classmethod
+    def from_config(cls, cfg: Config, *, deep_base: bool) -> "PSPNet":
+        return cls(
+            layers=cfg.layers, classes=cfg.classes, zoom_factor=cfg.zoom_factor, deep_base=deep_base
+        )
+
+    @classmethod
+    def check_config(
+        cls, cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
+    ) -> None:
+        super().check_config(cfg, is_test=is_test)
+        # The 1x1 bin leaves one value per channel and image, and BatchNorm needs two.
+        if batch_norm_images == 1 and not cfg.freeze_bn:
+            raise ConfigError(
+                f"TRAIN.batch_size {cfg.batch_size} gives BatchNorm one image at a time, but in "
+                f"PSPNet's 1x1 bin it needs two: set batch_size {2 * cfg.batch_size} or more, or "
+                "TRAIN.freeze_bn True"
+            )
 
     def context(self, x: Tensor) -> Tensor:
         return self.ppm(x)

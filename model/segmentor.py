@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.resnet import STRIDE_8, ResNet
+from model.resnet import BACKBONES, STRIDE_8, ResNet
+from util.config import Config
+from util.error import ConfigError
 
 NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster than the trunk
 
@@ -13,7 +15,8 @@ NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster
 class SegOutput(NamedTuple):
     """logits (N, classes, h, w); aux of the same shape in training mode, None in eval mode.
 
-    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w.
+    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w; with
+    `Segmentor.upsamples` False h = (H - 1) / 8 + 1.
     """
 
     logits: Tensor
@@ -35,6 +38,32 @@ class Segmentor(nn.Module):
         self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         self.trunk_channels = trunk.channels
         self.zoom_factor = zoom_factor
+        # False leaves the logits at 1/8 to whoever enlarges them cheaper: the loss, the predictor.
+        self.upsamples = True
+
+    @classmethod
+    def from_config(cls, cfg: Config, *, deep_base: bool) -> "Segmentor":
+        """The network that a config describes, with random weights."""
+        raise AssertionError(f"{cls.__name__} must implement from_config()")
+
+    @classmethod
+    def check_config(
+        cls, cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
+    ) -> None:
+        """Raise ConfigError unless this network can be trained (tested) as the config says.
+
+        `batch_norm_images`: how many images BatchNorm averages over, where that is known.
+        """
+        if cfg.layers not in BACKBONES:
+            depths = ", ".join(map(str, BACKBONES))
+            raise ConfigError(f"TRAIN.layers must be one of {depths}, got {cfg.layers}")
+        names = ("test_h", "test_w") if is_test else ("train_h", "train_w")
+        for name in names:
+            section, side = ("TEST" if is_test else "TRAIN"), getattr(cfg, name)
+            if side < 9 or side % 8 != 1:
+                low = max(9, (side - 1) // 8 * 8 + 1)
+                choices = "9" if side < 9 else f"{low}, {low + 8}"
+                raise ConfigError(f"{section}.{name} must be 8*k+1, got {side}; nearest: {choices}")
 
     def add_heads(self, context_channels: int, classes: int, dropout: float) -> None:
         """Add `cls` on the context's output and `aux` on layer3's."""
@@ -52,6 +81,8 @@ class Segmentor(nn.Module):
         logits = self.cls(self.context(self.layer4(middle)))
         aux = self.aux(middle) if self.training else None
 
+        if not self.upsamples:
+            return SegOutput(logits, aux)
         size = [(side - 1) // 8 * self.zoom_factor + 1 for side in (height, width)]
         return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
 

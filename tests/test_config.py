@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from model import build_model
+from model import build_model, check_network
 from tests.conftest import ROOT
 from util.config import check_test, check_train, dump_config, load_config
 from util.error import ConfigError
@@ -83,8 +83,8 @@ MISTAKES = [
         ["scales", "[1.0"],
         "TEST.scales must be a list of numbers such as [0.5, 1.0], got '[1.0' in the command line",
     ),
-    (["arch", "pspp"], "TRAIN.arch must be one of psp, psa, got pspp; nearest: psp"),
-    (["layers", "51"], "TRAIN.layers must be one of 18, 34, 50, 101, 152, got 51"),
+    (["loss", "ohm"], "TRAIN.loss must be one of ce, ohem, got ohm; nearest: ohem"),
+    (["zoom_factor", "3"], "TRAIN.zoom_factor must be one of 1, 2, 4, 8, got 3"),
     (["mask_h", "x"], "TRAIN.mask_h must be a whole number or empty, got 'x' in the command line"),
     (["epochs"], "overrides come in pairs `SECTION.key value`, but 'epochs' stands alone"),
 ]
@@ -126,6 +126,8 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, sentence: str) -> None:
 
 
 CHECKS = [
+    (["arch", "pspp"], "TRAIN.arch must be one of psp, psa, got pspp; nearest: psp"),
+    (["layers", "51"], "TRAIN.layers must be one of 18, 34, 50, 101, 152, got 51"),
     (["train_h", "512"], "TRAIN.train_h must be 8*k+1, got 512; nearest: 505, 513"),
     (["train_w", "1"], "TRAIN.train_w must be 8*k+1, got 1; nearest: 9"),
     (["scale_min", "3"], "TRAIN.scale_min 3.0 is above TRAIN.scale_max 2.0: swap them"),
@@ -142,14 +144,16 @@ CHECKS = [
 @pytest.mark.parametrize(("words", "sentence"), CHECKS)
 def test_combinations_that_cannot_train(minimal: Path, words: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError) as error:
-        check_train(load_config(minimal, words))
+        cfg = load_config(minimal, words)
+        check_train(cfg)
+        check_network(cfg)
     assert str(error.value) == sentence
 
 
 def test_psanet_is_tested_at_its_training_crop(minimal: Path) -> None:
     cfg = load_config(minimal, ["arch", "psa", "train_h", "465", "train_w", "465"])
     with pytest.raises(ConfigError, match="473x473, must be 465x465"):
-        check_test(cfg)
+        check_network(cfg, is_test=True)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +167,10 @@ def test_whole_images_need_a_network_for_any_size(
     minimal: Path, words: list[str], part: str
 ) -> None:
     check_test(load_config(minimal, ["test_mode", "whole", "batch_windows", "3"]))
+    cfg = load_config(minimal, ["test_mode", "whole", *words])
     with pytest.raises(ConfigError, match=part):
-        check_test(load_config(minimal, ["test_mode", "whole", *words]))
+        check_test(cfg)
+        check_network(cfg, is_test=True)
 
 
 def test_missing_file_names_the_nearest_recipe() -> None:
@@ -188,6 +194,8 @@ def test_every_recipe_loads_and_builds(path: Path) -> None:
     cfg = load_config(path)
     check_train(cfg)
     check_test(cfg)
+    check_network(cfg)
+    check_network(cfg, is_test=True)
     with torch.device("meta"):
         build_model(cfg)
     assert len(load_names(cfg.names_path, cfg.classes)) == cfg.classes

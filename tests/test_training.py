@@ -122,7 +122,7 @@ def test_fp16_with_its_scaler_is_resumed_exactly(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
-    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device, say: kind)
+    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
     monkeypatch.setattr("util.checkpoint.KEEP", 99)
     words = ["--config", tiny, "TRAIN.amp", "fp16", "epochs", 3, "save_path"]
     assert run_tool("train", *words, tmp_path / "whole/model")[0] == 0

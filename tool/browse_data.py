@@ -8,6 +8,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from model import check_network
 from util.config import Config, check_train, config_parser, load_config
 from util.data.dataset import SegmentationData
 from util.data.image import write_image
@@ -33,6 +34,7 @@ def main() -> None:
         raise ConfigError(f"--output must be a file named .png, got {args.output}")
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
+    check_network(cfg)
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
     data = training_data(cfg)

@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.config import Config, check_network, config_parser, load_config
+from util.config import Config, check_labels, config_parser, load_config
 from util.data.label_map import load_label_map
 from util.error import ConfigError, run_cli
 from util.extra.dataset_check.check import Finding, Report, examine
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
     args = parser.parse_args()
     cfg = load_config(args.config, args.overrides)
-    check_network(cfg)
+    check_labels(cfg)
     start = time.perf_counter()
     report = examine(
         chosen_lists(cfg, args.split),

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import load_trained
+from model import check_network, load_trained
 from util.checkpoint import find_checkpoint
 from util.config import check_test, config_parser, load_config
 from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
-from util.distributed import main_device, visible_gpus
-from util.distributed.precision import usable_amp
+from util.distributed import single_device
+from util.distributed.device import usable_amp
 from util.error import ConfigError, DataError, nearest, run_cli
 from util.extra.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from util.inference import SlidingPredictor, build_predictor
@@ -40,6 +40,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
+    check_network(cfg, is_test=True)
     pixel = parse_pixel(args.attention, cfg.arch) if args.attention else None
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
@@ -49,8 +50,8 @@ def main() -> None:
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default
-    device = main_device(visible_gpus(cfg.test_gpu, say=print))
-    amp = usable_amp(cfg.test_amp, device, say=print)
+    device = single_device(cfg.test_gpu)
+    amp = usable_amp(cfg.test_amp, device)
     predictor = build_predictor(cfg, load_trained(cfg, checkpoint), device=device, amp=amp)
     if isinstance(source, VideoReader):
         with source as video:

@@ -14,13 +14,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import load_trained
+from model import check_network, load_trained
 from util.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.data.label_map import load_export, load_label_map
 from util.data.list_file import Sample, read_list, result_names
 from util.distributed import Process, StopRequest, describe, launch
-from util.distributed.precision import usable_amp
+from util.distributed.device import usable_amp
 from util.error import EXIT_STOPPED, ConfigError, run_cli
 from util.evaluation.bootstrap import Areas, draw_counts, intervals
 from util.evaluation.evaluator import Evaluator
@@ -37,6 +37,7 @@ def main() -> None:
     args = config_parser(__doc__).parse_args()
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
+    check_network(cfg, is_test=True)
     launch(test, cfg, gpus=cfg.test_gpu)
 
 
@@ -85,7 +86,7 @@ def build_tester(cfg: Config, process: Process) -> Evaluator:
     export = load_export(cfg.export, classes=cfg.classes)
     if not cfg.has_prediction:
         network, device = load_trained(cfg, checkpoint), process.device
-        amp = usable_amp(cfg.test_amp, device, say=process.say)
+        amp = usable_amp(cfg.test_amp, device)
         predictor = build_predictor(cfg, network, device=device, amp=amp)
     protocol = prediction_protocol(cfg, checkpoint, predictor)
     return Evaluator(

@@ -9,7 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from model import start_network
+from model import check_network, start_network
 from util.checkpoint import find_resume, load_file
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.data.dataset import Loader, SegmentationData, build_loader
@@ -24,6 +24,7 @@ from util.training import (
     NonfiniteCheck,
     State,
     StepResult,
+    batch_norm_images,
     check_batch,
     explained,
     restore_state,
@@ -40,12 +41,14 @@ def main() -> None:
     args = config_parser(__doc__).parse_args()
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
+    check_network(cfg)
     launch(train, cfg, gpus=cfg.train_gpu)
 
 
 def train(process: Process, cfg: Config) -> None:
     """The whole run, in one of its processes."""
     check_batch(cfg, process)
+    check_network(cfg, batch_norm_images=batch_norm_images(cfg, process))
     with explained(cfg), StopRequest() as stop:
         resume, content = read_resume(cfg, process)
         if cfg.manual_seed is None:

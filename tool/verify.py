@@ -19,7 +19,7 @@ from model.pspnet import PSPNet
 from model.segmentor import Segmentor
 from util.checkpoint import load_file, state_dict_of
 from util.distributed import describe
-from util.distributed.precision import autocast
+from util.distributed.device import autocast
 from util.error import ConfigError, nearest, run_cli
 from util.extra.golden import batch, fill, generator, load_cases, load_values, smooth_image
 from util.inference import SlidingPredictor

@@ -51,8 +51,8 @@ class Config:
     )  # raw id -> class id: a name, a mapping or a file
     ignore_ids: list[int] = key("DATA", [], minimum=0)
 
-    arch: str = key("TRAIN", "psp", choices=("psp", "psa"))
-    layers: int = key("TRAIN", 50, choices=(18, 34, 50, 101, 152))
+    arch: str = key("TRAIN", "psp")  # a row of ARCHS in model/build.py
+    layers: int = key("TRAIN", 50, minimum=1)  # a row of BACKBONES in model/resnet.py
     deep_base: bool | None = key("TRAIN", None)  # None: as the weight file, else the deep stem
     init_weight: str = key("TRAIN", "initmodel/resnet{layers}_v2.pth", is_path=True)
     sync_bn: bool = key("TRAIN", True)

@@ -23,7 +23,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `key value` pairs, check every value on its own.
 
     Relative paths in the file start at the project's folder, those in overrides at the current one.
-    Raises ConfigError. `check_train` and `check_test` judge the combination of values.
+    Raises ConfigError. check.py judges the combination of values.
     """
     values = {
         name: _parse(name, value, source=str(path), folder=ROOT)
@@ -70,83 +70,6 @@ def dump_config(cfg: Config) -> str:
             value = os.path.relpath(value, ROOT)
         sections[f.metadata["section"]][name] = value
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=1000)
-
-
-def check_network(cfg: Config) -> None:
-    """Raise ConfigError unless the values can describe a network."""
-    if cfg.ignore_label < cfg.classes:
-        raise ConfigError(
-            f"TRAIN.ignore_label {cfg.ignore_label} is also a class id (DATA.classes "
-            f"{cfg.classes}): choose a number of at least {cfg.classes}, usually 255 or 65535"
-        )
-
-
-def check_train(cfg: Config) -> None:
-    """Raise ConfigError unless the config can train."""
-    check_network(cfg)
-    _need(cfg, "train_list", "save_path", *(["val_list"] if cfg.evaluate else []))
-    _check_side("train_h", cfg.train_h)
-    _check_side("train_w", cfg.train_w)
-    if isinstance(cfg.class_weights, list) and len(cfg.class_weights) != cfg.classes:
-        raise ConfigError(
-            f"TRAIN.class_weights holds {len(cfg.class_weights)} numbers, but DATA.classes is "
-            f"{cfg.classes}: one number a class, in the order of the ids"
-        )
-    for low, high in (("scale_min", "scale_max"), ("rotate_min", "rotate_max")):
-        if getattr(cfg, low) > getattr(cfg, high):
-            raise ConfigError(
-                f"TRAIN.{low} {getattr(cfg, low)} is above TRAIN.{high} {getattr(cfg, high)}: "
-                "swap them"
-            )
-    if cfg.compile and cfg.activation_checkpointing:
-        raise ConfigError(
-            "TRAIN.compile True cannot see into TRAIN.activation_checkpointing True: set one of "
-            "them to False"
-        )
-    if cfg.start_epoch >= cfg.epochs:
-        raise ConfigError(
-            f"TRAIN.start_epoch {cfg.start_epoch} leaves nothing to train up to TRAIN.epochs "
-            f"{cfg.epochs}: raise epochs or set start_epoch 0"
-        )
-
-
-def check_test(cfg: Config) -> None:
-    """Raise ConfigError unless the config can test."""
-    check_network(cfg)
-    _check_side("test_h", cfg.test_h)
-    _check_side("test_w", cfg.test_w)
-    if not cfg.scales:
-        raise ConfigError("TEST.scales is empty: give at least one scale, such as '[1.0]'")
-    if cfg.test_mode == "whole" and cfg.arch == "psa":
-        raise ConfigError(
-            "TEST.test_mode whole cannot be used with PSANet (TRAIN.arch psa), whose attention has "
-            "a channel for every position of its training crop: set TEST.test_mode slide"
-        )
-    if cfg.test_mode == "whole" and cfg.test_compile:
-        raise ConfigError(
-            "TEST.test_compile True compiles the network for windows of one size, and with "
-            "TEST.test_mode whole every image has its own: set test_compile False or "
-            "test_mode slide"
-        )
-    if cfg.arch == "psa" and (cfg.test_h, cfg.test_w) != (cfg.train_h, cfg.train_w):
-        raise ConfigError(
-            f"PSANet works at its training crop alone: TEST.test_h x test_w is "
-            f"{cfg.test_h}x{cfg.test_w}, must be {cfg.train_h}x{cfg.train_w} (TRAIN.train_h, "
-            "train_w), as its attention has a channel for every position of that crop"
-        )
-
-
-def _check_side(name: str, side: int) -> None:
-    if side < 9 or side % 8 != 1:
-        low = max(9, (side - 1) // 8 * 8 + 1)
-        choices = "9" if side < 9 else f"{low}, {low + 8}"
-        raise ConfigError(f"{full_name(name)} must be 8*k+1, got {side}; nearest: {choices}")
-
-
-def _need(cfg: Config, *names: str) -> None:
-    for name in names:
-        if not getattr(cfg, name):
-            raise ConfigError(f"{full_name(name)} is empty: set it in the config or as an override")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

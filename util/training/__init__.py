@@ -5,7 +5,13 @@ from util.training.errors import explained
 from util.training.nonfinite import NonfiniteCheck
 from util.training.state import State, checkpoint_of, restore_state, start_state
 from util.training.statistics import EpochStatistics
-from util.training.step import StepResult, check_batch, train_mode, train_step
+from util.training.step import (
+    StepResult,
+    batch_norm_images,
+    check_batch,
+    train_mode,
+    train_step,
+)
 from util.training.validation import validate
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "NonfiniteCheck",
     "State",
     "StepResult",
+    "batch_norm_images",
     "check_batch",
     "checkpoint_of",
     "explained",

@@ -9,7 +9,7 @@ from torch import nn
 
 from util.config import Config, dump_config
 from util.distributed import Process, unwrap
-from util.distributed.precision import usable_amp
+from util.distributed.device import usable_amp
 from util.error import CheckpointError
 from util.training.schedule import poly_lr
 
@@ -55,7 +55,7 @@ def start_state(
     model = process.wrap(
         network, sync_bn=cfg.sync_bn and not cfg.freeze_bn, channels_last=cfg.channels_last
     )
-    amp = usable_amp(cfg.amp, process.device, say=say)
+    amp = usable_amp(cfg.amp, process.device)
     scaler = torch.amp.GradScaler(process.device.type, enabled=amp == "fp16")
     first_step = cfg.start_epoch * steps_per_epoch
     return State(model, optimizer, scaler, amp, cfg.start_epoch, first_step)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from util.config import Config
 from util.distributed import Process
-from util.distributed.precision import autocast
+from util.distributed.device import autocast
 from util.error import ConfigError
 from util.training.loss import SegmentationLoss, pick_labels
 from util.training.nonfinite import NonfiniteCheck, Statistics
@@ -30,7 +30,7 @@ class StepResult:
 
 
 def check_batch(cfg: Config, process: Process) -> None:
-    """Raise ConfigError unless the batch can be divided and BatchNorm has something to average."""
+    """Raise ConfigError unless the batch can be divided among the processes."""
     parts = process.world_size * cfg.accumulate_steps
     if cfg.batch_size % parts:
         among = f"{process.world_size} processes"
@@ -45,15 +45,13 @@ def check_batch(cfg: Config, process: Process) -> None:
             "TRAIN.loss ohem looks for the hardest pixels of the whole batch, which "
             f"TRAIN.accumulate_steps {cfg.accumulate_steps} never has at once: set it to 1"
         )
-    # PSPNet's 1x1 bin leaves one value per channel and image, and BatchNorm needs two.
-    synchronised = cfg.sync_bn and process.world_size > 1
-    together = cfg.batch_size // (cfg.accumulate_steps if synchronised else parts)
-    if cfg.arch == "psp" and together == 1 and not cfg.freeze_bn:
-        raise ConfigError(
-            f"TRAIN.batch_size {cfg.batch_size} gives BatchNorm one image at a time, but in "
-            f"PSPNet's 1x1 bin it needs two: set batch_size {2 * cfg.batch_size} or more, or "
-            "TRAIN.freeze_bn True"
-        )
+
+
+def batch_norm_images(cfg: Config, process: Process) -> int:
+    """How many images BatchNorm averages over in training."""
+    is_synchronised = cfg.sync_bn and process.world_size > 1
+    parts = cfg.accumulate_steps * (1 if is_synchronised else process.world_size)
+    return cfg.batch_size // parts
 
 
 def train_mode(model: nn.Module, *, freeze_bn: bool) -> None:

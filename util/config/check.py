@@ -1,0 +1,59 @@
+"""Rules about several keys at once; what only one network needs is in model/ (check_network)."""
+
+from util.config.keys import Config, full_name
+from util.error import ConfigError
+
+
+def check_labels(cfg: Config) -> None:
+    """Raise ConfigError when the ignored id is also a class."""
+    if cfg.ignore_label < cfg.classes:
+        raise ConfigError(
+            f"TRAIN.ignore_label {cfg.ignore_label} is also a class id (DATA.classes "
+            f"{cfg.classes}): choose a number of at least {cfg.classes}, usually 255 or 65535"
+        )
+
+
+def check_train(cfg: Config) -> None:
+    """Raise ConfigError unless the config can train."""
+    check_labels(cfg)
+    _need(cfg, "train_list", "save_path", *(["val_list"] if cfg.evaluate else []))
+    if isinstance(cfg.class_weights, list) and len(cfg.class_weights) != cfg.classes:
+        raise ConfigError(
+            f"TRAIN.class_weights holds {len(cfg.class_weights)} numbers, but DATA.classes is "
+            f"{cfg.classes}: one number a class, in the order of the ids"
+        )
+    for low, high in (("scale_min", "scale_max"), ("rotate_min", "rotate_max")):
+        if getattr(cfg, low) > getattr(cfg, high):
+            raise ConfigError(
+                f"TRAIN.{low} {getattr(cfg, low)} is above TRAIN.{high} {getattr(cfg, high)}: "
+                "swap them"
+            )
+    if cfg.compile and cfg.activation_checkpointing:
+        raise ConfigError(
+            "TRAIN.compile True cannot see into TRAIN.activation_checkpointing True: set one of "
+            "them to False"
+        )
+    if cfg.start_epoch >= cfg.epochs:
+        raise ConfigError(
+            f"TRAIN.start_epoch {cfg.start_epoch} leaves nothing to train up to TRAIN.epochs "
+            f"{cfg.epochs}: raise epochs or set start_epoch 0"
+        )
+
+
+def check_test(cfg: Config) -> None:
+    """Raise ConfigError unless the config can test."""
+    check_labels(cfg)
+    if not cfg.scales:
+        raise ConfigError("TEST.scales is empty: give at least one scale, such as '[1.0]'")
+    if cfg.test_mode == "whole" and cfg.test_compile:
+        raise ConfigError(
+            "TEST.test_compile True compiles the network for windows of one size, and with "
+            "TEST.test_mode whole every image has its own: set test_compile False or "
+            "test_mode slide"
+        )
+
+
+def _need(cfg: Config, *names: str) -> None:
+    for name in names:
+        if not getattr(cfg, name):
+            raise ConfigError(f"{full_name(name)} is empty: set it in the config or as an override")
