@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
-from util.checkpoint import checkpoints
+from util.training.checkpoint import checkpoints
 from util.training.step import StepResult
 
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
-from util.checkpoint import checkpoints
+from util.training.checkpoint import checkpoints
 from util.config import load_config
 from util.data.image import read_image, read_label, write_label
 
@@ -140,7 +140,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
         return folder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("util.checkpoint.KEEP", 99)
+        patch.setattr("util.training.checkpoint.KEEP", 99)
         whole = train("whole")
     files = checkpoints(whole)
     names = [p.stem.removeprefix("train_epoch_") for p in files]
@@ -184,7 +184,7 @@ def test_a_signal_ends_the_run_after_saving(tiny: Path, tmp_path: Path, name: st
 def test_an_epoch_that_has_shrunk_is_said(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     words = ["save_every_steps", 1, "batch_size", 2]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("util.checkpoint.KEEP", 99)
+        patch.setattr("util.training.checkpoint.KEEP", 99)
         assert run_tool("train", "--config", tiny, *words)[0] == 0
     middle = tmp_path / "run/model/train_epoch_0_step_1.pth"
     words = ["resume", middle, "batch_size", 4, "save_path", tmp_path / "new/model"]

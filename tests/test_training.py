@@ -15,7 +15,7 @@ import util.training.step
 from model import build_model
 from model.activation_checkpointing import checkpoint_activations
 from tests.conftest import RunTool, assert_one_sentence
-from util.checkpoint import checkpoints
+from util.training.checkpoint import checkpoints
 from util.config import load_config
 from util.data.image import read_label, write_label
 from util.distributed import Process
@@ -123,7 +123,7 @@ def test_fp16_with_its_scaler_is_resumed_exactly(
 ) -> None:
     """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
     monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device, say: kind)
-    monkeypatch.setattr("util.checkpoint.KEEP", 99)
+    monkeypatch.setattr("util.training.checkpoint.KEEP", 99)
     words = ["--config", tiny, "TRAIN.amp", "fp16", "epochs", 3, "save_path"]
     assert run_tool("train", *words, tmp_path / "whole/model")[0] == 0
     first = tmp_path / "whole/model/train_epoch_1.pth"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from util.checkpoint import checkpoints
+from util.training.checkpoint import checkpoints
 
 MINUTE = 60.0
 SPAWN = [sys.executable]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import build_model, check_network, load_trained
-from util.checkpoint import checkpoints, find_checkpoint
+from util.training.checkpoint import checkpoints, find_checkpoint
 from util.config import Config, add_config_arguments, check_test, load_config
 from util.data.image import read_image
 from util.data.list_file import read_list

@@ -14,7 +14,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network, load_trained
-from util.checkpoint import find_checkpoint
+from util.training.checkpoint import find_checkpoint
 from util.config import check_test, config_parser, load_config
 from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
 from util.distributed import main_device, visible_gpus

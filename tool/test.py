@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network, load_trained
-from util.checkpoint import find_checkpoint
+from util.training.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.data.label_map import load_export, load_label_map
 from util.data.list_file import Sample, read_list, result_names

@@ -17,7 +17,7 @@ from model.identify import identify
 from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.segmentor import Segmentor
-from util.checkpoint import load_file, state_dict_of
+from util.training.weight_file import load_file, state_dict_of
 from util.distributed import describe
 from util.distributed.precision import autocast
 from util.error import ConfigError, nearest, run_cli
