@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-
 from util.checkpoint import (
     checkpoints,
     find_checkpoint,
@@ -18,6 +17,7 @@ from util.checkpoint import (
     save_checkpoint,
     state_dict_of,
 )
+
 from util.error import CheckpointError
 
 

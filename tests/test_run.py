@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
-from util.training.checkpoint import checkpoints
 from util.config import load_config
 from util.data.image import read_image, read_label, write_label
+from util.training.checkpoint import checkpoints
 
 
 def losses(run: Path) -> list[float]:

@@ -15,12 +15,12 @@ import util.training.step
 from model import build_model
 from model.activation_checkpointing import checkpoint_activations
 from tests.conftest import RunTool, assert_one_sentence
-from util.training.checkpoint import checkpoints
 from util.config import load_config
 from util.data.image import read_label, write_label
 from util.distributed import Process
 from util.error import RunError
 from util.training import CheckpointSaver, NonfiniteCheck, start_state, train_mode, train_step
+from util.training.checkpoint import checkpoints
 from util.training.loss import CrossEntropy, SegmentationLoss, segmentation_loss
 from util.training.nonfinite import Statistics
 
@@ -122,7 +122,7 @@ def test_fp16_with_its_scaler_is_resumed_exactly(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
-    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device, say: kind)
+    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
     monkeypatch.setattr("util.training.checkpoint.KEEP", 99)
     words = ["--config", tiny, "TRAIN.amp", "fp16", "epochs", 3, "save_path"]
     assert run_tool("train", *words, tmp_path / "whole/model")[0] == 0

@@ -52,12 +52,12 @@ def train(process: Process, cfg: Config) -> None:
         if checkpoint:
             restore_state(state, cfg, checkpoint)
             checkpoint = checkpoint.path  # the content is as large as the network and its momentum
-        with RunLogger(cfg.save_path, name="train", active=process.is_main, colors=colors) as logger:
+        with RunLogger(
+            cfg.save_path, name="train", active=process.is_main, colors=colors
+        ) as logger:
             if process.is_main:
                 describe_run(cfg, process, state, train_loader.data, checkpoint)
-            Trainer(
-                cfg, process, state, criterion, train_loader, val_loader, logger, stop
-            ).run()
+            Trainer(cfg, process, state, criterion, train_loader, val_loader, logger, stop).run()
 
 
 def make_loader(cfg: Config, process: Process, *, is_training: bool) -> Loader:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from util.distributed.precision import AMP_KINDS
+from util.distributed.device import AMP_KINDS
 from util.error import ConfigError
 
 COMPILE_BACKEND = "inductor"

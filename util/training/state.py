@@ -10,7 +10,7 @@ from torch import nn
 
 from util.config import Config, dump_config
 from util.distributed import Process, unwrap
-from util.distributed.precision import usable_amp
+from util.distributed.device import usable_amp
 from util.error import CheckpointError
 from util.training.checkpoint import Checkpoint, find_resume
 from util.training.schedule import poly_lr
@@ -76,7 +76,7 @@ def start_state(
     model = process.wrap(
         network, sync_bn=cfg.sync_bn and not cfg.freeze_bn, channels_last=cfg.channels_last
     )
-    amp = usable_amp(cfg.amp, process.device, say=log.info)
+    amp = usable_amp(cfg.amp, process.device)
     return State(
         model,
         optimizer,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from util.config import Config
 from util.distributed import Process
-from util.distributed.precision import autocast
+from util.distributed.device import autocast
 from util.training.batch import image_on, label_on
 from util.training.loss import SegmentationLoss, label_at
 from util.training.nonfinite import BatchNormStatistics, has_nonfinite_gradient, nan_unless_finite

@@ -39,9 +39,7 @@ class Trainer:
     def run(self) -> None:
         """All epochs that remain: train, score where asked, save."""
         cfg, state = self.cfg, self.state
-        progress = Progress(
-            done=state.step, total=state.total_steps, active=self.process.is_main
-        )
+        progress = Progress(done=state.step, total=state.total_steps, active=self.process.is_main)
         while state.epoch < cfg.epochs:
             record = self.train_epoch(progress)
             is_best = False

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from util.config import Config
 from util.data.dataset import Loader
 from util.distributed import Process
-from util.distributed.precision import autocast
+from util.distributed.device import autocast
 from util.inference import build_predictor
 from util.logger import RunLogger
 from util.metric import ConfusionMatrix, Scores

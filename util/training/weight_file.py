@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from util.error import CheckpointError, ConfigError
+from util.error import CheckpointError
 
 UNFINISHED = ".tmp"  # ends the names of files that are being written
 _SHOWN = 5  # names listed per kind of misfit
