@@ -51,12 +51,12 @@ def train(process: Process, cfg: Config) -> None:
         state = start_state(cfg, process, network, steps_per_epoch=len(train_loader))
         if checkpoint:
             restore_state(state, cfg, checkpoint)
-            checkpoint = checkpoint.path  # the content is as large as the network and its momentum
-        with RunLogger(
-            cfg.save_path, name="train", active=process.is_main, colors=colors
-        ) as logger:
-            if process.is_main:
-                describe_run(cfg, process, state, train_loader.data, checkpoint)
+        resumed = checkpoint.path if checkpoint else ""
+        del checkpoint  # as large as the network and its momentum together
+        is_main, folder = process.is_main, cfg.save_path
+        with RunLogger(folder, name="train", active=is_main, colors=colors) as logger:
+            if is_main:
+                describe_run(cfg, process, state, train_loader.data, resumed)
             Trainer(cfg, process, state, criterion, train_loader, val_loader, logger, stop).run()
 
 
@@ -91,7 +91,7 @@ def make_criterion(cfg: Config, process: Process, data: SegmentationData) -> Seg
 
 
 def describe_run(
-    cfg: Config, process: Process, state: State, data: SegmentationData, resumed: str | None
+    cfg: Config, process: Process, state: State, data: SegmentationData, resumed: str
 ) -> None:
     """Config and origin into the run's folder, and the first lines of its log."""
     folder, device = Path(cfg.save_path), describe(process.device)

@@ -61,8 +61,8 @@ def train_step(
     parts = cfg.accumulate_steps
     losses, preds = [], []
     for i, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts), strict=True)):
-        is_alone = process.world_size == 1 or i == parts - 1  # gradients are shared after the last
-        with state.model.no_sync() if is_shared else nullcontext():
+        is_last = i == parts - 1
+        with nullcontext() if is_last or process.world_size == 1 else state.model.no_sync():
             with autocast(process.device, state.amp):
                 output = state.model(image_on(process.device, x))
             heads = (output.logits, *output.auxiliary)
