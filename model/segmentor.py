@@ -15,7 +15,8 @@ NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster
 class SegOutput(NamedTuple):
     """logits (N, classes, h, w); aux of the same shape in training mode, None in eval mode.
 
-    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w.
+    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w; with
+    `Segmentor.upsamples` False h = (H - 1) / 8 + 1.
     """
 
     logits: Tensor
@@ -44,6 +45,8 @@ class Segmentor(nn.Module):
         self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         self.trunk_channels = trunk.channels
         self.zoom_factor = zoom_factor
+        # False leaves the logits at 1/8 to whoever enlarges them cheaper: the loss, the predictor.
+        self.upsamples = True
 
     @classmethod
     def from_config(cls, cfg: Config, *, deep_base: bool) -> "Segmentor":
@@ -85,6 +88,8 @@ class Segmentor(nn.Module):
         logits = self.cls(self.context(self.layer4(middle)))
         aux = self.aux(middle) if self.training else None
 
+        if not self.upsamples:
+            return SegOutput(logits, aux)
         size = [(side - 1) // 8 * self.zoom_factor + 1 for side in (height, width)]
         return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
 

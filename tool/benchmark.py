@@ -22,7 +22,7 @@ from util.distributed import describe, single_device
 from util.distributed.device import usable_amp
 from util.error import ConfigError, run_cli
 from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop
+from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
 from util.training.checkpoint import checkpoints, find_checkpoint
@@ -163,7 +163,7 @@ def compare(
                     image,
                     classes=cfg.classes,
                     **protocol,
-                    is_whole=cfg.test_mode == "whole",
+                    whole=side_8k1 if cfg.test_mode == "whole" else None,
                 )
             )
             turns["plain loop"].append(turn)
