@@ -15,7 +15,6 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import build_model, check_network, load_trained
-from util.checkpoint import checkpoints, find_checkpoint
 from util.config import Config, add_config_arguments, check_test, load_config
 from util.data.image import read_image
 from util.data.list_file import read_list
@@ -26,6 +25,7 @@ from util.extra.golden import fill, smooth_image
 from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
+from util.training.checkpoint import checkpoints, find_checkpoint
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
 DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
