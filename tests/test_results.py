@@ -150,7 +150,7 @@ def test_a_damaged_protocol_is_a_sentence(tmp_path: Path, content: str) -> None:
     for call in (
         lambda: read_protocol(tmp_path),
         lambda: folder(tmp_path).open([], []),
-        lambda: folder(tmp_path).open_existing(),
+        lambda: folder(tmp_path).open_existing([]),
     ):
         with pytest.raises(ConfigError, match=r"protocol.json is damaged or not of a test"):
             call()
@@ -229,11 +229,11 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
 def test_predictions_of_unknown_origin_get_a_protocol_that_says_so(tmp_path: Path) -> None:
     results = ResultFolder(tmp_path, UNKNOWN_PROTOCOL, distinct_colors(3))
     with pytest.raises(ConfigError, match=r"TEST.has_prediction: no folder"):
-        ResultFolder(tmp_path / "none", UNKNOWN_PROTOCOL, distinct_colors(3)).open_existing()
+        ResultFolder(tmp_path / "none", UNKNOWN_PROTOCOL, distinct_colors(3)).open_existing([])
     write_label(results.gray("a"), np.zeros((4, 4), np.uint8))
-    results.open_existing()
+    results.open_existing([])
     assert json.loads((tmp_path / "protocol.json").read_text())["checkpoint_sha256"] is None
-    results.open_existing()
+    results.open_existing([])
     with pytest.raises(ConfigError, match=r"another .*checkpoint_sha256 \(there nothing"):
         folder(tmp_path).open(["a"], [])
 

@@ -33,7 +33,7 @@ from util.evaluation.result import make_result
 from util.evaluation.result_folder import ResultFolder, read_protocol
 from util.extra.report.page import write_report
 from util.inference import SlidingPredictor, build_predictor
-from util.logger import RunLogger, headline, write_origin
+from util.logger import RunLogger, headline, start_logging, write_origin
 from util.metric import ImageCounts
 from util.palette import load_colors, load_names
 from util.training.checkpoint import find_checkpoint
@@ -46,57 +46,31 @@ def main() -> None:
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
     check_network(cfg, is_test=True)
+    start_logging()
     launch(test, cfg, gpus=cfg.test_gpu)
 
 
 def test(process: Process, cfg: Config) -> None:
     """The whole test, in one of its processes."""
+    start_logging(is_main=process.is_main)
     class_names = load_names(cfg.names_path, cfg.classes)
     evaluator = build_evaluator(cfg, process)
-    results, number = evaluator.results, len(evaluator.samples)
     origin = open_folder(cfg, process, evaluator)
-    RunLogger(results.path, name="test", active=process.is_main)
-    protocol = results.protocol
-    log.info(
-        f"{number} images, scales {cfg.scales}, crop {cfg.test_h}x{cfg.test_w}, "
-        f"{describe(process.device)}, processes: {process.world_size}, predictions "
-        + (
-            f"of {results.path}"
-            if cfg.has_prediction
-            else f"by {protocol['checkpoint']}, {protocol['batch_windows']} windows a forward pass"
-        )
-    )
-    start = time.perf_counter()
-    counts, predicted = run(cfg, process, evaluator)
-    seconds = time.perf_counter() - start
-    if not process.is_main:
-        return
-    if cfg.skip_existing:
-        log.info(f"{number - predicted} predictions were there, {predicted} were made")
-    if cfg.export:
-        log.info(f"for the server: pack and send {results.submission}")
-    if cfg.split == "test":
-        log.info(f"predictions without labels are in {results.path}")
-        return
-    speed = {
-        "images": number,
-        "seconds": round(seconds, 3),
-        "images_per_second": round((predicted or number) / seconds, 3),
-    }
-    protocol = {**results.protocol, **scoring_protocol(cfg, origin), **speed}
-    result = make_result(counts, names=class_names, images=evaluator.names, protocol=protocol)
-    for line in (*result.table(), f"Eval result: {headline(counts.total.scores())}"):
-        log.info(line)
-    write_report(
-        results.path / "report.html",
-        result,
-        image_of=counts.image_of,
-        colors=results.colors,
-        load=evaluator.load,
-        title=str(results.path),
-    )
-    result.save(results.path)
-    log.info(f"results are in {results.path}, report.html shows them")
+    with RunLogger(evaluator.results.path, name="test", active=process.is_main):
+        describe_test(cfg, process, evaluator)
+        start = time.perf_counter()
+        counts, predicted = run(cfg, process, evaluator)
+        seconds = time.perf_counter() - start
+        if process.is_main:
+            number = len(evaluator.samples)
+            protocol = {
+                **evaluator.results.protocol,
+                **scoring_protocol(cfg, origin),
+                "images": number,
+                "seconds": round(seconds, 3),
+                "images_per_second": round((predicted or number) / seconds, 3),
+            }
+            report(cfg, evaluator, counts, class_names, protocol, predicted)
 
 
 def build_evaluator(cfg: Config, process: Process) -> Evaluator:
@@ -146,19 +120,39 @@ def build_trained(cfg: Config, process: Process) -> tuple[str, str, SlidingPredi
 
 
 def open_folder(cfg: Config, process: Process, evaluator: Evaluator) -> dict[str, Any]:
-    """Have the first process make the result folder ready; what its environment.json holds."""
+    """Have the first process make the result folder ready; where this test runs."""
     origin, results = {}, evaluator.results
     if process.is_main:
-        if cfg.has_prediction:
-            results.open_existing()
+        if cfg.has_prediction:  # files that tell how the predictions were made stay
+            results.open_existing(evaluator.names)
         else:
             inputs = (path for s in evaluator.samples for path in (s.image, s.label) if path)
             results.open(evaluator.names, inputs)
             with replacing(results.path / "config.yaml") as path:
                 path.write_text(dump_config(cfg), encoding="utf-8")
-        origin = write_origin(results.path, root=ROOT, device=describe(process.device))
+        origin = write_origin(
+            results.path,
+            root=ROOT,
+            device=describe(process.device),
+            overwrite=not cfg.has_prediction,
+        )
     process.barrier()  # nobody writes before the folder is ready
     return origin
+
+
+def describe_test(cfg: Config, process: Process, evaluator: Evaluator) -> None:
+    """What is tested and how, for the log."""
+    protocol, place = evaluator.results.protocol, evaluator.results.path
+    log.info(
+        f"{len(evaluator.samples)} images, {describe(process.device)}, processes: "
+        f"{process.world_size}, results: {place}"
+    )
+    if not cfg.has_prediction:
+        log.info(
+            f"{protocol['checkpoint']}: scales {cfg.scales} of {cfg.base_size}, {cfg.test_mode}, "
+            f"crop {cfg.test_h}x{cfg.test_w}, {protocol['batch_windows']} windows a forward pass, "
+            f"{protocol['precision']}"
+        )
 
 
 def run(cfg: Config, process: Process, evaluator: Evaluator) -> tuple[ImageCounts, int]:
@@ -185,6 +179,38 @@ def run(cfg: Config, process: Process, evaluator: Evaluator) -> tuple[ImageCount
         sys.exit(EXIT_STOPPED)
     assert done == number, f"{done} of {number} images were tested"
     return counts, predicted
+
+
+def report(
+    cfg: Config,
+    evaluator: Evaluator,
+    counts: ImageCounts,
+    class_names: list[str],
+    protocol: dict[str, Any],
+    predicted: int,
+) -> None:
+    """The scores on the console, in scores.json, confusion.npz and report.html."""
+    results, number = evaluator.results, len(evaluator.samples)
+    if cfg.skip_existing:
+        log.info(f"{number - predicted} predictions were there, {predicted} were made")
+    if cfg.export:
+        log.info(f"for the server: pack and send {results.submission}")
+    if cfg.split == "test":
+        log.info(f"predictions without labels are in {results.path}")
+        return
+    result = make_result(counts, names=class_names, images=evaluator.names, protocol=protocol)
+    for line in (*result.table(), f"Eval result: {headline(counts.total.scores())}"):
+        log.info(line)
+    write_report(
+        results.path / "report.html",
+        result,
+        image_of=counts.image_of,
+        colors=results.colors,
+        load=evaluator.load,
+        title=str(results.path),
+    )
+    result.save(results.path)
+    log.info(f"results are in {results.path}, report.html shows them")
 
 
 if __name__ == "__main__":

@@ -57,15 +57,25 @@ def load_checkpoint(
     """
     for attempt in range(5):
         path = find()
+        before = _identity(path)
         try:
-            before = os.stat(path)
-            network, digest, after = load(path), file_sha256(path), os.stat(path)
-            if (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns):
-                return path, digest, network
+            network, digest = load(path), file_sha256(path)
         except (CheckpointError, FileNotFoundError):
-            if attempt == 4 or find() == path:
+            if attempt == 4 or (find(), _identity(path)) == (path, before):
                 raise
+        else:
+            if _identity(path) == before:
+                return path, digest, network
     raise CheckpointError(f"{path} is replaced faster than it can be read: test a copy of it")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Tells a file from another one of the same name; None where there is none."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def prediction_protocol(

@@ -54,15 +54,15 @@ class ResultFolder:
         if not before or not self._has_predictions():
             self._write_protocol()
 
-    def open_existing(self) -> None:
+    def open_existing(self, names: Sequence[str]) -> None:
         """Make the folder ready for the scores of predictions that it holds. Raises ConfigError."""
         if not self.path.is_dir():
             raise ConfigError(
-                f"TEST.has_prediction: no folder {self.path}: set TEST.save_folder to the one with "
-                "gray/, or TEST.has_prediction False to predict"
+                f"TEST.has_prediction: no predictions, there is no folder {self.path}: set "
+                "TEST.save_folder to the one with gray/, or TEST.has_prediction False to predict"
             )
         before = read_protocol(self.path)
-        self._check_targets(before, [], [])
+        self._check_targets(before, [path for n in names for path in self._targets(n)[3:]], [])
         if not before:
             self._write_protocol()
 
