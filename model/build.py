@@ -14,9 +14,9 @@ from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.resnet import BACKBONES, has_deep_base, trunk_names
 from model.segmentor import Segmentor, SegOutput
-from util.checkpoint import load_file, load_weights, state_dict_of
 from util.config import Config
 from util.error import CheckpointError, ConfigError, nearest, show
+from util.training.weight_file import load_file, load_weights, state_dict_of
 
 __all__ = [
     "ARCHS",

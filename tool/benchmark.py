@@ -15,17 +15,17 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import build_model, check_network, load_trained
-from util.checkpoint import checkpoints, find_checkpoint
 from util.config import Config, ConfigParser, check_test, load_config
 from util.data.image import read_image
 from util.data.list_file import read_list
-from util.distributed import describe, main_device, visible_gpus
-from util.distributed.precision import usable_amp
+from util.distributed import describe, single_device
+from util.distributed.device import usable_amp
 from util.error import ConfigError, run_cli
 from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop
+from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
+from util.training.checkpoint import checkpoints, find_checkpoint
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
 DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
@@ -69,7 +69,7 @@ class Row:
 
 def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
     """The plain loop and the engine on the same weights and images: a table, and a JSON file."""
-    device = main_device(visible_gpus(cfg.test_gpu, say=print))
+    device = single_device(cfg.test_gpu)
     model, weights = choose_weights(cfg)
     images, source = choose_images(cfg, args.images)
     about = {
@@ -84,7 +84,7 @@ def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
     }
     print("\n".join(f"{name + ':':<10} {value}" for name, value in about.items()), flush=True)
     kinds = ["off"]
-    if usable_amp("bf16", device, say=print) == "bf16":
+    if usable_amp("bf16", device) == "bf16":
         kinds.append("bf16")
     print(
         f"\n{'scales':>6} {'method':<18} {'s/image':>9} {'network':>8} {'besides':>8} "
@@ -162,7 +162,7 @@ def compare(
                     image,
                     classes=cfg.classes,
                     **protocol,
-                    is_whole=cfg.test_mode == "whole",
+                    whole=side_8k1 if cfg.test_mode == "whole" else None,
                 )
             )
             turns["plain loop"].append(turn)

@@ -14,11 +14,10 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network, load_trained
-from util.checkpoint import find_checkpoint
 from util.config import check_test, config_parser, load_config
 from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
-from util.distributed import main_device, visible_gpus
-from util.distributed.precision import usable_amp
+from util.distributed import single_device
+from util.distributed.device import usable_amp
 from util.error import ConfigError, DataError, nearest, run_cli
 from util.extra.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from util.inference import SlidingPredictor, build_predictor
@@ -31,6 +30,7 @@ from util.palette import (
     load_names,
     overlay,
 )
+from util.training.checkpoint import find_checkpoint
 
 LEGEND_HEIGHT = 54  # of a video, in pixels: its frames are of one size
 SHOWN_SHARE = 0.01  # classes with less are not in a video's legend
@@ -50,8 +50,8 @@ def main() -> None:
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default
-    device = main_device(visible_gpus(cfg.test_gpu, say=print))
-    amp = usable_amp(cfg.test_amp, device, say=print)
+    device = single_device(cfg.test_gpu)
+    amp = usable_amp(cfg.test_amp, device)
     predictor = build_predictor(cfg, load_trained(cfg, checkpoint), device=device, amp=amp)
     if isinstance(source, VideoReader):
         with source as video:

@@ -3,7 +3,7 @@
 Rank and device live here, nowhere else.
 """
 
-from util.distributed.device import describe, main_device, visible_gpus
+from util.distributed.device import describe, single_device
 from util.distributed.launch import launch
 from util.distributed.process import Process, unwrap
 from util.distributed.signals import StopRequest
@@ -13,7 +13,6 @@ __all__ = [
     "StopRequest",
     "describe",
     "launch",
-    "main_device",
+    "single_device",
     "unwrap",
-    "visible_gpus",
 ]

@@ -1,25 +1,30 @@
-"""The devices of this machine: those that a config lists and that exist."""
+"""The device of a process, and the precision of its matrix products and convolutions."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
+log = logging.getLogger("semseg")
 
-def visible_gpus(listed: Sequence[int], *, say: Callable[[str], None]) -> list[int]:
-    """The listed GPUs that exist here, numbered within CUDA_VISIBLE_DEVICES; says what differs."""
+AMP_KINDS = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def list_devices(gpus: Sequence[int]) -> list[torch.device]:
+    """Those of the listed GPUs that exist, else Apple's GPU, else the CPU; logs what differs.
+
+    GPUs are numbered within CUDA_VISIBLE_DEVICES.
+    """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    usable = [gpu for gpu in listed if gpu < count]
-    if listed and count and not usable:
-        usable = [0]
-    if list(usable) != list(listed):
-        what = f"using GPU {usable}" if usable else "running on the CPU"
-        say(f"GPUs {list(listed)} are listed, {count} visible here: {what}")
-    return usable
-
-
-def main_device(gpus: Sequence[int]) -> torch.device:
-    """The first of these GPUs, or the CPU when there is none."""
-    return torch.device("cuda", gpus[0]) if gpus else torch.device("cpu")
+    found = [gpu for gpu in dict.fromkeys(gpus) if gpu < count] or ([0] if gpus and count else [])
+    devices = [torch.device("cuda", gpu) for gpu in found]
+    if not devices and gpus and torch.backends.mps.is_available():
+        devices = [torch.device("mps")]
+    if found != list(gpus):
+        where = f"GPU {found}" if found else "Apple's GPU" if devices else "the CPU"
+        log.info(f"GPUs {list(gpus)} are listed, {count} visible here: using {where}")
+    return devices or [torch.device("cpu")]
 
 
 def local_device(local_rank: int) -> torch.device:
@@ -29,8 +34,37 @@ def local_device(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
+def single_device(gpus: Sequence[int]) -> torch.device:
+    """The one device of a tool that runs in a single process, made current."""
+    return activate(list_devices(gpus)[0])
+
+
+def activate(device: torch.device) -> torch.device:
+    """The device, made this process's current one: CUDA's contexts and generators follow it."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 def describe(device: torch.device) -> str:
-    """A device in words: `NVIDIA H200` or `CPU, 2 threads`."""
+    """The device's name: `NVIDIA H200` or `CPU, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU"
+
+
+def autocast(device: torch.device, kind: str) -> AbstractContextManager:
+    """The context for a forward pass; `kind` is a key of AMP_KINDS, `off` changes nothing."""
+    return torch.autocast(device.type, AMP_KINDS[kind], enabled=kind != "off")
+
+
+def usable_amp(kind: str, device: torch.device) -> str:
+    """`kind`, or `off` on a CPU that only emulates it, more slowly than float32; logs that."""
+    if kind == "off" or device.type != "cpu":
+        return kind
+    native = {"bf16": ("amx_bf16", "avx512_bf16"), "fp16": ("amx_fp16",)}[kind]
+    abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if any(abilities.get(name) for name in native):
+        return kind
+    log.info(f"this CPU has no {kind} arithmetic: amp {kind} is not used, float32 is faster here")
+    return "off"

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from util.config import Config
-from util.distributed.device import local_device, visible_gpus
+from util.distributed.device import list_devices, local_device
 from util.distributed.process import Process
 from util.distributed.signals import Forwarder, shield_tracker
 from util.distributed.watch import Failure, Watch
@@ -54,8 +54,9 @@ def launch(worker: Worker, cfg: Config, *, gpus: Sequence[int]) -> None:
     slurm = _slurm_nodes(os.environ)
     if slurm:  # the GPUs are those that SLURM grants, whatever the config lists
         gpus = range(torch.cuda.device_count()) or gpus
-    devices = [torch.device("cuda", gpu) for gpu in visible_gpus(gpus, say=print)]
-    devices = devices or [torch.device("cpu")] * cfg.num_processes
+    devices = list_devices(gpus)
+    if devices[0].type == "cpu":
+        devices *= cfg.num_processes
     nodes, node, meeting = slurm or (cfg.world_size, cfg.rank, cfg.dist_url)
     if len(devices) == nodes == 1:
         worker(Process(device=devices[0]), cfg)
