@@ -7,12 +7,13 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, run_cli  # isort: split
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import build_model, check_network, load_trained
 from util.config import Config, ConfigParser, check_test, load_config
@@ -20,7 +21,6 @@ from util.data.image import read_image
 from util.data.list_file import read_list
 from util.distributed import describe, single_device
 from util.distributed.device import usable_amp
-from util.error import ConfigError, run_cli
 from util.extra.golden import fill, smooth_image
 from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
