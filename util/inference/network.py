@@ -6,6 +6,8 @@ The network handed in is never altered: it may be in the middle of its training.
 import copy
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -55,6 +57,24 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity())
     return model
+
+
+@contextmanager
+def gpu_flags(device: torch.device, *, tf32: bool, tune: bool) -> Iterator[None]:
+    """How a GPU computes: products in TF32 (10 bits of mantissa) or full float32; with `tune` cuDNN
+    tries its algorithms at each new shape, which pays where shapes repeat."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, tf32
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=tune, deterministic=False, allow_tf32=tf32
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def _need_compiler() -> None:
