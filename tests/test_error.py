@@ -23,10 +23,25 @@ from util.error import (
 )
 from util.palette import load_colors, load_names
 
-MACHINE = (
-    "ENOSPC EDQUOT EROFS EEXIST ELOOP ENXIO EFBIG EACCES EPERM EIO EMFILE ENAMETOOLONG EISDIR "
-    "ENOTDIR ENOENT EBUSY ETXTBSY"
-).split()
+MACHINE = [
+    "ENOSPC",
+    "EDQUOT",
+    "EROFS",
+    "EEXIST",
+    "ELOOP",
+    "ENXIO",
+    "EFBIG",
+    "EACCES",
+    "EPERM",
+    "EIO",
+    "EMFILE",
+    "ENAMETOOLONG",
+    "EISDIR",
+    "ENOTDIR",
+    "ENOENT",
+    "EBUSY",
+    "ETXTBSY",
+]
 
 
 @pytest.mark.parametrize("filename", [None, "/some/file"])
@@ -157,5 +172,5 @@ def test_help_of_every_tool(run_tool: RunTool, monkeypatch: pytest.MonkeyPatch, 
 def test_a_colours_file_with_another_content(tmp_path: Path, line: str) -> None:
     path = tmp_path / "colors.txt"
     path.write_text(f"{line}\n0 0 0\n")
-    with pytest.raises(ConfigError, match="must hold one `R G B` a line, each 0..255"):
+    with pytest.raises(ConfigError, match="must hold one `R G B` a line"):
         load_colors(str(path), 2)
