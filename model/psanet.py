@@ -15,7 +15,7 @@ COLLECT, DISTRIBUTE, BOTH = 0, 1, 2  # psa_type: which branches a network has
 def psa_mask(logits: Tensor, mask_h: int, mask_w: int) -> Tensor:
     """Rearrange relative attention into absolute: (N, mask_h*mask_w, H, W) -> (N, H*W, H*W).
 
-    Channel (i, j) at (h, w) is the weight of position (y, x) = (h + i - mask_h//2, w + j - mask_w//2):
+    Channel (i, j) at (h, w) weighs the position (y, x) = (h + i - mask_h//2, w + j - mask_w//2):
 
         out[n, y*W + x, h*W + w] = logits[n, i*mask_w + j, h, w]
 
@@ -192,6 +192,7 @@ class PSANet(Segmentor):
             normalization_factor=cfg.normalization_factor,
             psa_softmax=cfg.psa_softmax,
             deep_base=deep_base,
+            fused=cfg.classifier == "fused",
         )
 
     @classmethod

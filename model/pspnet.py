@@ -69,7 +69,11 @@ class PSPNet(Segmentor):
     @classmethod
     def from_config(cls, cfg: Config, *, deep_base: bool) -> "PSPNet":
         return cls(
-            layers=cfg.layers, classes=cfg.classes, zoom_factor=cfg.zoom_factor, deep_base=deep_base
+            layers=cfg.layers,
+            classes=cfg.classes,
+            zoom_factor=cfg.zoom_factor,
+            deep_base=deep_base,
+            fused=cfg.classifier == "fused",
         )
 
     @classmethod

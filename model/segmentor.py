@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.resample import conv3x3_of_concat, upsample
-from model.resnet import BACKBONES, STRIDE_8, ResNet
+from model.resnet import BACKBONES, ResNet
 from util.config import Config
 from util.error import ConfigError
 
@@ -25,10 +25,8 @@ class SegOutput(NamedTuple):
 
     @property
     def auxiliary(self) -> tuple[Tensor, ...]:
-        """All auxiliary logits; () in eval mode."""
-        if self.aux is None:
-            return ()
-        return (self.aux,) if isinstance(self.aux, Tensor) else self.aux
+        """The logits of all auxiliary heads."""
+        return (self.aux,) if isinstance(self.aux, Tensor) else tuple(self.aux or ())
 
 
 class Segmentor(nn.Module):
@@ -38,7 +36,7 @@ class Segmentor(nn.Module):
     (the order of the published state dicts).
     """
 
-    aux_scales: tuple[float, ...] = (1.0,)  # times TRAIN.aux_weight: the weights of the aux losses
+    aux_scales: tuple[float, ...] = (1.0,)  # of each auxiliary loss, times TRAIN.aux_weight
     side_step = 8  # sides of the input are side_step * k + 1
 
     def __init__(self, trunk: ResNet, *, zoom_factor: int, fused: bool) -> None:

@@ -153,6 +153,7 @@ def test_no_values_no_cache() -> None:
     torch.testing.assert_close(conv3x3_of_concat(conv, x, maps), plain(conv, x, maps))
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph() -> None:
     net, image = network("psp", fused=True).eval(), torch.randn(1, 3, 33, 41)
     compiled = torch.compile(copy.deepcopy(net), backend="aot_eager", fullgraph=True)
@@ -160,6 +161,7 @@ def test_compiles_as_one_graph() -> None:
         torch.testing.assert_close(compiled(image).logits, net(image).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["psp", "psa"])
 def test_exports_as_one_graph(kind: str) -> None:
     net, image = network(kind, fused=True).eval(), torch.randn(2, 3, 33, 41)
