@@ -4,11 +4,12 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network
-from util.config import add_config_arguments, check_test, load_config
+from util.config import check_test, load_config
 from util.config.load import ROOT
 from util.error import ConfigError, run_cli
 from util.extra.benchmark.gpu import SHARES, Settings, benchmark_gpu
@@ -26,15 +27,16 @@ grows row by row; gpu.json, gpu.md and gpu_files.tar.gz are written after every 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=make_parser)
     test = commands.add_parser("test", description=TEST_HELP, help="the inference engine")
     test.add_argument("--images", type=int, default=1, help="so many of the test list; default 1")
     test.add_argument("--runs", type=int, default=3, help="turns of each; default 3")
     test.add_argument("--output", metavar="FILE", help="also write the numbers, as JSON")
-    add_config_arguments(test)
     test.set_defaults(run=run_test)
 
-    gpu = commands.add_parser("gpu", description=GPU_HELP, help="all that needs a GPU")
+    gpu = commands.add_parser(
+        "gpu", has_config=False, description=GPU_HELP, help="all that needs a GPU"
+    )
     gpu.add_argument("--parts", default=",".join(SHARES), help="of them; default all: %(default)s")
     gpu.add_argument("--budget", type=float, default=540, help="seconds in all; default 540")
     gpu.add_argument("--output", type=Path, default=ROOT / "exp/benchmark_gpu", metavar="FOLDER")
@@ -44,6 +46,11 @@ def main() -> None:
     gpu.set_defaults(run=run_gpu)
     args = parser.parse_args()
     args.run(args)
+
+
+def make_parser(*, has_config: bool = True, **settings: Any) -> argparse.ArgumentParser:
+    """The parser of a command, with --config and overrides or without."""
+    return (ConfigParser if has_config else argparse.ArgumentParser)(**settings)
 
 
 def run_test(args: argparse.Namespace) -> None:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network, load_trained
-from util.checkpoint import find_checkpoint
 from util.config import check_test, config_parser, load_config
 from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
 from util.distributed import single_device
@@ -31,6 +30,7 @@ from util.palette import (
     load_names,
     overlay,
 )
+from util.training.checkpoint import find_checkpoint
 
 LEGEND_HEIGHT = 54  # of a video, in pixels: its frames are of one size
 SHOWN_SHARE = 0.01  # classes with less are not in a video's legend

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from util.checkpoint import checkpoints, load_file, state_dict_of
 from util.config.load import ROOT
 from util.extra.benchmark.parts import guarded
 from util.extra.benchmark.record import Deadline, Record
 from util.extra.benchmark.runs import Command, scores, tool, wait_for
+from util.training.checkpoint import checkpoints
+from util.training.weight_file import load_file, state_dict_of
 
 RECIPE = ROOT / "config/toy/toy_pspnet18.yaml"
 # Runs a tool with deterministic algorithms where there are any, and names those that are not.

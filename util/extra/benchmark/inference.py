@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import build_model, load_trained
-from util.checkpoint import checkpoints, find_checkpoint
 from util.config import Config
 from util.data.image import read_image
 from util.data.list_file import read_list
 from util.distributed import describe, single_device
 from util.distributed.device import usable_amp
 from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop
+from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
+from util.training.checkpoint import checkpoints, find_checkpoint
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
 DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
@@ -136,7 +136,7 @@ def compare(
                     image,
                     classes=cfg.classes,
                     **protocol,
-                    is_whole=cfg.test_mode == "whole",
+                    whole=side_8k1 if cfg.test_mode == "whole" else None,
                 )
             )
             turns["plain loop"].append(turn)

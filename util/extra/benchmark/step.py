@@ -19,10 +19,9 @@ from model.activation_checkpointing import checkpoint_activations
 from util.config import Config
 from util.distributed import Process
 from util.extra.benchmark.machine import wait
-from util.training import NonfiniteCheck, start_state, train_mode, train_step
 from util.training.loss import build_loss
-
-SILENT = lambda text: None  # noqa: E731
+from util.training.state import start_state
+from util.training.step import train_mode, train_step
 
 
 class Trainer:
@@ -37,9 +36,7 @@ class Trainer:
             checkpoint_activations(network)
         if sync_bn:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.state = start_state(
-            cfg, self._process, network, network.param_groups(), steps_per_epoch=100, say=SILENT
-        )
+        self.state = start_state(self.cfg, self._process, network, steps_per_epoch=100)
         if sync_bn:
             self.state.model = nn.parallel.DistributedDataParallel(self.state.model)
         train_mode(self.state.model, freeze_bn=cfg.freeze_bn)
@@ -50,25 +47,13 @@ class Trainer:
             weights=None,
             ohem_threshold=cfg.ohem_threshold,
             ohem_min_kept=cfg.ohem_min_kept,
-            gather=self._process.all_gather,
-        )
-        self._check = NonfiniteCheck(
-            self._process, kind="skip", names_of=lambda step: [[]], warn=SILENT
+            all_gather=self._process.all_gather,
         )
         self.image, self.label = random_batch(cfg, pinned=device.type == "cuda")
 
     def step(self) -> None:
         """One step, as in tool/train.py."""
-        self.result = train_step(
-            self.cfg,
-            self._process,
-            self.state,
-            self.image,
-            self.label,
-            criterion=self._criterion,
-            nonfinite=self._check,
-            total_steps=100 * self.cfg.epochs,
-        )
+        train_step(self.cfg, self._process, self.state, self._criterion, self.image, self.label)
 
     def flop(self) -> int:
         """Floating-point operations of a step; takes one."""
