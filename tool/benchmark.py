@@ -9,7 +9,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network
-from util.config import check_test, load_config
+from util.config import ConfigParser, check_test, load_config
 from util.config.load import ROOT
 from util.error import ConfigError, run_cli
 from util.extra.benchmark.gpu import SHARES, Settings, benchmark_gpu
