@@ -118,7 +118,8 @@ def time_engine(
 ) -> tuple[dict[str, Any], list[str]]:
     """Speed, memory and equality of the engine, its share of convolutions; costly operators."""
     on_gpu = device.type == "cuda"
-    amp = {"float32": "off", "TF32": "tf32", "bf16": "bf16"}[kind]
+    tf32 = "tf32" if device.type == "cuda" else "off"  # a CPU has none
+    amp = {"float32": "off", "TF32": tf32, "bf16": "bf16"}[kind]
     with arithmetic(kind):
         predictor = build_predictor(cfg, model, device=device, amp=amp)
         label = predictor.predict(image)  # warms up, and compiles
