@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, run_cli  # isort: split
 
 from model import check_network
 from util.config import ConfigParser, check_test, load_config
 from util.config.load import ROOT
-from util.error import ConfigError, run_cli
 from util.extra.benchmark.gpu import SHARES, Settings, benchmark_gpu
 from util.extra.benchmark.inference import benchmark_test
 
