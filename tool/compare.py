@@ -7,11 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import DataError, run_cli  # isort: split
+
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from util.error import DataError, run_cli
 from util.evaluation.bootstrap import CONFIDENCE, DRAWS, difference_intervals, draw_counts
 from util.evaluation.result import Result, read_result
 

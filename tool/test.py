@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import EXIT_STOPPED, CheckpointError, run_cli  # isort: split
 
 from model import check_network, load_trained
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.data.label_map import load_export, load_label_map
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import usable_amp
-from util.error import EXIT_STOPPED, CheckpointError, run_cli
 from util.evaluation.evaluator import Evaluator
 from util.evaluation.output import replacing
 from util.evaluation.protocol import (

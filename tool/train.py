@@ -4,15 +4,15 @@ import logging
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import run_cli  # isort: split
+
+import torch
 
 from model import check_network, start_network
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.data.dataset import Loader, SegmentationData, build_loader
 from util.distributed import Process, StopRequest, describe, launch
-from util.error import run_cli
 from util.extra.dataset_check.check import median_weights, read_weights
 from util.logger import RunLogger, start_logging, write_origin
 from util.palette import load_colors

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from util.config import Config
+from util.config import NETWORK_KEYS, Config
 from util.data.list_file import Sample, read_list, result_names
 from util.error import CheckpointError, ConfigError
 from util.evaluation.result_folder import file_sha256
@@ -13,21 +13,6 @@ from util.evaluation.submission import check_names
 from util.inference import SlidingPredictor, window_starts
 
 Network = TypeVar("Network")
-
-# Keys that change what the same weights compute, or say which network they are of.
-_NETWORK = (
-    "arch",
-    "layers",
-    "classes",
-    "zoom_factor",
-    "psa_type",
-    "compact",
-    "shrink_factor",
-    "mask_h",
-    "mask_w",
-    "normalization_factor",
-    "psa_softmax",
-)
 
 
 def tested_images(cfg: Config) -> tuple[list[Sample], list[str]]:
@@ -86,7 +71,7 @@ def prediction_protocol(
     return {
         "checkpoint": checkpoint,
         "checkpoint_sha256": digest,
-        "network": {name: getattr(cfg, name) for name in _NETWORK},
+        "network": {name: getattr(cfg, name) for name in NETWORK_KEYS},
         "scales": cfg.scales,
         "base_size": cfg.base_size,
         "crop": list(crop),
