@@ -9,28 +9,7 @@
 #SBATCH --signal=USR1@120
 set -eu
 
-# Pass a signal on to what runs, which saves and ends; end at once when nothing runs.
-child= stopped=
-stop() { # <our exit code> <signal>
-    stopped=$1
-    kill -s "$2" "${child:-${!:-}}" 2>/dev/null || exit "$1"
-}
-trap 'stop 75 TERM' TERM
-trap 'stop 75 USR1' USR1
-trap 'stop 75 HUP' HUP
-trap 'if [ "$stopped" = 130 ]; then stop 130 KILL; else stop 130 TERM; fi' INT # a background process ignores SIGINT
-
-# Wait for the last background process, whatever signals come; its exit code, or ours if it was stopped.
-finish() {
-    child=$!
-    while :; do
-        code=0
-        wait "$child" || code=$?
-        if ! kill -0 "$child" 2>/dev/null; then break; fi
-    done
-    child=
-    case $stopped$code in 75* | 1300 | 13075) return "$stopped" ;; *) return "$code" ;; esac
-}
+trap 'exit 75' TERM HUP USR1 # until tool/python.sh knows better
 
 if [ $# -lt 2 ]; then
     echo "usage: sh tool/train.sh <dataset> <net> [SECTION.key value ...], as in: sh tool/train.sh ade20k pspnet50" >&2
@@ -72,7 +51,7 @@ fi
 # who is still saving, or about to say the reason. Not bound, a task has all CPUs that the job got.
 on_every_node() {
     : >>"$log-0.log"
-    (trap '' TERM USR1 HUP && exec tail -n 0 -f "$log-0.log") &
+    (trap '' TERM HUP USR1 && exec tail -n 0 -f "$log-0.log") &
     tail=$!
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
         --overlap --cpu-bind=none --kill-on-bad-exit=0 --wait=45 \
@@ -87,8 +66,7 @@ on_every_node() {
 # Run a tool in this place or on every node; then requeue a job that stopped and saved, explain one that failed.
 run_tool() {
     if [ -z "$log" ]; then
-        "$PYTHON" "$@" &
-        finish || exit
+        run "$PYTHON" "$@" || exit
         return
     fi
     on_every_node "$PYTHON" "$@" && return

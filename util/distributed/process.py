@@ -68,6 +68,11 @@ class Process:
         if self.world_size > 1:
             dist.barrier()
 
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The tensor added up over all processes, in place."""
         if self.world_size > 1:
