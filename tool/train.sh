@@ -51,7 +51,8 @@ fi
 # who is still saving, or about to say the reason. Not bound, a task has all CPUs that the job got.
 on_every_node() {
     : >>"$log-0.log"
-    (trap '' TERM HUP USR1 && exec tail -n 0 -f "$log-0.log") &
+    shown=$(wc -l <"$log-0.log")
+    (trap '' TERM HUP USR1 && exec tail -n "+$((shown + 1))" -f "$log-0.log") &
     tail=$!
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
         --overlap --cpu-bind=none --kill-on-bad-exit=0 --wait=45 \

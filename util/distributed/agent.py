@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from util.distributed.signals import SIGNALS, StopRequest
-from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, ConfigError
+from util.distributed.signals import StopRequest
+from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, STOP_SIGNALS, ConfigError
 
 log = logging.getLogger("semseg")
 
@@ -44,11 +44,6 @@ class Nodes:
 def inherited() -> dict[str, Any]:
     """What an agent of ours that started this process has told it, else nothing."""
     return json.loads(os.environ.get(_VARIABLE, "{}"))
-
-
-def inherited_devices() -> list[torch.device]:
-    """The devices of this machine, by local rank, if an agent of ours started this process."""
-    return [torch.device(name) for name in inherited().get("devices", [])]
 
 
 def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes: float) -> None:
@@ -186,7 +181,7 @@ def _kind(failure: Any, *, is_late: bool) -> str:
     if isinstance(failure.message, dict):
         return failure.message["extraInfo"].get("kind", "cause")
     code = failure.exitcode
-    if code == EXIT_STOPPED or -code in SIGNALS:
+    if code == EXIT_STOPPED or -code in STOP_SIGNALS:
         return "stopped"
     if code == EXIT_INTERRUPTED or -code == signal.SIGINT:
         return "interrupted"

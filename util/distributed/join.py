@@ -24,8 +24,14 @@ from util.config import Config
 from util.distributed.agent import POLL, inherited
 from util.distributed.device import activate
 from util.distributed.process import Process
-from util.distributed.signals import Stopped
-from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, ConfigError, user_message
+from util.error import (
+    EXIT_INTERRUPTED,
+    EXIT_STOPPED,
+    EXIT_USER_ERROR,
+    ConfigError,
+    Stopped,
+    user_message,
+)
 
 Worker = Callable[[Process, Config], None]
 
@@ -46,7 +52,6 @@ class Peers:
     host: str
     port: int
     hosts_store: bool
-    launcher: str
 
 
 def join(worker: Worker, cfg: Config, peers: Peers, device: torch.device) -> None:

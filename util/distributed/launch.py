@@ -8,11 +8,10 @@ from urllib.parse import urlsplit
 import torch
 
 from util.config import Config
-from util.distributed.agent import Nodes, inherited_devices, run_agent
+from util.distributed.agent import Nodes, inherited, run_agent
 from util.distributed.device import activate, list_devices
 from util.distributed.join import Peers, Worker, join
 from util.distributed.process import Process
-from util.distributed.signals import ending_at_once
 from util.error import ConfigError
 
 log = logging.getLogger("semseg")
@@ -29,42 +28,41 @@ def launch(worker: Worker, cfg: Config, *, gpus: Sequence[int]) -> None:
     runs this command once per device, on each of srun's nodes or of Distributed.world_size
     machines. Processes that torchrun, or srun with several tasks a node, has started join.
     """
-    with ending_at_once():
-        peers = _torchrun(os.environ) or _srun_tasks(os.environ)
-        if peers:
-            join(worker, cfg, peers, _local_device(peers, gpus))
-            return
-        nodes = _srun_nodes(os.environ)
-        if nodes and torch.cuda.is_available():
-            gpus = _chosen_by("srun", gpus, range(torch.cuda.device_count()))
-        nodes = nodes or _listed_nodes(cfg)
-        devices = list_devices(gpus)
-        if devices[0].type == "cpu":
-            devices *= cfg.num_processes
-        if not cfg.multiprocessing_distributed and len(devices) > 1:
-            devices = devices[:1]
-            log.info(f"Distributed.multiprocessing_distributed is False: one process, {devices[0]}")
-        if len(devices) == nodes.count == 1:
-            worker(Process(device=activate(devices[0])), cfg)
-        else:
-            run_agent(devices, nodes, timeout_minutes=cfg.timeout_minutes)
+    peers = _torchrun(os.environ) or _srun_tasks(os.environ)
+    if peers:
+        join(worker, cfg, peers, _local_device(peers, gpus))
+        return
+    nodes = _srun_nodes(os.environ)
+    if nodes and torch.cuda.is_available():
+        gpus = _chosen_by_launcher(gpus, range(torch.cuda.device_count()))
+    nodes = nodes or _listed_nodes(cfg)
+    devices = list_devices(gpus)
+    if devices[0].type == "cpu":
+        devices *= cfg.num_processes
+    if not cfg.multiprocessing_distributed and len(devices) > 1:
+        devices = devices[:1]
+        log.info(f"Distributed.multiprocessing_distributed is False: one process, {devices[0]}")
+    if len(devices) == nodes.count == 1:
+        worker(Process(device=activate(devices[0])), cfg)
+    else:
+        run_agent(devices, nodes, timeout_minutes=cfg.timeout_minutes)
 
 
 def _local_device(peers: Peers, gpus: Sequence[int]) -> torch.device:
     """The device of a process that was started by others."""
-    if devices := inherited_devices():
-        return devices[peers.local_rank]
+    if devices := inherited().get("devices"):
+        return torch.device(devices[peers.local_rank])
     if not torch.cuda.is_available():
         return torch.device("cpu")
     gpu = peers.local_rank % torch.cuda.device_count()  # each task may see a GPU of its own
     if peers.rank == 0:
-        _chosen_by(peers.launcher, gpus, [gpu])
+        _chosen_by_launcher(gpus, [gpu])
     return torch.device("cuda", gpu)
 
 
-def _chosen_by(launcher: str, listed: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
+def _chosen_by_launcher(listed: Sequence[int], chosen: Sequence[int]) -> Sequence[int]:
     if list(listed) != list(chosen):
-        log.info(f"{launcher} chooses the GPUs: {list(chosen)} here, the listed {listed} not used")
+        log.info(f"torchrun or srun chooses the GPUs ({list(chosen)} here): {listed} is not used")
     return chosen
 
 
@@ -79,16 +77,10 @@ def _torchrun(environment: Mapping[str, str]) -> Peers | None:
     rank = _number(environment, "RANK", 0, world_size - 1)
     if not environment["MASTER_ADDR"].strip():
         raise ConfigError("the environment variable MASTER_ADDR is empty: torchrun sets it")
-    return Peers(
-        rank,
-        world_size,
-        _number(environment, "LOCAL_RANK", 0),
-        environment["MASTER_ADDR"],
-        _number(environment, "MASTER_PORT", 1, 65535),
-        # torchrun keeps the store itself, unless it was asked not to.
-        hosts_store=rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        launcher="torchrun",
-    )
+    # torchrun keeps the store itself, unless it was asked not to.
+    hosts_store = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    local_rank, port = (_number(environment, name) for name in ("LOCAL_RANK", "MASTER_PORT"))
+    return Peers(rank, world_size, local_rank, environment["MASTER_ADDR"], port, hosts_store)
 
 
 def _srun(environment: Mapping[str, str]) -> dict[str, int] | None:
@@ -104,9 +96,9 @@ def _srun_tasks(environment: Mapping[str, str]) -> Peers | None:
     step = _srun(environment)
     if not step or step["STEP_NUM_TASKS"] == step["STEP_NUM_NODES"]:
         return None
-    rank, address = step["PROCID"], _srun_address(environment, step["JOB_ID"])
-    tasks = step["STEP_NUM_TASKS"]
-    return Peers(rank, tasks, step["LOCALID"], *address, hosts_store=rank == 0, launcher="srun")
+    rank, tasks = step["PROCID"], step["STEP_NUM_TASKS"]
+    address = _srun_address(environment, step["JOB_ID"])
+    return Peers(rank, tasks, step["LOCALID"], *address, hosts_store=rank == 0)
 
 
 def _srun_nodes(environment: Mapping[str, str]) -> Nodes | None:
@@ -124,7 +116,7 @@ def _srun_address(environment: Mapping[str, str], job: int) -> tuple[str, int]:
     if not host:
         raise ConfigError("SLURM_LAUNCH_NODE_IPADDR is not set: set MASTER_ADDR to the first node")
     if environment.get("MASTER_PORT"):
-        return host, _number(environment, "MASTER_PORT", 1, 65535)
+        return host, _number(environment, "MASTER_PORT")
     return host, 20000 + job % 20000
 
 
@@ -148,12 +140,11 @@ def _listed_nodes(cfg: Config) -> Nodes:
     )
 
 
-def _number(environment: Mapping[str, str], name: str, low: int, high: int | None = None) -> int:
+def _number(environment: Mapping[str, str], name: str, low: int = 0, high: int = 65535) -> int:
     text = environment[name].strip()
-    if text.isdecimal() and low <= int(text) and (high is None or int(text) <= high):
+    if text.isdecimal() and low <= int(text) <= high:
         return int(text)
-    limits = f"of at least {low}" if high is None else f"from {low} to {high}"
     raise ConfigError(
-        f"the environment variable {name} must be a whole number {limits}, got {text!r}: torchrun "
-        f"sets it; unset {name} to start without torchrun"
+        f"the environment variable {name} must be a whole number from {low} to {high}, got "
+        f"{text[:40]!r}: torchrun sets it; unset {name} to start without torchrun"
     )

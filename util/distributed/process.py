@@ -27,11 +27,6 @@ class Process:
         """Whether this process writes files and logs."""
         return self.rank == 0
 
-    def say(self, text: str) -> None:
-        """Print a line, in the first process alone."""
-        if self.is_main:
-            print(text, flush=True)
-
     @property
     def reads_are_free(self) -> bool:
         """Whether the host may look at a tensor of the device without waiting for its work."""
@@ -57,16 +52,11 @@ class Process:
                 device_ids=[self.device] if on_gpu else None,
                 gradient_as_bucket_view=True,
             )
-            # Synchronised statistics are equal already. (The argument's name is another since 2.14.)
+            # Synchronised statistics are equal. (As an argument it has another name since 2.14.)
             model.broadcast_buffers = not sync_bn
         if compile:
             model.compile()
         return model
-
-    def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.world_size > 1:
-            dist.barrier()
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -1,27 +1,12 @@
-"""The rules for SIGTERM, SIGUSR1 and SIGHUP: save what there is, end with exit code 75.
+"""The rules for SIGTERM, SIGHUP and SIGUSR1: a loop saves and ends the run with exit code 75.
 
-Within a StopRequest a signal is noted, and the loop that works there saves and ends. Elsewhere
-there is nothing to save: the process ends at once. A signal that `nohup` ignores stays ignored.
+Outside of such loops `util.error.run_cli` ends the program at once, with the same code.
 """
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 
-from util.error import EXIT_STOPPED
-
-# Windows has only the first of them.
-SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, n)]
-
-Handler = Callable[[int, FrameType | None], None]
-
-
-class Stopped(SystemExit):
-    """A signal came when there was nothing to save."""
-
-    def __init__(self) -> None:
-        super().__init__(EXIT_STOPPED)
+from util.error import STOP_SIGNALS, restore_handlers, set_handler
 
 
 class StopRequest:
@@ -36,41 +21,17 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         _shield_tracker()
-        self._before = _install(self._note, [*SIGNALS, *self._more])
+        self._before = set_handler(self._note, (*STOP_SIGNALS, *self._more))
         return self
 
     def __exit__(self, *error: object) -> None:
         if not self.name:
-            _restore(self._before)
+            restore_handlers(self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name and number in self._more:
             raise KeyboardInterrupt
         self.name = self.name or signal.Signals(number).name
-
-
-@contextmanager
-def ending_at_once() -> Iterator[None]:
-    """While entered, and outside of a StopRequest, a signal raises Stopped."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        _install(signal.SIG_IGN, SIGNALS)  # a second one must not disturb the end
-        raise Stopped
-
-    before = _install(leave, SIGNALS)
-    yield
-    _restore(before)
-
-
-def _install(handler: Handler | signal.Handlers, signals: list[signal.Signals]) -> dict:
-    """Set a handler for those signals that are not ignored; returns what handled them before."""
-    numbers = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, handler) for number in numbers}
-
-
-def _restore(before: dict) -> None:
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def _shield_tracker() -> None:
@@ -82,6 +43,6 @@ def _shield_tracker() -> None:
     if hasattr(signal, "SIGUSR1"):
         from multiprocessing import resource_tracker
 
-        before = _install(signal.SIG_IGN, SIGNALS)
+        before = set_handler(signal.SIG_IGN)
         resource_tracker.ensure_running()
-        _restore(before)
+        restore_handlers(before)
