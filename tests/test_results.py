@@ -228,7 +228,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
 
 def test_predictions_of_unknown_origin_get_a_protocol_that_says_so(tmp_path: Path) -> None:
     results = ResultFolder(tmp_path, UNKNOWN_PROTOCOL, distinct_colors(3))
-    with pytest.raises(ConfigError, match=r"TEST.has_prediction: no folder"):
+    with pytest.raises(ConfigError, match=r"TEST.has_prediction: no predictions"):
         ResultFolder(tmp_path / "none", UNKNOWN_PROTOCOL, distinct_colors(3)).open_existing([])
     write_label(results.gray("a"), np.zeros((4, 4), np.uint8))
     results.open_existing([])

@@ -68,6 +68,7 @@ def assert_same_results(a: Path, b: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) -> None:
     tool = (sys.executable, "tool/test.py")
     for number in (1, 2, 3):
@@ -91,7 +92,8 @@ def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) ->
     assert again == before  # protocol.json says how they were made
 
 
-def test_a_bad_image_ends_all_processes_in_words(ready: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_bad_image_ends_all_processes_with_a_sentence(ready: Path, tmp_path: Path) -> None:
     bad = tmp_path / "data/images/bonn/ulm_000000_000005_leftImg8bit.png"
     bad.write_bytes(bad.read_bytes()[:200])
     done = command(
@@ -189,6 +191,24 @@ def test_a_dataset_is_not_taken_for_a_result_folder(
     code, _, err = run_tool("test", *words(ready, data))
     assert_one_sentence(code, err, "TEST.save_folder", "gray/p0.png", "choose another folder")
     assert files(data) == before
+
+
+@pytest.mark.slow
+def test_a_disk_without_space_ends_the_test_with_a_sentence(ready: Path, tmp_path: Path) -> None:
+    """At each place where something is written: a limit on the size of files is such a disk."""
+    whole = tmp_path / "whole"
+    script = 'ulimit -f "$1"; shift; exec "$@"'
+    reached = set()
+    for blocks in (0, 1, 2, 6, 20):  # of 512 or 1024 bytes
+        tool = (sys.executable, "tool/test.py", *words(ready, whole, "TEST.index_step", 1))
+        done = command("sh", "-c", script, "sh", blocks, *tool)
+        assert done.returncode in (0, 2), done.stderr
+        if done.returncode:
+            assert "Traceback" not in done.stderr, done.stderr
+            assert "File too large" in done.stderr
+            reached.add(done.stderr.split(": ")[1].rpartition("/")[2])
+        assert not list(whole.rglob("*.part"))
+    assert len(reached) > 1
 
 
 def test_interrupted(ready: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 STOP_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n)]
 
 MAX_SENTENCE = 4000  # characters of an error on the terminal
-PACKAGES = ("torch", "numpy", "cv2", "PIL", "yaml", "scipy", "tensorboardX", "tqdm")
+PACKAGES = ("torch", "numpy", "cv2", "PIL", "yaml", "scipy", "jinja2", "tensorboardX", "tqdm")
 
 # What an error of the system is mostly fixed by.
 _FIXES = {
