@@ -158,7 +158,7 @@ def psanet() -> None:
         drawing.arrow(
             (703, row), (726, row), (726, y + 6 * (row - y) / 60), (748, y + 6 * (row - y) / 60)
         )
-    drawing.text(530, y, "on a map of half the size (shrink_factor 2)", size=11)
+    drawing.text(545, y - 14, "on a map of half the size (shrink_factor 2)", size=11)
     drawing.map(766, y, 36, 10, GREEN)
     drawing.arrow((790, y), (806, y))
     drawing.box(837, y, 66, 44, "project,\nupsample", BLUE)
