@@ -38,7 +38,7 @@ def test_every_link_has_a_target(page: str) -> None:
         if heading:
             headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in {re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings}
-    for name in re.findall(r"\b(?:config|tool|util|tests|model|figure)/[\w/]+\.\w+", text):
+    for name in re.findall(r"(?<![/\w])(?:config|tool|util|tests|model|figure)/[\w/]+\.\w+", text):
         assert (ROOT / name).exists(), name
 
 
