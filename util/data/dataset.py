@@ -1,5 +1,6 @@
 """Samples -> arrays -> batches, the same ones whatever the number of workers and processes."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -19,7 +20,7 @@ from util.data.image import check_label, check_sizes, read_image, read_label
 from util.data.label_map import LabelMap, load_label_map
 from util.data.list_file import Sample, read_list
 from util.data.transform import train_transform, val_transform
-from util.error import ConfigError, UserError
+from util.error import STOP_SIGNALS, ConfigError, UserError, set_handler
 
 LabelledTransform = Callable[[np.ndarray, np.ndarray, Generator], tuple[Tensor, Tensor]]
 
@@ -227,9 +228,10 @@ def _collate(samples: list) -> list[Tensor] | UserError:
 
 def _start_worker(worker: int) -> None:
     # A scheduler's signals go to all processes: the main one saves, with its workers alive.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    set_handler(signal.SIG_IGN, STOP_SIGNALS[1:])
+    if hasattr(signal, "sigwaitinfo"):  # else, as on macOS, SIGTERM ends a worker whoever sends it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     # Workers run side by side: threads inside each only get in the others' way.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -237,6 +239,7 @@ def _start_worker(worker: int) -> None:
 
 def _end_with_parent() -> None:
     """Obey SIGTERM from the process that started this one, and from nobody else."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    parent = multiprocessing.parent_process().pid  # getppid() may be a server that forks workers
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
