@@ -12,7 +12,7 @@ from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from tests.helpers.raw_data import assert_label, files_below, lines_of, write_ids, write_image
 from tool import prepare_ade20k
 from util.data.list_file import read_list
-from util.extra.prepare.plan import parallel
+from util.extra.prepare.write import parallel
 
 OFFICIAL = {"training": 2, "validation": 1}
 
