@@ -20,7 +20,12 @@ class SegOutput(NamedTuple):
     """
 
     logits: Tensor
-    aux: Tensor | None
+    aux: Tensor | tuple[Tensor, ...] | None
+
+    @property
+    def auxiliary(self) -> tuple[Tensor, ...]:
+        """The logits of all auxiliary heads."""
+        return (self.aux,) if isinstance(self.aux, Tensor) else tuple(self.aux or ())
 
 
 class Segmentor(nn.Module):
@@ -29,6 +34,8 @@ class Segmentor(nn.Module):
     A network names its context module, implements `context` and calls `add_heads`, in this order
     (the order of the published state dicts). H and W must be 8k+1.
     """
+
+    aux_scales: tuple[float, ...] = (1.0,)  # of each auxiliary loss, times TRAIN.aux_weight
 
     def __init__(self, *, layers: int, zoom_factor: int, deep_base: bool) -> None:
         super().__init__()

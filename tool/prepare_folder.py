@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import DataError, UserError, run_cli  # isort: split
 
 from util.config import ROOT
-from util.error import DataError, UserError, run_cli
 from util.extra.prepare.classes import Classes, classes_of_folders, find_classes
 from util.extra.prepare.files import VOID
 from util.extra.prepare.masks import read_class_file, scan_mask
