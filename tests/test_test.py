@@ -17,7 +17,7 @@ from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.checkpoint import save_atomically
 from util.config import load_config
-from util.data.image import read_label
+from util.data.label import read_label
 from util.data.label_map import load_export
 
 IMAGES = 12

@@ -17,7 +17,7 @@ from model.activation_checkpointing import checkpoint_activations
 from tests.conftest import RunTool, assert_one_sentence
 from util.checkpoint import checkpoints
 from util.config import load_config
-from util.data.image import read_label, write_label
+from util.data.label import read_label, write_label
 from util.distributed import Process
 from util.error import RunError
 from util.training import CheckpointSaver, NonfiniteCheck, start_state, train_mode, train_step

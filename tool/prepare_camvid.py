@@ -15,7 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.data.image import read_label
+from util.data.label import pack_colors, read_label
 from util.data.label_map import color_text
 from util.error import DataError, run_cli
 from util.extra.prepare.plan import Plan, carry_out, prepare_parser
@@ -25,7 +25,6 @@ from util.extra.prepare.raw import (
     files_by_stem,
     find_root,
     id_reader,
-    pack_colors,
     pair_up,
     translate,
 )
