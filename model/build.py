@@ -14,9 +14,9 @@ from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.resnet import BACKBONES, has_deep_base, trunk_names
 from model.segmentor import Segmentor, SegOutput
-from util.checkpoint import load_file, load_weights, state_dict_of
 from util.config import Config
-from util.error import CheckpointError, ConfigError, nearest
+from util.error import CheckpointError, ConfigError, nearest, show
+from util.training.weight_file import load_file, load_weights, state_dict_of
 
 __all__ = [
     "ARCHS",
@@ -51,7 +51,9 @@ def _network_class(cfg: Config) -> type[Segmentor]:
     if cfg.arch not in ARCHS:
         near = nearest(cfg.arch, list(ARCHS))
         hint = f"; nearest: {near[0]}" if near else ""
-        raise ConfigError(f"TRAIN.arch must be one of {', '.join(ARCHS)}, got {cfg.arch}{hint}")
+        raise ConfigError(
+            f"TRAIN.arch must be one of {', '.join(ARCHS)}, got {show(cfg.arch)}{hint}"
+        )
     return ARCHS[cfg.arch]
 
 

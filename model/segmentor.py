@@ -15,11 +15,17 @@ NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster
 class SegOutput(NamedTuple):
     """logits (N, classes, h, w); aux of the same shape in training mode, None in eval mode.
 
-    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w.
+    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w; with
+    `Segmentor.upsamples` False h = (H - 1) / 8 + 1.
     """
 
     logits: Tensor
-    aux: Tensor | None
+    aux: Tensor | tuple[Tensor, ...] | None
+
+    @property
+    def auxiliary(self) -> tuple[Tensor, ...]:
+        """The logits of all auxiliary heads."""
+        return (self.aux,) if isinstance(self.aux, Tensor) else tuple(self.aux or ())
 
 
 class Segmentor(nn.Module):
@@ -29,6 +35,8 @@ class Segmentor(nn.Module):
     (the order of the published state dicts). H and W must be 8k+1.
     """
 
+    aux_scales: tuple[float, ...] = (1.0,)  # of each auxiliary loss, times TRAIN.aux_weight
+
     def __init__(self, *, layers: int, zoom_factor: int, deep_base: bool) -> None:
         super().__init__()
         trunk = ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
@@ -37,6 +45,8 @@ class Segmentor(nn.Module):
         self.layer3, self.layer4 = trunk.layer3, trunk.layer4
         self.trunk_channels = trunk.channels
         self.zoom_factor = zoom_factor
+        # False leaves the logits at 1/8 to whoever enlarges them cheaper: the loss, the predictor.
+        self.upsamples = True
 
     @classmethod
     def from_config(cls, cfg: Config, *, deep_base: bool) -> "Segmentor":
@@ -78,6 +88,8 @@ class Segmentor(nn.Module):
         logits = self.cls(self.context(self.layer4(middle)))
         aux = self.aux(middle) if self.training else None
 
+        if not self.upsamples:
+            return SegOutput(logits, aux)
         size = [(side - 1) // 8 * self.zoom_factor + 1 for side in (height, width)]
         return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
 

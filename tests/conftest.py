@@ -20,6 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)  # several spinning threads stall each other on a busy machine
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, here and from all processes started here, unless `-m gpu` asks for their tests."""
+    if config.getoption("-m").strip() != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU and -m gpu"))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

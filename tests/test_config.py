@@ -7,8 +7,9 @@ import torch
 import yaml
 
 from model import build_model, check_network
-from tests.conftest import ROOT
-from util.config import check_test, check_train, dump_config, load_config
+from tests.conftest import ROOT, RunTool
+from util.config import check_test, check_train, config_parser, dump_config, load_config
+from util.config.keys import FIELDS, full_name
 from util.error import ConfigError
 from util.palette import load_colors, load_names
 
@@ -66,7 +67,7 @@ MISTAKES = [
         ["TRAIN.Epochs", "1"],
         "unknown key 'TRAIN.Epochs' in the command line; nearest: TRAIN.epochs",
     ),
-    (["zzz", "1"], "unknown key 'zzz' in the command line; FAQ.md lists all keys"),
+    (["zzz", "1"], "unknown key 'zzz' in the command line; config/README.md lists all keys"),
     (
         ["TEST.base_lr", "1"],
         "wrong section 'TEST.base_lr' in the command line; the key is TRAIN.base_lr",
@@ -81,12 +82,13 @@ MISTAKES = [
     (["sync_bn", "maybe"], "TRAIN.sync_bn must be True or False, got 'maybe' in the command line"),
     (
         ["scales", "[1.0"],
-        "TEST.scales must be a list of numbers such as [0.5, 1.0], got '[1.0' in the command line",
+        "TEST.scales must be a list of numbers such as [0.5, 1.0], got '[1.0' in the command line: "
+        "not valid YAML (expected ',' or ']', but got '<stream end>')",
     ),
     (["loss", "ohm"], "TRAIN.loss must be one of ce, ohem, got ohm; nearest: ohem"),
     (["zoom_factor", "3"], "TRAIN.zoom_factor must be one of 1, 2, 4, 8, got 3"),
     (["mask_h", "x"], "TRAIN.mask_h must be a whole number or empty, got 'x' in the command line"),
-    (["epochs"], "overrides come in pairs `SECTION.key value`, but 'epochs' stands alone"),
+    (["epochs"], "overrides come in pairs `SECTION.key value`, but 'epochs' has no value"),
 ]
 
 
@@ -106,12 +108,12 @@ FILE_MISTAKES = [
     ("just text", "{path} must hold sections of `key: value` lines"),
     (
         "DATA:\n  classes: 3\n  classes: 4\n",
-        "{path}: key 'classes' stands twice in the section that begins at line 2: remove one",
+        "{path} at line 3, column 3: 'classes' is given twice, remove one",
     ),
     (
         "DATA:\n\tclasses: 3\n",
-        "{path} is not valid YAML at line 2, column 1: found character '\\t' that cannot start any "
-        "token",
+        "{path} at line 2, column 1: not valid YAML (found character '\\t' that cannot start any "
+        "token)",
     ),
 ]
 
@@ -237,3 +239,37 @@ def test_an_old_file_with_all_published_keys_loads(tmp_path: Path) -> None:
     check_train(cfg)
     assert cfg.base_lr == 0.01 and cfg.mask_h == 59
     assert cfg.init_weight == str(ROOT / "initmodel/resnet{layers}_v2.pth")
+
+
+def test_the_page_of_all_keys_is_current(run_tool: RunTool) -> None:
+    code, page, err = run_tool("train", "--keys=markdown")
+    assert code == 0, err
+    assert page == (ROOT / "config/README.md").read_text(), (
+        "run: python tool/train.py --keys=markdown > config/README.md"
+    )
+    code, text, _ = run_tool("train", "--keys")
+    assert code == 0
+    for name, f in FIELDS.items():
+        assert f"{full_name(name)}: " in text and f.metadata["help"]
+
+
+def test_options_and_overrides_mix(minimal: Path) -> None:
+    parser = config_parser("A tool.")
+    parser.add_argument("--image", required=True)
+    parser.add_argument("--fast", action="store_true")
+    words = [
+        "epochs",
+        "3",
+        "--image",
+        "-5,3",
+        "rotate_min",
+        "-1e-3",
+        "--fast",
+        f"--config={minimal}",
+    ]
+    args = parser.parse_args(words)
+    assert (args.image, args.fast, args.config) == ("-5,3", True, str(minimal))
+    cfg = load_config(args.config, args.overrides)
+    assert (cfg.epochs, cfg.rotate_min) == (3, -1e-3)
+    with pytest.raises(SystemExit):
+        parser.parse_args([*words, "--imag", "x"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
-from util.checkpoint import checkpoints
+from util.training.checkpoint import checkpoints
 from util.training.step import StepResult
 
 
@@ -31,7 +31,7 @@ def test_out_of_memory_names_what_helps(
     def step(*args: object, **more: object) -> StepResult:
         raise error
 
-    monkeypatch.setattr("tool.train.train_step", step)
+    monkeypatch.setattr("util.training.trainer.train_step", step)
     code, _, err = run_tool("train", "--config", tiny)
     knobs = ("TRAIN.train_h 33", "batch_size 2", "accumulate_steps 1", "TRAIN.amp off")
     assert_one_sentence(code, err, "out of memory", *knobs, "activation_checkpointing False")
@@ -125,7 +125,7 @@ def test_a_signal_to_the_whole_group(
                 break
         rest, err = run.stdout.read(), run.stderr.read()
     assert run.returncode == 75, err
-    assert "TRAIN.resume auto goes on" in rest and not err.strip(), err
+    assert "TRAIN.resume auto continues" in rest and not err.strip(), err
     (saved,) = checkpoints(tmp_path / "run/model")
     assert torch.load(saved, weights_only=True)["step"] >= 2
 

@@ -21,8 +21,7 @@ from util.training.loss import (
     OhemCrossEntropy,
     SegmentationLoss,
     build_loss,
-    pick_labels,
-    segmentation_loss,
+    label_at,
 )
 
 IGNORED = 255
@@ -70,7 +69,7 @@ def hard_pixels(logits: Tensor, label: Tensor, threshold: float, kept: int) -> l
 
 def test_cross_entropy_is_the_mean_over_labelled_pixels(batch: Batch) -> None:
     logits, aux, label = batch
-    total, main, side = segmentation_loss(*batch, ignore_label=IGNORED, aux_weight=0.4)
+    total, main, side = build_loss("ce", ignore_label=IGNORED, aux_weight=0.4)(batch[:2], label)
     assert main.item() == pytest.approx(mean_loss(pixels(logits, label)), rel=1e-5)
     assert side.item() == pytest.approx(mean_loss(pixels(aux, label)), rel=1e-5)
     assert total.item() == pytest.approx(main.item() + 0.4 * side.item())
@@ -82,19 +81,8 @@ def test_the_default_is_bit_for_bit_the_plain_formula(batch: Batch) -> None:
         F.cross_entropy(x.float(), batch[2], ignore_index=IGNORED, reduction="sum") / count
         for x in batch[:2]
     ]
-    criterion = build_loss(
-        "ce",
-        ignore_label=IGNORED,
-        aux_weight=0.4,
-        weights=None,
-        ohem_threshold=0.7,
-        ohem_min_kept=100000,
-    )
-    for losses in (
-        criterion(*batch),
-        segmentation_loss(*batch, ignore_label=IGNORED, aux_weight=0.4),
-    ):
-        assert torch.equal(torch.stack(losses), torch.stack([wanted[0] + 0.4 * wanted[1], *wanted]))
+    losses = build_loss("ce", ignore_label=IGNORED, aux_weight=0.4)(batch[:2], batch[2])
+    assert torch.equal(losses, torch.stack([wanted[0] + 0.4 * wanted[1], *wanted]))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +99,7 @@ def test_a_batch_without_labels_has_loss_and_gradients_of_zero(
 ) -> None:
     logits = batch[0].requires_grad_()
     label = torch.full_like(batch[2], IGNORED)
-    value = SegmentationLoss(loss, loss, 0.4)(logits, logits, label)[0]
+    value = SegmentationLoss(loss, loss, 0.4)([logits, logits], label)[0]
     value.backward()
     assert value.item() == 0 and not logits.grad.any()
 
@@ -147,14 +135,9 @@ def test_ohem_agrees_with_sorting(
 def test_ohem_mines_in_the_main_head_alone(batch: Batch) -> None:
     logits, aux, label = batch
     criterion = build_loss(
-        "ohem",
-        ignore_label=IGNORED,
-        aux_weight=0.4,
-        weights=None,
-        ohem_threshold=0.5,
-        ohem_min_kept=5,
+        "ohem", ignore_label=IGNORED, aux_weight=0.4, ohem_threshold=0.5, ohem_min_kept=5
     )
-    _, main, side = criterion(*batch)
+    _, main, side = criterion(batch[:2], label)
     assert main.item() == pytest.approx(mean_loss(hard_pixels(logits, label, 0.5, 5)), rel=1e-5)
     assert side.item() == pytest.approx(mean_loss(pixels(aux, label)), rel=1e-5)
 
@@ -167,10 +150,49 @@ def test_losses_are_in_float32_and_know_large_ignore_labels(batch: Batch) -> Non
         assert loss(logits.bfloat16(), label)[0].dtype == torch.float32
 
 
-def test_labels_are_picked_at_the_stride_of_the_logits() -> None:
+def test_labels_are_picked_at_the_size_of_the_logits() -> None:
     label = torch.arange(17 * 17).view(1, 17, 17)
-    assert torch.equal(pick_labels(label, 8), label)
-    assert torch.equal(pick_labels(label, 1), label[:, ::8, ::8])
+    assert torch.equal(label_at(label, (17, 17)), label)
+    assert torch.equal(label_at(label, (3, 9)), label[:, ::8, ::2])
+    # Other sizes: the pixel nearest to the centre of each.
+    label = torch.arange(6 * 8).view(1, 6, 8)
+    assert label_at(label, (3, 4)).tolist() == [
+        [[9, 11, 13, 15], [25, 27, 29, 31], [41, 43, 45, 47]]
+    ]
+    assert label_at(label, (1, 1)).tolist() == [[[28]]]
+    nearest = F.interpolate(label[None].double(), (5, 7), mode="nearest-exact")[0].long()
+    assert torch.equal(label_at(label, (5, 7)), nearest)
+
+
+def test_auxiliary_heads_have_sizes_and_scales_of_their_own(batch: Batch) -> None:
+    logits, _, label = batch
+    heads = [logits, logits[..., ::2, ::5], logits[..., ::4, ::5]]
+    criterion = build_loss("ce", ignore_label=IGNORED, aux_weight=0.4, aux_scales=(1.0, 0.4))
+    total, main, side = criterion(heads, label)
+    one, other = (
+        mean_loss(pixels(head, picked))
+        for head, picked in zip(heads[1:], (label[:, ::2, ::5], label[:, ::4, ::5]), strict=True)
+    )
+    assert main.item() == pytest.approx(mean_loss(pixels(logits, label)), rel=1e-5)
+    assert side.item() == pytest.approx(one + 0.4 * other, rel=1e-5)
+    assert total.item() == pytest.approx(main.item() + 0.4 * side.item(), rel=1e-5)
+    alone = build_loss("ce", ignore_label=IGNORED, aux_weight=0.4, aux_scales=())
+    assert alone([logits], label).tolist() == pytest.approx([main.item(), main.item(), 0])
+
+
+def test_parts_of_a_step_add_up_to_its_loss() -> None:
+    """Whatever numbers of labelled pixels they have."""
+    heads = [torch.randn(4, 3, 5, 5), torch.randn(4, 3, 3, 3)]
+    label = torch.randint(0, 3, (4, 5, 5))
+    label[0], label[1, :4] = IGNORED, IGNORED
+    for weights in (None, torch.tensor([1.0, 2.0, 0.5])):
+        criterion = build_loss("ce", ignore_label=IGNORED, aux_weight=0.4, weights=weights)
+        divisors = criterion.weights(heads, label)
+        parts = [
+            criterion.losses(criterion.sums(part, y)[0], divisors)
+            for *part, y in zip(*(x.chunk(2) for x in (*heads, label)), strict=True)
+        ]
+        torch.testing.assert_close(sum(parts), criterion(heads, label))
 
 
 def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """tool/prepare_toy.py: reproducible scenes, well-formed folders, and no harm to what exists."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -104,6 +108,36 @@ def test_tool_writes_then_leaves_the_same_set_untouched(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
+
+
+def test_an_interrupted_drawing_is_completed(tmp_path: Path) -> None:
+    """kill -9 leaves no process; the next run completes the set, even a smaller one."""
+    size = ("--height", "240", "--width", "320", "--val", "1")
+    command = [sys.executable, str(ROOT / "tool/prepare_toy.py"), "--out", str(tmp_path / "toy")]
+    process = subprocess.Popen([*command, "--train", "2000", *size], start_new_session=True)
+    while len([*tmp_path.glob("toy/images/train/0*.jpg")]) < 3:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while is_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(process.pid)
+    assert json.loads((tmp_path / "toy/toy.json").read_text())["complete"] is False
+    assert run_tool(*command[2:], "--train", "4", *size).returncode == 0
+    assert run_tool("--out", str(tmp_path / "whole"), "--train", "4", *size).returncode == 0
+    again, whole = files_below(tmp_path / "toy"), files_below(tmp_path / "whole")
+    assert {name: again[name] for name in whole} == whole
+    assert_refused(run_tool(*command[2:], "--train", "5", *size), "train 4 (asked: 5)")
+
+
+def is_alive(group: int) -> bool:
+    """Whether a process of the group runs (a zombie does not)."""
+    try:
+        os.killpg(group, signal.SIGCONT)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -16,19 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
-from util.checkpoint import checkpoints
+from tests.helpers.runs import records, weights
 from util.config import load_config
 from util.data.image import read_image
 from util.data.label import read_label, write_label
-
-
-def losses(run: Path) -> list[float]:
-    lines = (run / "model/metrics.jsonl").read_text().splitlines()
-    return [json.loads(line)["train_loss"] for line in lines]
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
+from util.training.checkpoint import checkpoints
 
 
 def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
@@ -124,7 +116,8 @@ def test_overfits_two_images(tiny: Path, tmp_path: Path, run_tool: RunTool) -> N
     assert code == 0, err
     scores = json.loads((tmp_path / "run/result/epoch_40/val/ss/scores.json").read_text())
     assert scores["miou"] > 0.8, scores
-    assert losses(tmp_path / "run")[-1] < losses(tmp_path / "run")[0] / 4
+    losses = [record["train_loss"] for record in records(tmp_path / "run")]
+    assert losses[-1] < losses[0] / 4
 
 
 def test_a_resumed_run_equals_an_undisturbed_one(
@@ -141,7 +134,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
         return folder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("util.checkpoint.KEEP", 99)
+        patch.setattr("util.training.checkpoint.KEEP", 99)
         whole = train("whole")
     files = checkpoints(whole)
     names = [p.stem.removeprefix("train_epoch_") for p in files]
@@ -176,7 +169,7 @@ def test_a_signal_ends_the_run_after_saving(tiny: Path, tmp_path: Path, name: st
                 break
         rest = run.stdout.read()
     assert run.returncode == 75
-    assert f"stopped by {name}" in rest and "TRAIN.resume auto goes on" in rest
+    assert f"stopped by {name}" in rest and "TRAIN.resume auto continues" in rest
     (saved,) = checkpoints(tmp_path / "run/model")
     content = torch.load(saved, weights_only=True)
     assert content["step"] == 2 * content["epoch"] + content["step_in_epoch"] >= 2
@@ -185,7 +178,7 @@ def test_a_signal_ends_the_run_after_saving(tiny: Path, tmp_path: Path, name: st
 def test_an_epoch_that_has_shrunk_is_said(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     words = ["save_every_steps", 1, "batch_size", 2]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("util.checkpoint.KEEP", 99)
+        patch.setattr("util.training.checkpoint.KEEP", 99)
         assert run_tool("train", "--config", tiny, *words)[0] == 0
     middle = tmp_path / "run/model/train_epoch_0_step_1.pth"
     words = ["resume", middle, "batch_size", 4, "save_path", tmp_path / "new/model"]

@@ -1,36 +1,17 @@
 """The options of training: each keeps its promise; what ends a run says so in a sentence."""
 
 import json
-import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-import tool.train
-import util.training.step
 from model import build_model
 from model.activation_checkpointing import checkpoint_activations
 from tests.conftest import RunTool, assert_one_sentence
-from util.checkpoint import checkpoints
+from tests.helpers.runs import records, weights
 from util.config import load_config
-from util.data.label import read_label, write_label
-from util.distributed import Process
-from util.error import RunError
-from util.training import CheckpointSaver, NonfiniteCheck, start_state, train_mode, train_step
-from util.training.loss import CrossEntropy, SegmentationLoss, segmentation_loss
-from util.training.nonfinite import Statistics
-
-
-def records(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "model/metrics.jsonl").open()]
-
-
-def weights(path: Path) -> dict[str, Tensor]:
-    return torch.load(path, weights_only=True)["state_dict"]
 
 
 def test_frozen_batch_norm_keeps_its_statistics(
@@ -123,7 +104,7 @@ def test_fp16_with_its_scaler_is_resumed_exactly(
 ) -> None:
     """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
     monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
-    monkeypatch.setattr("util.checkpoint.KEEP", 99)
+    monkeypatch.setattr("util.training.checkpoint.KEEP", 99)
     words = ["--config", tiny, "TRAIN.amp", "fp16", "epochs", 3, "save_path"]
     assert run_tool("train", *words, tmp_path / "whole/model")[0] == 0
     first = tmp_path / "whole/model/train_epoch_1.pth"
@@ -141,131 +122,3 @@ def test_fp16_with_its_scaler_is_resumed_exactly(
     assert one["scaler"] == other["scaler"] != scaler
     assert all(torch.equal(v, other["state_dict"][k]) for k, v in one["state_dict"].items())
     assert all(value.isfinite().all() for value in one["state_dict"].values())
-
-
-# Losses that are not finite -----------------------------------------------------------------------
-
-
-def one_step(
-    tiny: Path, criterion: SegmentationLoss, **values: object
-) -> tuple[dict, dict, NonfiniteCheck]:
-    """Weights, statistics and momenta before and after a second step with this criterion."""
-    cfg = replace(load_config(tiny), batch_size=2, **values)
-    torch.manual_seed(0)
-    network, process = build_model(cfg), Process()
-    groups = network.param_groups()
-    state = start_state(cfg, process, network, groups, steps_per_epoch=9, say=print)
-    train_mode(state.model, freeze_bn=False)
-    nonfinite = NonfiniteCheck(
-        process, kind=cfg.nonfinite, names_of=lambda step: [["a.png", "b.png"]], warn=print
-    )
-    image, label = torch.randn(2, 3, 33, 33), torch.randint(0, 3, (2, 33, 33))
-
-    def everything() -> dict:
-        momenta = [s["momentum_buffer"].clone() for s in state.optimizer.state.values()]
-        weights = {name: value.clone() for name, value in network.state_dict().items()}
-        return {**weights, **dict(enumerate(momenta))}
-
-    plain = SegmentationLoss(CrossEntropy(255), CrossEntropy(255), 0.4)
-    step = (cfg, process, state, image, label)
-    train_step(*step, criterion=plain, nonfinite=nonfinite, total_steps=9)
-    before = everything()
-    train_step(*step, criterion=criterion, nonfinite=nonfinite, total_steps=9)
-    return before, everything(), nonfinite
-
-
-def poisoned(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    total, weight = CrossEntropy(255)(logits, label)
-    return total * torch.inf, weight
-
-
-def test_a_step_that_is_not_finite_leaves_no_trace(
-    tiny: Path, capsys: pytest.CaptureFixture
-) -> None:
-    criterion = SegmentationLoss(poisoned, CrossEntropy(255), 0.4)
-    before, after, nonfinite = one_step(tiny, criterion, nonfinite="skip")
-    for name, value in before.items():
-        if not str(name).endswith("num_batches_tracked"):
-            assert torch.equal(value, after[name]), name
-    nonfinite.look()
-    assert nonfinite.skipped == 1
-    out = capsys.readouterr().out
-    assert "the loss of step 2 is not finite (images a.png, b.png): step left out" in out
-
-
-def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
-    nonfinite = one_step(tiny, SegmentationLoss(poisoned, CrossEntropy(255), 0.4))[2]
-    with pytest.raises(RunError, match=r"step 2 is not finite \(images a\.png, b\.png\): lower TR"):
-        nonfinite.look()
-
-
-def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
-    words = ["--config", tiny, "epochs", 9, "base_lr", 1e12]
-    code, _, err = run_tool("train", *words)
-    assert_one_sentence(code, err, "is not finite (images p", "lower TRAIN.base_lr", "skip")
-    for path in checkpoints(tmp_path / "run/model"):
-        assert all(v.isfinite().all() for v in weights(path).values()), path
-    words += ["nonfinite", "skip", "save_path", tmp_path / "b/model"]
-    code, _, err = run_tool("train", *words)
-    assert_one_sentence(
-        code, err, "no step of this epoch", "has diverged", "base_lr (1000000000000.0"
-    )
-
-
-def test_images_without_any_label_do_no_harm(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
-    for path in (tmp_path / "data/labels").iterdir():
-        write_label(path, np.full_like(read_label(path), 255))
-    code, _, err = run_tool("train", "--config", tiny, "evaluate", True)
-    assert code == 0, err
-    assert records(tmp_path / "run")[0]["train_loss"] == 0
-    found = weights(tmp_path / "run/model/train_epoch_1.pth")
-    assert all(value.isfinite().all() for value in found.values())
-
-
-def test_labels_of_a_step_weigh_alike_in_all_parts() -> None:
-    """Parts with unlike numbers of labelled pixels add up to the loss of the whole."""
-    logits, aux = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
-    label = torch.randint(0, 3, (4, 5, 5))
-    label[0], label[1, :4] = 255, 255
-    whole = segmentation_loss(logits, aux, label, ignore_label=255, aux_weight=0.4)
-    criterion = SegmentationLoss(CrossEntropy(255), CrossEntropy(255), 0.4)
-    weight = criterion.main.weight(label).repeat(2)
-    parts = [
-        torch.stack(criterion(*part, over_all=lambda w: weight))
-        for part in zip(logits.chunk(2), aux.chunk(2), label.chunk(2), strict=True)
-    ]
-    torch.testing.assert_close(sum(parts), torch.stack(whole))
-
-
-def test_guard_and_resume_cost_less_than_a_percent_of_a_step(
-    tiny: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All they do within a step, timed where they do it; medians over the steps."""
-    steps = []
-
-    def timed(owner: object, name: str, times: list[float]) -> None:
-        plain = getattr(owner, name)
-
-        def call(*args: object, **more: object) -> object:
-            start = time.perf_counter()
-            try:
-                return plain(*args, **more)
-            finally:
-                times.append(time.perf_counter() - start)
-
-        monkeypatch.setattr(owner, name, call)
-
-    timed(tool.train, "train_step", steps)
-    names = [(util.training.step, "seed_step"), (util.training.step, "Statistics")]
-    names += [(Statistics, "go_back_if"), (NonfiniteCheck, "check"), (NonfiniteCheck, "look")]
-    names += [(CheckpointSaver, "after_step")]
-    parts = {name: [] for _, name in names}
-    for owner, name in names:
-        timed(owner, name, parts[name])
-    words = ["train_h", 97, "train_w", 97, "batch_size", 2, "epochs", 5, "save_freq", 9]
-    assert run_tool("train", "--config", tiny, *words, "save_every_steps", 1000)[0] == 0
-    assert len(steps) == 10 and all(parts[name] for name in parts)
-    medians = {name: float(np.median(times)) for name, times in parts.items()}
-    extra = sum(medians.values())
-    print(f"{extra:.4f} s of {np.median(steps):.4f} s: {medians}")
-    assert extra < 0.01 * float(np.median(steps)), (medians, np.median(steps))

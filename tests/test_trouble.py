@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from util.checkpoint import checkpoints
+from util.training.checkpoint import checkpoints
 
 MINUTE = 60.0
 SPAWN = [sys.executable]
@@ -88,5 +88,5 @@ def test_torchrun_starts_all_again_and_the_run_goes_on(tiny: Path, tmp_path: Pat
     start = [*TORCHRUN, "--max-restarts=1"]
     code, out, err = train(tiny, "killed", "TRAIN.resume", "auto", start=start)
     assert code == 0, err
-    assert "going on from" in out
+    assert "continuing from" in out
     assert checkpoints(tmp_path / "run/model")[0].name == "train_epoch_4.pth"

@@ -7,25 +7,25 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, run_cli  # isort: split
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from model import build_model, check_network, load_trained
-from util.checkpoint import checkpoints, find_checkpoint
-from util.config import Config, add_config_arguments, check_test, load_config
+from util.config import Config, ConfigParser, check_test, load_config
 from util.data.image import read_image
 from util.data.list_file import read_list
 from util.distributed import describe, single_device
 from util.distributed.device import usable_amp
-from util.error import ConfigError, run_cli
 from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop
+from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
+from util.training.checkpoint import checkpoints, find_checkpoint
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
 DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
@@ -38,12 +38,11 @@ six. Medians over runs and images; the speed-up is the median of the ratios of e
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=ConfigParser)
     test = commands.add_parser("test", description=TEST_HELP, help="the inference engine")
     test.add_argument("--images", type=int, default=1, help="so many of the test list; default 1")
     test.add_argument("--runs", type=int, default=3, help="turns of each; default 3")
     test.add_argument("--output", metavar="FILE", help="also write the numbers, as JSON")
-    add_config_arguments(test)
     args = parser.parse_args()
     for name in ("images", "runs"):
         if getattr(args, name) < 1:
@@ -163,7 +162,7 @@ def compare(
                     image,
                     classes=cfg.classes,
                     **protocol,
-                    is_whole=cfg.test_mode == "whole",
+                    whole=side_8k1 if cfg.test_mode == "whole" else None,
                 )
             )
             turns["plain loop"].append(turn)

@@ -3,17 +3,17 @@
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, UserError, run_cli  # isort: split
+
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network
 from util.config import check_train, config_parser, load_config
 from util.data.dataset import SegmentationData, build_data
 from util.data.image import write_image
 from util.data.transform import denormalise
-from util.error import ConfigError, UserError, run_cli
 from util.palette import legend, load_colors, load_names, overlay
 
 TILE = 240  # height of an image on the sheet

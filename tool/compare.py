@@ -10,11 +10,11 @@ import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import DataError, run_cli  # isort: split
+
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from util.error import DataError, run_cli
 from util.evaluation.bootstrap import CONFIDENCE, DRAWS, Areas, difference_intervals, draw_counts
 
 

@@ -2,21 +2,24 @@
 
     python tool/prepare_toy.py --out dataset/toy
 
-A scene depends on nothing but (seed, split, index) and the size; util/toy draws it.
+A scene depends on nothing but (seed, split, index) and the size; util/extra/toy draws it. An
+interrupted run is completed by the next one.
 """
 
 import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import UserError, run_cli  # isort: split
 
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from util.error import UserError, run_cli
+from util.extra.parallel import in_processes
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
 SPLITS = ("train", "val")  # the position of a split is part of its random seed
@@ -42,52 +45,77 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
         if options[name] < least:
             raise UserError(f"--{name} must be at least {least}, got {options[name]}")
     what = f"{train} train and {val} val images in {out}"
-    if holds_same_set(out, options | {"version": VERSION}):
+    record = options | {"version": VERSION}
+    if is_complete(out, record):
         return f"toy: {what} are there already; nothing to do"
     start = time.perf_counter()
+    for folder in (
+        "list",
+        *(f"{kind}/{split}" for kind in ("images", "labels") for split in SPLITS),
+    ):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    write_record(out, record | {"complete": False})
+    scenes = [(number, i) for number, split in enumerate(SPLITS) for i in range(options[split])]
+    draw = partial(write_scene, out=out, height=height, width=width, seed=seed)
+    lines = in_processes(draw, scenes, "toy scenes")
     for number, split in enumerate(SPLITS):
-        for folder in (f"images/{split}", f"labels/{split}", "list"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        lines = []
-        for index in range(options[split]):
-            image, label = draw_scene(np.random.default_rng((seed, number, index)), height, width)
-            image_name = f"images/{split}/{index:04d}.jpg"
-            label_name = f"labels/{split}/{index:04d}.png"
-            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-            write_image(out / image_name, bgr, (cv2.IMWRITE_JPEG_QUALITY, 95))
-            write_image(out / label_name, label, ())
-            lines.append(f"{image_name} {label_name}\n")
-        (out / "list" / f"{split}.txt").write_text("".join(lines))
-    # Last, so that an interrupted run is not taken for a complete one.
-    (out / "toy.json").write_text(json.dumps(options | {"version": VERSION}, indent=2) + "\n")
+        text = "".join(line for (n, _), line in zip(scenes, lines, strict=True) if n == number)
+        (out / "list" / f"{split}.txt").write_text(text)
+    write_record(out, record)
     return f"toy: {what} ({time.perf_counter() - start:.1f} s)"
 
 
-def holds_same_set(out: Path, options: dict[str, int]) -> bool:
-    """True: `out` is complete; False: free to write. Anything else there is a UserError."""
+def is_complete(out: Path, record: dict[str, int]) -> bool:
+    """True: this set is there. False: free to write. Anything else there is a UserError."""
     cure = "remove the folder or choose another --out"
     if not out.exists():
         return False
     if not out.is_dir():
-        raise UserError(f"{out} is a file, not a folder; choose another --out")
+        raise UserError(f"--out {out} is a file, not a folder: choose another --out")
     if not (out / "toy.json").is_file():
         if any(out.iterdir()):
-            what = "is not empty and has no toy.json (other data or an unfinished run)"
-            raise UserError(f"{out} {what}; {cure}")
+            raise UserError(f"--out {out} holds other data (there is no toy.json): {cure}")
         return False
     try:
         found = dict(json.loads((out / "toy.json").read_text()))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{out}/toy.json is damaged ({error}); {cure}") from error
-    changes = [f"{k} {found.get(k)} (asked: {v})" for k, v in options.items() if found.get(k) != v]
+        raise UserError(f"{out}/toy.json is damaged ({error}): {cure}") from None
+    is_whole = found.get("complete", True)
+    # The number of scenes does not change them: an interrupted set may become larger or smaller.
+    fixed = [key for key in record if is_whole or key not in SPLITS]
+    changes = [
+        f"{k} {found.get(k)} (asked: {record[k]})" for k in fixed if found.get(k) != record[k]
+    ]
     if changes:
-        raise UserError(f"{out} holds a toy set with {', '.join(changes)}; {cure}")
-    return True
+        raise UserError(f"{out} holds a toy set with {', '.join(changes)}: {cure}")
+    return is_whole
+
+
+def write_record(out: Path, record: dict[str, int]) -> None:
+    """toy.json, whole or not at all."""
+    (out / ".toy.json.part").write_text(json.dumps(record, indent=2) + "\n")
+    (out / ".toy.json.part").replace(out / "toy.json")
+
+
+def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, seed: int) -> str:
+    """Draw the scene (split, index) unless it is there; returns its list line."""
+    number, index = place
+    image_name = f"images/{SPLITS[number]}/{index:04d}.jpg"
+    label_name = f"labels/{SPLITS[number]}/{index:04d}.png"
+    if not ((out / image_name).exists() and (out / label_name).exists()):
+        image, label = draw_scene(np.random.default_rng((seed, number, index)), height, width)
+        jpeg = (cv2.IMWRITE_JPEG_QUALITY, 95)
+        write_image(out / image_name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), jpeg)
+        write_image(out / label_name, label, ())
+    return f"{image_name} {label_name}\n"
 
 
 def write_image(path: Path, image: np.ndarray, flags: tuple[int, ...]) -> None:
-    if not cv2.imwrite(str(path), image, flags):
-        raise UserError(f"cannot write {path}; check the free space and the rights of the folder")
+    """An image file, whole or not at all."""
+    _, content = cv2.imencode(path.suffix, image, flags)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/bin/sh
-# All tests in an environment of their own:  sh tool/run_tests.sh [pytest options]
+# Tests in an environment of their own:  sh tool/run_tests.sh [pytest options]
+# Without options the fast ones; `-m slow` runs the slow ones, `-m gpu` those that need a GPU.
 set -eu
 cd "$(dirname "$0")/.."
 . tool/install.sh

@@ -10,18 +10,17 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import EXIT_STOPPED, ConfigError, run_cli  # isort: split
+
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from model import check_network, load_trained
-from util.checkpoint import find_checkpoint
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.data.label_map import label_map_of, load_export
 from util.data.list_file import Sample, read_list, result_names
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import usable_amp
-from util.error import EXIT_STOPPED, ConfigError, run_cli
 from util.evaluation.bootstrap import Areas, draw_counts, intervals
 from util.evaluation.evaluator import Evaluator
 from util.evaluation.protocol import prediction_protocol, result_folder, scoring_protocol
@@ -31,6 +30,7 @@ from util.inference import build_predictor
 from util.logger import RunLogger, headline, write_origin
 from util.metric import ImageCounts
 from util.palette import load_colors, load_names
+from util.training.checkpoint import find_checkpoint
 
 
 def main() -> None:

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, nearest, run_cli  # isort: split
+
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.identify import identify
 from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.segmentor import Segmentor
-from util.checkpoint import load_file, state_dict_of
 from util.distributed import describe
 from util.distributed.device import autocast
-from util.error import ConfigError, nearest, run_cli
 from util.extra.golden import batch, fill, generator, load_cases, load_values, smooth_image
 from util.inference import SlidingPredictor
 from util.metric import ConfusionMatrix
-from util.training.loss import segmentation_loss
+from util.training.loss import build_loss
 from util.training.schedule import poly_lr
+from util.training.weight_file import load_file, state_dict_of
 
 CLASSES_OF_NETWORKS = {"psp": PSPNet, "psa": PSANet}
 EXIT_MISS = 1
@@ -190,8 +190,11 @@ def check_metric(case: dict[str, Any], values: Values) -> Iterator[tuple[str, fl
     yield "scores", np.abs(np.subtract(found, values["scores"])).max(), 1e-9
 
 
-def _losses(network: Segmentor, image: torch.Tensor, label: torch.Tensor) -> tuple:
-    return segmentation_loss(*network(image), label, ignore_label=255, aux_weight=0.4)
+def _losses(network: Segmentor, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    output = network(image)
+    return build_loss("ce", ignore_label=255, aux_weight=0.4)(
+        [output.logits, *output.auxiliary], label
+    )
 
 
 def _off(found: torch.Tensor, stored: np.ndarray) -> float:

@@ -1,31 +1,51 @@
-"""What a user did wrong, in a sentence; and the border where it becomes exit code 2."""
+"""User errors, and the one border where they become a sentence on stderr and exit code 2."""
 
+import contextlib
 import errno
+import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 EXIT_USER_ERROR = 2
-EXIT_STOPPED = 75  # EX_TEMPFAIL: asked to end by a signal, saved; the same command goes on
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal after saving; run the same command again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
-# System errors that are about the user's machine (paths, rights, space), never about our code.
-_MACHINE_ERRORS = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
+MAX_SENTENCE = 4000  # characters of an error on the terminal
+PACKAGES = ("torch", "numpy", "cv2", "PIL", "yaml", "scipy", "tensorboardX", "tqdm")
+
+# What an error of the system is mostly fixed by.
+_FIXES = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some space or choose another folder",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f) or choose another folder",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "check its permissions or choose another path",
+    errno.EPERM: "check its permissions or choose another path",
+    errno.EEXIST: "choose another path",
+    errno.EISDIR: "choose another path",
+    errno.ENOTDIR: "choose another path",
+    errno.ELOOP: "choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EAGAIN: "raise the limit on processes (ulimit -u) or start fewer",
 }
+_BUGS = (None, errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ECHILD)  # ours, not the machine's
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA out of memory",
+    "Insufficient memory",
+    "Storage size calculation overflowed",
+)
 
 
 class UserError(Exception):
-    """A mistake that the user can cure. The message is one sentence with the value and the cure."""
+    """A mistake that the user can fix. The message is one sentence with the value and the fix."""
 
 
 class ConfigError(UserError):
@@ -41,36 +61,118 @@ class CheckpointError(UserError):
 
 
 class RunError(UserError):
-    """A run that cannot go on: it diverged, ran out of memory or lost a process."""
+    """A run that cannot continue: it diverged, ran out of memory or lost a process."""
+
+
+# Parts of messages --------------------------------------------------------------------------------
 
 
 def nearest(word: str, known: list[str], *, count: int = 1) -> list[str]:
     """The known words most like `word`, best first; empty when none is near."""
     by_lower_case = {name.lower(): name for name in known}
-    return [by_lower_case[m] for m in get_close_matches(word.lower(), by_lower_case, count, 0.6)]
+    word = word[:100].lower()
+    return [by_lower_case[m] for m in get_close_matches(word, by_lower_case, count, 0.6)]
+
+
+def show(value: object, *, limit: int = 200) -> str:
+    """A value as part of a message: one line, control characters escaped, cut after `limit`."""
+    text = str(value)
+    more = f"... ({len(text)} characters)" if len(text) > limit else ""
+    return "".join(c if c.isprintable() else _escape(c) for c in text[:limit]) + more
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+# Files that users write ---------------------------------------------------------------------------
+
+
+def read_text(path: str | Path, kind: type[UserError]) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark. Raises `kind` for any other."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise kind(
+            f"{path} is not UTF-8 text (byte 0x{byte:02x} at offset {error.start}): save it as such"
+        ) from None
+
+
+def read_json(path: str | Path, kind: type[UserError]) -> Any:
+    """What a JSON file holds. Raises `kind` when it is not JSON."""
+    try:
+        return json.loads(read_text(path, kind))
+    except (ValueError, RecursionError) as error:
+        raise kind(f"{path} is not valid JSON ({show(error)})") from None
+
+
+# The border ---------------------------------------------------------------------------------------
 
 
 def run_cli(main: Callable[[], None]) -> None:
     """Run a tool's main(). A user's mistake ends as one line on stderr and exit code 2.
 
-    Programmers' mistakes keep their traceback.
+    So do errors of the machine: no space, no permission, no memory. Programmers' mistakes keep
+    their traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
-    except UserError as error:
-        _leave(str(error))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        if error.errno not in _MACHINE_ERRORS or error.filename is None:
+    except Exception as error:
+        sentence = user_message(error)
+        if sentence is None:
             raise
-        _leave(f"{error.filename}: {error.strerror}")
+        leave(sentence)
 
 
-def _leave(sentence: str) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
+def leave(sentence: str) -> None:
+    """End the program with one line on stderr and exit code 2."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # what could not be written must not be tried again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):
+        print(f"error: {show(sentence, limit=MAX_SENTENCE)}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
+
+
+def user_message(error: BaseException) -> str | None:
+    """The sentence for an error of the user or the machine, None for a programmer's error."""
+    if isinstance(error, UserError):
+        return str(error)
+    if is_out_of_memory(error):
+        return f"out of memory: {(str(error).strip() or 'no details').splitlines()[0]}"
+    if isinstance(error, OSError) and (error.errno not in _BUGS or error.filename is not None):
+        parts = [error.filename, error.filename2, error.strerror, _FIXES.get(error.errno)]
+        return ": ".join(str(part) for part in parts if part)
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy, OpenCV or torch asked for memory that there is not."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, Exception) and any(words in str(error) for words in _NO_MEMORY)
+
+
+def _check_environment() -> None:
+    """Tools import this module first: name the packages that are missing and how to get them."""
+    root = Path(__file__).resolve().parents[1]
+    if Path(sys.argv[0]).resolve().parent != root / "tool":
+        return
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        leave(
+            f"{sys.executable} lacks {', '.join(missing)}: activate an environment that has "
+            "requirements.txt installed (. .venv/bin/activate); sh tool/quickstart.sh makes one"
+        )
+
+
+_check_environment()

@@ -1,4 +1,7 @@
-"""What a run says and keeps: console, log file, TensorBoard, a JSON line per epoch, origin."""
+"""What a run logs and keeps: console, log file, TensorBoard, a JSON line per epoch, its origin.
+
+Everywhere `logging.getLogger("semseg")` takes the messages; the handlers are attached here.
+"""
 
 import json
 import logging
@@ -29,12 +32,21 @@ tqdm.set_lock(threading.RLock())
 
 IMAGES = 3  # samples shown in TensorBoard after each epoch
 
+log = logging.getLogger("semseg")
+
+
+def start_logging(*, is_main: bool = True) -> None:
+    """Show the log on the console; a process that is not the main one stays silent."""
+    log.setLevel(logging.INFO if is_main else logging.CRITICAL + 1)
+    if not any(isinstance(handler, _ConsoleHandler) for handler in log.handlers):
+        log.addHandler(_formatted(_ConsoleHandler()))
+
 
 class RunLogger:
     """The record of one run in its folder; a null object where `active` is False (other ranks).
 
-    Files: `<name>-<date>.log`, `metrics.jsonl`, TensorBoard event files. `colors` (classes, 3) are
-    those of label maps in images.
+    Files: `<name>-<date>.log` (the log, until `close`), `metrics.jsonl`, TensorBoard event files.
+    `colors` (classes, 3) are those of label maps in images.
     """
 
     def __init__(
@@ -52,18 +64,20 @@ class RunLogger:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
-        self._logger = _make_logger(self.folder / f"{name}-{stamp}.log")
+        self._file = _formatted(logging.FileHandler(self.folder / f"{name}-{stamp}.log"))
+        log.addHandler(self._file)
         self._writer: SummaryWriter | None = None
 
-    def info(self, text: str) -> None:
-        """A line on the console and in the log file."""
-        if self.active:
-            self._logger.info(text)
+    def __enter__(self) -> "RunLogger":
+        return self
 
-    def warning(self, text: str) -> None:
-        """The same, marked as a warning."""
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def info(self, text: str) -> None:
+        """A line of the log."""
         if self.active:
-            self._logger.warning(text)
+            log.info(text)
 
     def scalars(self, step: int, **values: float) -> None:
         """Numbers for TensorBoard; the part of a name before `__` becomes its group."""
@@ -73,7 +87,7 @@ class RunLogger:
 
     def scores(self, epoch: int, epochs: int, split: str, scores: Scores) -> None:
         """mIoU, mAcc and aAcc of an epoch: a line, and TensorBoard."""
-        self.info(f"{split.capitalize()} result at epoch [{epoch}/{epochs}]: {headline(scores)}")
+        log.info(f"{split.capitalize()} result at epoch [{epoch}/{epochs}]: {headline(scores)}")
         for name in ("miou", "macc", "aacc"):
             self.scalars(epoch, **{f"{split}__{name}": getattr(scores, name)})
 
@@ -104,9 +118,12 @@ class RunLogger:
                 file.write(json.dumps(record) + "\n")
 
     def close(self) -> None:
-        """Write out what TensorBoard still holds back."""
-        if self.active and self._writer:
-            self._writer.close()
+        """End the log file, and write out what TensorBoard still holds back."""
+        if self.active:
+            log.removeHandler(self._file)
+            self._file.close()
+            if self._writer:
+                self._writer.close()
 
     def _tensorboard(self) -> SummaryWriter:
         if self._writer is None:  # made when needed: a test leaves no empty event file
@@ -209,7 +226,7 @@ def write_origin(folder: Path, *, root: Path, device: str) -> dict[str, Any]:
     return record
 
 
-class _TqdmHandler(logging.Handler):
+class _ConsoleHandler(logging.Handler):
     """Writes lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -217,10 +234,7 @@ class _TqdmHandler(logging.Handler):
         sys.stdout.flush()
 
 
-def _make_logger(path: Path) -> logging.Logger:
-    logger = logging.Logger("semseg")
-    formatter = logging.Formatter("[%(asctime)s %(levelname)s] %(message)s", "%Y-%m-%d %H:%M:%S")
-    for handler in (_TqdmHandler(), logging.FileHandler(path)):
-        handler.setFormatter(formatter)
-        logger.addHandler(handler)
-    return logger
+def _formatted(handler: logging.Handler) -> logging.Handler:
+    form = "[%(asctime)s %(levelname)s] %(message)s"
+    handler.setFormatter(logging.Formatter(form, "%Y-%m-%d %H:%M:%S"))
+    return handler

@@ -24,8 +24,10 @@ from util.config import Config, load_config
 from util.data.dataset import build_loader
 from util.distributed import Process, launch
 from util.logger import RunLogger
-from util.training import NonfiniteCheck, start_state, train_mode, train_step, validate
 from util.training.seed import seed_everything
+from util.training.state import start_state
+from util.training.step import train_mode, train_step
+from util.training.validation import validate
 
 # An untrained network makes of each rounding error half as much again at every step, the more so
 # the faster it learns: in one process, too, float32 leaves float64 by 4 % within 20 steps at 0.001.
@@ -77,26 +79,14 @@ def network_of(cfg: Config, dtype: torch.dtype) -> nn.Module:
 def losses(process: Process, cfg: Config, dtype: torch.dtype) -> list[float]:
     loader = build_loader(cfg, is_training=True, rank=process.rank, world_size=process.world_size)
     network = network_of(cfg, dtype)
-    state = start_state(
-        cfg, process, network, network.param_groups(), steps_per_epoch=len(loader), say=print
-    )
+    state = start_state(cfg, process, network, steps_per_epoch=len(loader))
     train_mode(state.model, freeze_bn=cfg.freeze_bn)
-    nonfinite = NonfiniteCheck(process, kind="stop", names_of=lambda step: [], warn=print)
     criterion = make_criterion(cfg, process, loader.data)
     found = []
     for epoch in range(cfg.epochs):
         loader.sampler.start(epoch)
         for image, label in loader:
-            result = train_step(
-                cfg,
-                process,
-                state,
-                image.to(dtype),
-                label,
-                criterion=criterion,
-                nonfinite=nonfinite,
-                total_steps=cfg.epochs * len(loader),
-            )
+            result = train_step(cfg, process, state, criterion, image.to(dtype), label)
             found.append(process.all_reduce(result.losses)[0].item())
     return found
 

@@ -20,26 +20,29 @@ import util.distributed.watch
 from util.config import Config, load_config
 from util.distributed import Process, launch
 from util.error import DataError, run_cli
+from util.training import trainer
 from util.training.loss import SegmentationLoss
+from util.training.state import State
+from util.training.step import StepResult
 
 STEP = 2  # the one in which it happens
 
 
 def run(process: Process, cfg: Config) -> None:
-    trouble, calm_step = os.environ["TROUBLE"], tool.train.train_step
+    trouble, calm_step = os.environ["TROUBLE"], trainer.train_step
 
     def step(
-        cfg: Config, process: Process, state: tool.train.State, *batch: Tensor, **more: object
-    ):
+        cfg: Config, process: Process, state: State, criterion: SegmentationLoss, *batch: Tensor
+    ) -> StepResult:
         is_first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
         if process.rank == 1 and state.step == STEP and is_first_attempt:
             if trouble == "nan":
-                more["criterion"] = poisoned(more["criterion"])
+                criterion = poisoned(criterion)
             else:
                 meet(trouble)
-        return calm_step(cfg, process, state, *batch, **more)
+        return calm_step(cfg, process, state, criterion, *batch)
 
-    tool.train.train_step = step
+    trainer.train_step = step
     tool.train.train(process, cfg)
 
 

@@ -1,19 +1,15 @@
 """Configuration: typed keys, filled from YAML and from `SECTION.key value` pairs."""
 
 from util.config.check import check_labels, check_test, check_train
-from util.config.keys import Config
-from util.config.load import (
-    ROOT,
-    add_config_arguments,
-    config_parser,
-    dump_config,
-    load_config,
-)
+from util.config.command_line import ConfigParser, config_parser
+from util.config.keys import NETWORK_KEYS, Config
+from util.config.load import ROOT, dump_config, load_config
 
 __all__ = [
+    "NETWORK_KEYS",
     "ROOT",
     "Config",
-    "add_config_arguments",
+    "ConfigParser",
     "check_labels",
     "check_test",
     "check_train",

@@ -1,147 +1,138 @@
-"""The table of all configuration keys: section, type, default and limits, one line each.
+"""The table of all configuration keys; TRAIN has a file of its own.
 
-To add a key, add one line to `Config` and a reader.
+To add a key, add an entry to its section and read it where it is needed.
 """
 
 import dataclasses
 import typing
-from dataclasses import MISSING, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-SECTIONS = ("DATA", "TRAIN", "Distributed", "TEST")
-
-
-def key(
-    section: str,
-    default: Any = MISSING,
-    *,
-    choices: tuple = (),
-    minimum: float | None = None,
-    above: float | None = None,
-    is_path: bool = False,
-    words: tuple[str, ...] = (),
-) -> Any:
-    """A field of Config: its section, its default (none: the file must give it), its limits.
-
-    `words` are values of a path that are not paths.
-    """
-    metadata = {
-        "section": section,
-        "choices": choices,
-        "minimum": minimum,
-        "above": above,
-        "is_path": is_path,
-        "words": words,
-    }
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from util.config.key import key
+from util.config.train_keys import Train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """All keys. An empty value in YAML means None for `| None` types and '' for text."""
+class Data:
+    """Lists of images and labels, and what their ids mean."""
 
-    data_root: str = key("DATA", is_path=True)
-    train_list: str = key("DATA", "", is_path=True)
-    val_list: str = key("DATA", "", is_path=True)
-    classes: int = key("DATA", minimum=2)
+    data_root: str = key(is_path=True, help="folder that the lines of the lists are relative to")
+    train_list: str = key(
+        "", is_path=True, help="list of the training images, `image label` per line"
+    )
+    val_list: str = key("", is_path=True, help="list of the validation images")
+    classes: int = key(
+        span=(2, 65535), network=True, help="number of classes; label ids are 0..classes-1"
+    )
     label_map: dict[int, int] | str = key(
-        "DATA", "", is_path=True, words=("cityscapes", "ade20k")
-    )  # raw id -> class id: a name, a mapping or a file
-    ignore_ids: list[int] = key("DATA", [], minimum=0)
+        "",
+        is_path=True,
+        words=("cityscapes", "ade20k"),
+        help="maps the ids of the label files to class ids while reading: `cityscapes`, `ade20k`, "
+        "a mapping such as `{0: 0, 255: 1}` or a file",
+    )
+    ignore_ids: list[int] = key(
+        [], span=(0, 65535), help="ids of the label files that are treated as ignore_label"
+    )
 
-    arch: str = key("TRAIN", "psp")  # a row of ARCHS in model/build.py
-    layers: int = key("TRAIN", 50, minimum=1)  # a row of BACKBONES in model/resnet.py
-    deep_base: bool | None = key("TRAIN", None)  # None: as the weight file, else the deep stem
-    init_weight: str = key("TRAIN", "initmodel/resnet{layers}_v2.pth", is_path=True)
-    sync_bn: bool = key("TRAIN", True)
-    train_h: int = key("TRAIN", 473)
-    train_w: int = key("TRAIN", 473)
-    scale_min: float = key("TRAIN", 0.5, above=0)
-    scale_max: float = key("TRAIN", 2.0, above=0)
-    rotate_min: float = key("TRAIN", -10.0)
-    rotate_max: float = key("TRAIN", 10.0)
-    zoom_factor: int = key("TRAIN", 8, choices=(1, 2, 4, 8))
-    ignore_label: int = key("TRAIN", 255, minimum=0)
-    aux_weight: float = key("TRAIN", 0.4, minimum=0)
-    loss: str = key("TRAIN", "ce", choices=("ce", "ohem"))
-    ohem_threshold: float = key("TRAIN", 0.7, above=0)
-    ohem_min_kept: int = key("TRAIN", 100000, minimum=1)  # pixels of a batch, all GPUs together
-    class_weights: list[float] | str = key(
-        "TRAIN", "", is_path=True, words=("median",), minimum=0
-    )  # numbers, median or a file of tool/check_data.py --json
-    psa_type: int = key("TRAIN", 2, choices=(0, 1, 2))
-    compact: bool = key("TRAIN", False)
-    shrink_factor: int = key("TRAIN", 2, minimum=1)
-    mask_h: int | None = key("TRAIN", None, minimum=1)
-    mask_w: int | None = key("TRAIN", None, minimum=1)
-    normalization_factor: float | None = key("TRAIN", 1.0, above=0)
-    psa_softmax: bool = key("TRAIN", True)
-    train_gpu: list[int] = key("TRAIN", [0], minimum=0)
-    workers: int = key("TRAIN", 2, minimum=0)
-    batch_size: int = key("TRAIN", 16, minimum=1)
-    batch_size_val: int = key("TRAIN", 8, minimum=1)
-    base_lr: float = key("TRAIN", 0.01, above=0)
-    epochs: int = key("TRAIN", 100, minimum=1)
-    start_epoch: int = key("TRAIN", 0, minimum=0)
-    power: float = key("TRAIN", 0.9, minimum=0)
-    momentum: float = key("TRAIN", 0.9, minimum=0)
-    weight_decay: float = key("TRAIN", 0.0001, minimum=0)
-    manual_seed: int | None = key("TRAIN", None, minimum=0)
-    print_freq: int = key("TRAIN", 10, minimum=1)
-    save_freq: int = key("TRAIN", 1, minimum=1)
-    save_every_steps: int = key("TRAIN", 0, minimum=0)
-    save_every_minutes: float = key("TRAIN", 0.0, minimum=0)
-    save_path: str = key("TRAIN", "", is_path=True)
-    weight: str = key("TRAIN", "", is_path=True)
-    resume: str = key("TRAIN", "", is_path=True, words=("auto",))
-    evaluate: bool = key("TRAIN", False)
-    amp: str = key("TRAIN", "off", choices=("off", "bf16", "fp16"))
-    channels_last: bool = key("TRAIN", False)
-    accumulate_steps: int = key("TRAIN", 1, minimum=1)
-    activation_checkpointing: bool = key("TRAIN", False)
-    compile: bool = key("TRAIN", False)
-    freeze_bn: bool = key("TRAIN", False)
-    nonfinite: str = key("TRAIN", "stop", choices=("stop", "skip"))
-    val_protocol: str = key("TRAIN", "crop", choices=("crop", "test"))
 
-    dist_url: str = key("Distributed", "tcp://127.0.0.1:6789")
-    dist_backend: str = key("Distributed", "nccl", choices=("nccl", "gloo"))
-    multiprocessing_distributed: bool = key("Distributed", True)
-    num_processes: int = key("Distributed", 1, minimum=1)  # on each machine without a GPU
-    timeout_minutes: float = key("Distributed", 10.0, above=0)
-    world_size: int = key("Distributed", 1, minimum=1)
-    rank: int = key("Distributed", 0, minimum=0)
+@dataclass(frozen=True, kw_only=True)
+class Distributed:
+    """Processes and nodes."""
 
-    test_list: str = key("TEST", "", is_path=True)
-    split: str = key("TEST", "val", choices=("train", "val", "test"))
-    base_size: int = key("TEST", 512, minimum=1)
-    test_h: int = key("TEST", 473)
-    test_w: int = key("TEST", 473)
-    scales: list[float] = key("TEST", [1.0], above=0)
-    test_mode: str = key("TEST", "slide", choices=("slide", "whole"))
-    batch_windows: int | None = key("TEST", None, minimum=1)  # None: as memory allows
-    test_compile: bool = key("TEST", False)
-    has_prediction: bool = key("TEST", False)
-    skip_existing: bool = key("TEST", False)
-    index_start: int = key("TEST", 0, minimum=0)
-    index_step: int = key("TEST", 0, minimum=0)
-    test_amp: str = key("TEST", "off", choices=("off", "bf16", "fp16"))
-    test_gpu: list[int] = key("TEST", [0], minimum=0)
-    model_path: str = key("TEST", "", is_path=True)
-    save_folder: str = key("TEST", "", is_path=True)
+    dist_url: str = key(
+        "tcp://127.0.0.1:6789", help="with world_size > 1: tcp://ADDRESS:PORT of the first node"
+    )
+    dist_backend: str = key(
+        "nccl", choices=("nccl", "gloo"), help="communication between GPUs; CPUs always use gloo"
+    )
+    multiprocessing_distributed: bool = key(
+        True, help="kept for old files: there is always one process per GPU"
+    )
+    num_processes: int = key(1, span=(1, 1024), help="processes per node if there is no GPU")
+    timeout_minutes: float = key(
+        10.0, above=(0, 100000), help="stop if a process waits this long for another one"
+    )
+    world_size: int = key(
+        1, span=(1, 65536), help="number of nodes, if the same command is started on each"
+    )
+    rank: int = key(0, span=(0, 65535), help="number of this node, from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Test:
+    """What is tested, how, and where the results go."""
+
+    test_list: str = key("", is_path=True, help="list to test; empty: val_list")
+    split: str = key(
+        "val",
+        choices=("train", "val", "test"),
+        help="`test` needs no labels; also names the result folder",
+    )
+    base_size: int = key(512, span=(1, 65536), help="long side of an image at scale 1")
+    test_h: int = key(
+        473, span=(1, 8193), help="height of the sliding window; 8k+1 for PSPNet and PSANet"
+    )
+    test_w: int = key(473, span=(1, 8193), help="width of the sliding window")
+    scales: list[float] = key(
+        [1.0], span=(0.01, 100), help="factors of base_size; predictions are averaged over them"
+    )
+    test_mode: str = key(
+        "slide",
+        choices=("slide", "whole"),
+        help="`slide`: windows of test_h x test_w; `whole`: each scaled image in one forward pass",
+    )
+    batch_windows: int | None = key(
+        None,
+        span=(1, 65536),
+        help="windows per forward pass, flipped ones included; empty: as many as memory allows",
+    )
+    test_compile: bool = key(
+        False, help="compile the network with torch.compile; needs a C++ compiler"
+    )
+    has_prediction: bool = key(False, help="score existing predictions in save_folder")
+    skip_existing: bool = key(
+        False, help="resume an interrupted test: keep predictions of the same protocol"
+    )
+    index_start: int = key(0, span=(0, 2**31 - 1), help="first image of the list to test")
+    index_step: int = key(0, span=(0, 2**31 - 1), help="number of images to test; 0: to the end")
+    test_amp: str = key(
+        "off", choices=("off", "bf16", "fp16"), help="precision of the network when testing"
+    )
+    test_gpu: list[int] = key([0], span=(0, 1023), help="GPUs to test on, one process each")
+    model_path: str = key(
+        "", is_path=True, help="checkpoint to test; empty: the newest in save_path"
+    )
+    save_folder: str = key(
+        "",
+        is_path=True,
+        help="folder of the results; empty: `<run folder>/result/epoch_<N>/<split>/<ss or ms>`",
+    )
     export: dict[int, int] | str = key(
-        "TEST", "", choices=("cityscapes", "ade20k")
-    )  # class id -> id that a benchmark's server wants: a name or a mapping
-    colors_path: str = key("TEST", "", is_path=True)
-    names_path: str = key("TEST", "", is_path=True)
+        "",
+        choices=("cityscapes", "ade20k"),
+        help="also write PNGs with the ids that a benchmark's server expects: `cityscapes`, "
+        "`ade20k` or `{class id: id to write}`",
+    )
+    colors_path: str = key(
+        "", is_path=True, help="file with one `R G B` per line and class; empty: generated colours"
+    )
+    names_path: str = key(
+        "", is_path=True, help="file with one class name per line; empty: `class 0`, `class 1`, ..."
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Config(Test, Distributed, Train, Data):
+    """All keys, flat. An empty value in YAML means None for `| None` types and '' for text."""
+
+
+SECTIONS = {"DATA": Data, "TRAIN": Train, "Distributed": Distributed, "TEST": Test}
+SECTION_OF = {f.name: name for name, part in SECTIONS.items() for f in dataclasses.fields(part)}
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}
 TYPES = typing.get_type_hints(Config)
+NETWORK_KEYS = tuple(name for name, f in FIELDS.items() if f.metadata["network"])
 
 
 def full_name(name: str) -> str:
     """`base_lr` -> `TRAIN.base_lr`."""
-    return f"{FIELDS[name].metadata['section']}.{name}"
+    return f"{SECTION_OF[name]}.{name}"

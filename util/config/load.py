@@ -1,9 +1,5 @@
-"""Configuration: typed keys, filled from YAML and from `SECTION.key value` pairs.
+"""A YAML file and `SECTION.key value` pairs -> Config, each value checked on its own."""
 
-Access is flat (`cfg.base_lr`) and read-only.
-"""
-
-import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import MISSING
@@ -12,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from util.config.keys import FIELDS, SECTIONS, TYPES, Config, full_name
-from util.config.parse import convert, describe, read_mapping
-from util.error import ConfigError, nearest
+from util.config.keys import FIELDS, SECTION_OF, SECTIONS, TYPES, Config, full_name
+from util.config.parse import Raw, convert, describe, read_mapping
+from util.error import ConfigError, nearest, show
 
 ROOT = Path(__file__).resolve().parents[2]  # relative paths in a YAML file start here
 
@@ -23,14 +19,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `key value` pairs, check every value on its own.
 
     Relative paths in the file start at the project's folder, those in overrides at the current one.
-    Raises ConfigError. check.py judges the combination of values.
+    Raises ConfigError. Rules about several keys are in check.py and in the networks.
     """
     values = {
-        name: _parse(name, value, source=str(path), folder=ROOT)
-        for name, value in _read_yaml(Path(path)).items()
+        name: parse_value(name, value, source=str(path), folder=ROOT)
+        for name, value in _read_sections(Path(path)).items()
     }
     for name, text in _pairs(overrides):
-        values[name] = _parse(name, text, source="the command line", folder=Path.cwd())
+        values[name] = parse_value(name, text, source="the command line", folder=Path.cwd())
     for name, f in FIELDS.items():
         if name in values:
             continue
@@ -39,124 +35,122 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
                 f"{full_name(name)} is missing in {path}: add it or give it as override"
             )
         if f.metadata["is_path"]:
-            values[name] = _absolute(f.default, ROOT, f.metadata["words"])
+            values[name] = _absolute(name, f.default, ROOT)
     return Config(**values)
-
-
-def config_parser(doc: str) -> argparse.ArgumentParser:
-    """The command line that all tools share: --config FILE, then overrides; `doc` is the tool's."""
-    parser = argparse.ArgumentParser(description=doc)
-    add_config_arguments(parser)
-    return parser
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the arguments of `config_parser`."""
-    parser.add_argument("--config", required=True, help="YAML file, config/<dataset>/<name>.yaml")
-    parser.add_argument(
-        "overrides",
-        nargs=argparse.REMAINDER,
-        metavar="SECTION.key value",
-        help="pairs that replace values of the file; relative paths start at the current folder",
-    )
 
 
 def dump_config(cfg: Config) -> str:
     """The config as YAML that `load_config` reads back to an equal one."""
     sections: dict[str, dict] = {section: {} for section in SECTIONS}
-    for name, f in FIELDS.items():
+    for name, section in SECTION_OF.items():
         value = getattr(cfg, name)
-        if f.metadata["is_path"] and str(value).startswith(f"{ROOT}{os.sep}"):
+        if FIELDS[name].metadata["is_path"] and str(value).startswith(f"{ROOT}{os.sep}"):
             value = os.path.relpath(value, ROOT)
-        sections[f.metadata["section"]][name] = value
+        sections[section][name] = value
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_sections(path: Path) -> dict[str, Raw]:
     """Key -> raw value of all sections of a file, names and sections checked."""
     if not path.is_file():
-        siblings = [str(p) for p in sorted(ROOT.glob("config/*/*.yaml"))]
-        names = nearest(path.stem, [Path(s).stem for s in siblings])
-        hint = "".join(
-            f"; nearest: {os.path.relpath(s, ROOT)}" for s in siblings if Path(s).stem in names
-        )
+        siblings = {p.stem: p for p in ROOT.glob("config/*/*.yaml")}
+        near = nearest(path.stem, list(siblings))
+        hint = f"; nearest: {os.path.relpath(siblings[near[0]], ROOT)}" if near else ""
         raise ConfigError(f"no config file {path}{hint}")
-    document = read_mapping(path)
-    values = {}
-    for section, content in document.items():
+    values: dict[str, Raw] = {}
+    for section, content in read_mapping(path).items():
         if section not in SECTIONS:
-            raise ConfigError(f"{path}: {_unknown_section(str(section))}")
-        if content is not None and not isinstance(content, dict):
+            raise ConfigError(f"{path}: {_unknown_section(section)}")
+        if content and not isinstance(content, dict):
             raise ConfigError(f"{path}: section {section} must hold `key: value` lines")
         for name, value in (content or {}).items():
-            _check_name(section, str(name), source=str(path))
+            _check_name(section, name, source=str(path))
             values[name] = value
     return values
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     """`SECTION.key value key value ...` -> (key, text) pairs, names and sections checked."""
-    if len(words) % 2:
-        raise ConfigError(
-            f"overrides come in pairs `SECTION.key value`, but '{words[-1]}' stands alone"
-        )
     pairs = []
-    for word, text in zip(words[::2], words[1::2], strict=True):
+    for word, text in zip(words[::2], words[1::2], strict=False):
         section, _, name = word.rpartition(".")
         if section and section not in SECTIONS:
-            raise ConfigError(f"override '{word}': {_unknown_section(section)}")
+            raise ConfigError(f"override '{show(word)}': {_unknown_section(section)}")
         _check_name(section, name, source="the command line")
         pairs.append((name, text))
+    if len(words) % 2:
+        raise ConfigError(
+            f"overrides come in pairs `SECTION.key value`, but '{show(words[-1])}' has no value"
+        )
     return pairs
 
 
 def _unknown_section(section: str) -> str:
     near = nearest(section, list(SECTIONS))
     hint = f"nearest: {near[0]}" if near else f"sections are {', '.join(SECTIONS)}"
-    return f"unknown section '{section}'; {hint}"
+    return f"unknown section '{show(section)}'; {hint}"
 
 
-def _check_name(section: str, name: str, source: str) -> None:
-    """Refuse an unknown key, and a known one in the wrong section ('' = section not given)."""
-    shown = f"{section}.{name}" if section else name
+def _check_name(section: str, name: str, *, source: str) -> None:
+    """Raise ConfigError unless the key exists in that section (or in any, where it is '')."""
+    shown = show(f"{section}.{name}" if section else name)
     if name not in FIELDS:
         near = nearest(name, list(FIELDS))
-        hint = f"nearest: {full_name(near[0])}" if near else "FAQ.md lists all keys"
+        hint = f"nearest: {full_name(near[0])}" if near else "config/README.md lists all keys"
         raise ConfigError(f"unknown key '{shown}' in {source}; {hint}")
-    if section and section != FIELDS[name].metadata["section"]:
+    if section and section != SECTION_OF[name]:
         raise ConfigError(f"wrong section '{shown}' in {source}; the key is {full_name(name)}")
 
 
-def _parse(name: str, raw: Any, *, source: str, folder: Path) -> Any:
+def parse_value(name: str, raw: Raw, *, source: str, folder: Path) -> Any:
     """A raw YAML value or an override's text as the key's type, within its limits."""
-    kind, limits = TYPES[name], FIELDS[name].metadata
+    kind = TYPES[name]
     try:
         value = convert(raw, kind)
-    except ValueError:
-        wanted = describe(kind)
-        raise ConfigError(f"{full_name(name)} must be {wanted}, got '{raw}' in {source}") from None
-    for item in value if isinstance(value, list) else [value]:
-        if item is None or isinstance(item, dict) or (item == "" and kind is not str):
-            continue
-        if isinstance(item, str) and not limits["choices"]:
-            continue
-        if limits["choices"] and item not in limits["choices"]:
-            options = [str(c) for c in limits["choices"]]
-            near = nearest(item, options) if isinstance(item, str) else []
-            hint = f"; nearest: {near[0]}" if near else ""
-            raise ConfigError(
-                f"{full_name(name)} must be one of {', '.join(options)}, got {item}{hint}"
-            )
-        if limits["minimum"] is not None and item < limits["minimum"]:
-            raise ConfigError(f"{full_name(name)} must be at least {limits['minimum']}, got {item}")
-        if limits["above"] is not None and item <= limits["above"]:
-            raise ConfigError(f"{full_name(name)} must be above {limits['above']}, got {item}")
-    is_path = limits["is_path"] and isinstance(value, str)
-    return _absolute(value, folder, limits["words"]) if is_path else value
+    except ValueError as error:
+        hint = f": {error}" if str(error) else ""
+        raise ConfigError(
+            f"{full_name(name)} must be {describe(kind)}, got '{show(raw)}' in {source}{hint}"
+        ) from None
+    items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    for item in items if isinstance(items, list) else [items]:
+        if item is not None and (item != "" or kind is str):
+            _check_limits(name, item)
+    is_path = FIELDS[name].metadata["is_path"] and isinstance(value, str)
+    return _absolute(name, value, folder) if is_path else value
 
 
-def _absolute(path: str, folder: Path, words: tuple[str, ...]) -> str:
+def _check_limits(name: str, item: Any) -> None:
+    limits = FIELDS[name].metadata
+    is_text, must = isinstance(item, str), f"{full_name(name)} must be"
+    if limits["choices"] and (is_text or limits["span"] is None) and item not in limits["choices"]:
+        options = [str(c) for c in limits["choices"]]
+        near = nearest(item, options) if is_text else []
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise ConfigError(f"{must} one of {', '.join(options)}, got {show(item)}{hint}")
+    if is_text:
+        return
+    if limits["span"] and item < limits["span"][0]:
+        raise ConfigError(f"{must} at least {limits['span'][0]}, got {item}")
+    if limits["above"] and item <= limits["above"][0]:
+        raise ConfigError(f"{must} above {limits['above'][0]}, got {item}")
+    highest = (limits["span"] or limits["above"] or (0, item))[1]
+    if item > highest:
+        raise ConfigError(f"{must} at most {highest:.15g}, got {item}")
+
+
+def _absolute(name: str, path: str, folder: Path) -> str:
     # Links stay as they are: dataset/<name> is one, and the user knows it by that name.
-    if path in ("", *words):
+    if path in ("", *FIELDS[name].metadata["words"]):
         return path
-    return os.path.normpath(folder / Path(path).expanduser())
+    if any(ord(character) < 32 for character in path):
+        raise ConfigError(
+            f"{full_name(name)} '{show(path)}' holds a control character: rename the file or folder"
+        )
+    try:
+        return os.path.normpath(folder / Path(path).expanduser())
+    except RuntimeError:
+        raise ConfigError(
+            f"{full_name(name)} '{show(path)}' starts with the home folder of a user who does not "
+            "exist: write the folder out"
+        ) from None

@@ -1,5 +1,10 @@
-"""Raw YAML values and words of the command line -> typed values; knows no key by name."""
+"""YAML files and the command line's words -> typed values, bounded; knows no key by name.
 
+All scalars stay text until the type of their key is known: `no`, `010`, `1e-4` and `2026-13-45`
+mean what the key makes of them, not what YAML would guess.
+"""
+
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -8,109 +13,174 @@ from typing import Any
 
 import yaml
 
-from util.error import ConfigError
+from util.error import ConfigError, read_text, show
+
+MAX_BYTES = 2**18
+MAX_DEPTH = 5
+MAX_DIGITS = 40
+
+Raw = str | list | dict  # of text, or of lists and mappings of text
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where YAML would silently keep the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [self.construct_object(k, deep=True) for k, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                line = node.start_mark.line + 1
-                raise ConfigError(
-                    f"{node.start_mark.name}: key '{name}' stands twice in the section that begins "
-                    f"at line {line}: remove one"
-                )
-        return super().construct_mapping(node, deep)
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Raw]:
     """The mapping that a YAML file holds. Raises ConfigError for anything else."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ConfigError(
+            f"{path} has {path.stat().st_size} bytes, more than the {MAX_BYTES} of a config: give "
+            "a file such as config/ade20k/ade20k_pspnet50.yaml"
+        )
     try:
-        with path.open(encoding="utf-8") as file:
-            document = yaml.load(file, UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
-        problem = getattr(error, "problem", None) or "not a text file"
-        raise ConfigError(f"{path} is not valid YAML{place}: {problem}") from None
+        document = parse_yaml(read_text(path, ConfigError))
+    except YamlSyntaxError as error:
+        why = error.why or "not valid YAML"
+        raise ConfigError(f"{path}{error.place}: {why}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path} must hold sections of `key: value` lines")
     return document
 
 
-def convert(raw: Any, kind: Any) -> Any:
-    """`raw` (a YAML value or text) as `kind`, without loss. Raises ValueError.
+class YamlSyntaxError(ValueError):
+    """YAML that cannot be read: ` at line 3, column 1` and why."""
+
+    def __init__(self, mark: yaml.Mark | None, why: str) -> None:
+        self.place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        self.why = why
+        super().__init__(why)
+
+
+def parse_yaml(text: str) -> Raw:
+    """YAML as text, lists and mappings of text. Raises YamlSyntaxError.
+
+    Refused: keys given twice (YAML would silently keep the last one), tags, anchors and aliases
+    (a few bytes of them can stand for gigabytes), deep nesting.
+    """
+    try:
+        _check_events(text)
+        return yaml.load(text, _TextLoader)
+    except yaml.reader.ReaderError as error:
+        raise YamlSyntaxError(
+            None, f"the character U+{error.character:04X} is not allowed"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        problem = str(error.problem).replace("found unhashable key", "a key must be plain text")
+        raise YamlSyntaxError(error.problem_mark, f"not valid YAML ({problem})") from None
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Scalars as text; a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    why = f"'{show(key.value)}' is given twice, remove one"
+                    raise YamlSyntaxError(key.start_mark, why)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _check_events(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, yaml.BaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise YamlSyntaxError(event.start_mark, "nested too deeply")
+        if isinstance(event, yaml.ScalarEvent) and (event.value, event.style) == ("<<", None):
+            raise YamlSyntaxError(
+                event.start_mark, "merge keys (<<) are not supported, write the lines out"
+            )
+        if getattr(event, "anchor", None):
+            what = "anchors and aliases (&, *) are not supported, write the value out"
+            raise YamlSyntaxError(event.start_mark, what)
+        if getattr(event, "tag", None):
+            what = f"tags ('{show(event.tag)}') are not supported, write the plain value"
+            raise YamlSyntaxError(event.start_mark, what)
+
+
+def convert(raw: Raw, kind: Any) -> Any:
+    """`raw` as `kind`, without loss. Raises ValueError, with a hint where one helps.
 
     `kind` is bool, int, float, str, list of these, one of these `| None`, or
     dict[int, int] or list[float] `| str`.
     """
-    if isinstance(kind, types.UnionType) and str in typing.get_args(kind):
-        return _collection_or_text(raw, typing.get_args(kind)[0])
     if isinstance(kind, types.UnionType):
-        if raw is None or (isinstance(raw, str) and raw.strip().lower() in _NOTHING):
+        first = typing.get_args(kind)[0]
+        if str in typing.get_args(kind):
+            kind = first if isinstance(_collection(raw), (list, dict)) else str
+        elif isinstance(raw, str) and raw.strip().lower() in _NOTHING:
             return None
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        else:
+            kind = first
     if kind is str:
-        if raw is False:  # YAML 1.1 reads a bare `off` as a truth value
-            return "off"
-        if isinstance(raw, (dict, list, bool)):
+        if not isinstance(raw, str):
             raise ValueError
-        return "" if raw is None else str(raw)
-    value = _as_yaml(raw) if isinstance(raw, str) else raw
+        return "" if raw.lower() in _NOTHING else raw
+    if typing.get_origin(kind) is dict:
+        return _ids(_collection(raw))
     if typing.get_origin(kind) is list:
-        items = value if isinstance(value, list) else [value]
-        return [_number(item, typing.get_args(kind)[0]) for item in items]
-    return _number(value, kind)
+        items = _collection(raw)
+        items = items if isinstance(items, list) else [items]
+        return [_scalar(item, typing.get_args(kind)[0]) for item in items]
+    return _scalar(raw, kind)
 
 
-def _collection_or_text(raw: Any, kind: Any) -> Any:
-    value = _as_yaml(raw) if isinstance(raw, str) else raw
-    if not isinstance(value, (dict, list)):
-        return convert(raw, str)
-    if isinstance(value, dict) != (typing.get_origin(kind) is dict):
+def _collection(raw: Raw) -> Raw:
+    """The list or mapping that a text holds, as on the command line; any other text as it is."""
+    if not isinstance(raw, str) or not raw.lstrip().startswith(("[", "{")):
+        return raw
+    if len(raw) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES} characters")
+    return parse_yaml(raw)
+
+
+def _ids(raw: Raw) -> dict[int, int]:
+    if not isinstance(raw, dict):
         raise ValueError
-    if isinstance(value, dict):
-        return {_number(k, int): _number(v, int) for k, v in value.items()}
-    return convert(value, kind)
+    table = {}
+    for key, value in raw.items():
+        number = _scalar(key, int)
+        if number in table:
+            raise ValueError(f"{number} is given twice")
+        table[number] = _scalar(value, int)
+    return table
+
+
+def _scalar(raw: Raw, kind: type) -> bool | int | float:
+    if not isinstance(raw, str):
+        raise ValueError
+    text = raw.strip()
+    if kind is bool:
+        if text.lower() not in _TRUTH:
+            raise ValueError
+        return _TRUTH[text.lower()]
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"numbers have at most {MAX_DIGITS} characters")
+    if re.match(r"[+-]?0\d", text):  # 8 or 10?
+        raise ValueError("write it without leading zeros")
+    if kind is int and re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        return int(text)
+    try:
+        number = float(text)
+        whole = int(number)
+    except (ValueError, OverflowError):  # text; infinity
+        raise ValueError from None
+    if kind is float:
+        return number
+    if number != whole:
+        raise ValueError
+    return whole
 
 
 def describe(kind: Any) -> str:
     """What a value of `kind` looks like, for messages."""
-    return _KIND_WORDS[kind]
+    return _KINDS[kind]
 
 
 _NOTHING = ("", "none", "null", "~")
-
-
-def _as_yaml(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def _number(value: Any, kind: type) -> bool | int | float:
-    """Convert without loss or raise ValueError. YAML reads `1e-4` as text: float() repairs that."""
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        raise ValueError
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError
-    number = float(value)
-    if number != number or number in (float("inf"), float("-inf")):
-        raise ValueError
-    if kind is float:
-        return number
-    if number != int(number):
-        raise ValueError
-    return int(value) if isinstance(value, int) else int(number)
-
-
-_KIND_WORDS: Mapping[Any, str] = {
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_KINDS: Mapping[Any, str] = {
     bool: "True or False",
     int: "a whole number",
     float: "a number",

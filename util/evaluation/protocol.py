@@ -3,24 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from util.config import Config
+from util.config import NETWORK_KEYS, Config
 from util.evaluation.result_folder import file_sha256
 from util.inference import SlidingPredictor, window_starts
-
-# Keys that change what the same weights compute, or say which network they are of.
-_NETWORK = (
-    "arch",
-    "layers",
-    "classes",
-    "zoom_factor",
-    "psa_type",
-    "compact",
-    "shrink_factor",
-    "mask_h",
-    "mask_w",
-    "normalization_factor",
-    "psa_softmax",
-)
 
 
 def prediction_protocol(
@@ -34,7 +19,7 @@ def prediction_protocol(
     return {
         "checkpoint": checkpoint or None,
         "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else None,
-        "network": {name: getattr(cfg, name) for name in _NETWORK},
+        "network": {name: getattr(cfg, name) for name in NETWORK_KEYS},
         "scales": cfg.scales,
         "base_size": cfg.base_size,
         "crop": list(crop),

@@ -1,7 +1,6 @@
-"""The test protocol as it is told, one window at a time, in NumPy: slow and clear.
+"""Reference implementation of the test protocol: one window at a time, in NumPy, slow and clear.
 
-It is what the tests compare util/inference with, and what tool/benchmark.py measures it against.
-It shares no code with it.
+Tests compare util/inference with it, tool/benchmark.py measures against it. They share no code.
 """
 
 import math
@@ -24,12 +23,12 @@ def plain_loop(
     crop: tuple[int, int],
     base_size: int,
     scales: Sequence[float],
-    is_whole: bool = False,
+    whole: Callable[[int], int] | None = None,
 ) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W, classes) float64 probabilities.
 
     `network` maps two normalised windows (2, 3, h, w) float64 to logits (2, classes, h, w).
-    `is_whole` takes each scaled image in one window, padded to sides of 8k+1.
+    With `whole` each scaled image is one window, its sides padded to `whole(side)`.
     """
     height, width = image.shape[:2]
     total = np.zeros((height, width, classes))
@@ -41,7 +40,7 @@ def plain_loop(
             h, w = max(1, round(long_side / width * height)), long_side
         scaled = cv2.resize(image.astype(np.float64), (w, h), interpolation=cv2.INTER_LINEAR)
         scaled = (scaled - MEAN) / STD
-        window = (side_8k1(h), side_8k1(w)) if is_whole else crop
+        window = (whole(h), whole(w)) if whole else crop
         more_h, more_w = max(window[0] - h, 0), max(window[1] - w, 0)
         top, left = more_h // 2, more_w // 2
         padded = np.pad(scaled, ((top, more_h - top), (left, more_w - left), (0, 0)))

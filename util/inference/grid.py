@@ -1,7 +1,7 @@
 """Where windows lie: sizes, padding and corners of the test protocol, in plain integers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -31,25 +31,30 @@ class Grid:
         return F.pad(image, (left, right, top, bottom))
 
 
-def make_grid(height: int, width: int, *, long_side: int, crop: tuple[int, int], mode: str) -> Grid:
-    """The grid of an image scaled to `long_side`.
+def make_grid(
+    height: int,
+    width: int,
+    *,
+    long_side: int,
+    crop: tuple[int, int],
+    whole: Callable[[int], int] | None = None,
+) -> Grid:
+    """The grid of an image scaled to `long_side`: windows of `crop`, two thirds apart.
 
-    Mode slide: windows of `crop`, two thirds apart. Mode whole: one window, the image padded
-    to sides of 8k+1.
+    With `whole` it is one window: the scaled image, each side padded to `whole(side)`.
     """
     size = scaled_size(height, width, long_side)
-    if mode == "whole":
-        crop = tuple(max(9, math.ceil((side - 1) / 8) * 8 + 1) for side in size)
+    if whole:
+        crop = whole(size[0]), whole(size[1])
     top, left, bottom, right = padding(*size, crop)
     padded = size[0] + top + bottom, size[1] + left + right
-    return Grid(
-        size,
-        (top, left),
-        padded,
-        crop,
-        tuple(window_starts(padded[0], crop[0])),
-        tuple(window_starts(padded[1], crop[1])),
-    )
+    rows, columns = (tuple(window_starts(p, c)) for p, c in zip(padded, crop, strict=True))
+    return Grid(size, (top, left), padded, crop, rows, columns)
+
+
+def next_8k1(side: int) -> int:
+    """The smallest 8k+1 of at least `side`, k >= 1: what a network takes that does not say."""
+    return max(9, math.ceil((side - 1) / 8) * 8 + 1)
 
 
 def scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:

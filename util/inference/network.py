@@ -6,6 +6,8 @@ The network handed in is never altered: it may be in the middle of its training.
 import copy
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -24,14 +26,14 @@ def inference_copy(
     """A copy in eval mode on `device` with weights in the precision `amp`, BatchNorm folded.
 
     Its logits are at 1/8 of the input's size where the network can leave them so
-    (`zoom_factor`): the strips upsample them, which is the same bilinear function, corners
+    (`upsamples`): the strips upsample them, which is the same bilinear function, corners
     aligned, as by way of a finer grid. Raises ConfigError where compiling is not possible.
     """
     if compiled:
         _need_compiler()
     network = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
-    if hasattr(network, "zoom_factor"):
-        network.zoom_factor = 1
+    if hasattr(network, "upsamples"):
+        network.upsamples = False
     # Convolutions are faster with channels last, on a CPU and in mixed precision on a GPU.
     network = network.to(device, AMP_KINDS[amp], memory_format=torch.channels_last)
     return torch.compile(network, backend=COMPILE_BACKEND, dynamic=False) if compiled else network
@@ -55,6 +57,24 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity())
     return model
+
+
+@contextmanager
+def gpu_flags(device: torch.device, *, tf32: bool, tune: bool) -> Iterator[None]:
+    """How a GPU computes: products in TF32 (10 bits of mantissa) or full float32; with `tune` cuDNN
+    tries its algorithms at each new shape, which pays where shapes repeat."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, tf32
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=tune, deterministic=False, allow_tf32=tf32
+        ):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def _need_compiler() -> None:

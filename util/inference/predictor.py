@@ -5,6 +5,7 @@ overlaps averaged by count, mean over scales. First the network runs on the wind
 in batches (this file), then its small logits become probabilities in strips (strips.py).
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,32 +14,34 @@ from torch import Tensor, nn
 
 from util.config import Config
 from util.data.transform import MEAN, STD
-from util.inference.grid import Grid, make_grid, resize, window_starts
-from util.inference.network import inference_copy
+from util.inference.grid import Grid, make_grid, next_8k1, resize, window_starts
+from util.inference.memory import check_scaled_size, memory_errors, windows_that_fit
+from util.inference.network import gpu_flags, inference_copy
 from util.inference.strips import ScaleRows, label_strips
 
 __all__ = ["TEST_MODES", "SlidingPredictor", "build_predictor", "window_starts"]
 
 TEST_MODES = ("slide", "whole")
-CPU_BATCH_PIXELS = 2 * 473 * 473  # of one forward pass; more is no faster on 2 cores
-# Memory for a pixel of a window in float32: feature maps that live at the same time have some 130
-# channels a pixel, by their shapes; the rest is for the workspaces of convolutions.
-CUDA_BYTES_PER_PIXEL = 2048
+log = logging.getLogger("semseg")
 
 
 class SlidingPredictor:
     """Predicts images with a network that maps (N, 3, h, w) to an output with `.logits`.
 
+    Its logits may have any size; their corners are those of the window. A network that takes
+    other sides than 8k+1 says which by a method `valid_side`: side -> the next one it takes.
+
     Args:
         model: the network. A copy of it is used, the one handed in stays as it is, where it is.
         classes: number of channels of its logits.
-        crop: (height, width) of a window, both 8k+1.
+        crop: (height, width) of a window, sides that the network takes.
         base_size: long side of the image, in pixels, at scale 1.
         scales: factors on base_size.
         device: where to compute.
-        amp: off, bf16 or fp16 inside the network; everything around it stays float32.
+        amp: off, tf32, bf16 or fp16 inside the network; everything around it stays float32.
         mode: slide (windows of `crop`) or whole (the scaled image as one window of any size).
-        batch_windows: windows of one forward pass, mirror images counted; None: as memory allows.
+        batch_windows: windows of `crop` in a forward pass, mirror images counted, or other ones of
+            as many pixels; None: as many as fit when this object is made.
         compiled: torch.compile the network; takes windows of one size, so mode slide alone.
     """
 
@@ -66,34 +69,40 @@ class SlidingPredictor:
         self.scales = tuple(scales)
         self.mode = mode
         self.compiled = compiled
-        self._batch_windows = batch_windows
-        self._batch_pixels = batch_pixels(self.device)
+        self.batch_windows = batch_windows or windows_that_fit(self.device, crop)
+        self._whole = getattr(model, "valid_side", next_8k1) if mode == "whole" else None
         self._dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
         self._mean = torch.tensor(MEAN, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=self.device).view(3, 1, 1)
 
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 RGB -> (classes, H, W) float32 on the device; they sum to 1."""
+        """(H, W, 3) uint8 RGB -> (classes, H, W) float32 on the device; they sum to 1.
+
+        Raises RunError where memory does not suffice.
+        """
         size = image.shape[:2]
-        result = torch.empty(self.classes, *size, device=self.device)
-        for first, strip in label_strips(self._scales_of(image), size):
-            result[:, first : first + len(strip)] = strip.transpose(0, 1)
+        with memory_errors(size):
+            result = torch.empty(self.classes, *size, device=self.device)
+            for first, strip in label_strips(self._scales_of(image), size):
+                result[:, first : first + len(strip)] = strip.transpose(0, 1)
         return result
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (H, W) class ids: uint8, or int32 for more than 256 classes.
 
-        Unlike that of `probabilities`, its memory does not grow with classes x H x W.
+        Unlike that of `probabilities`, its memory does not grow with classes x H x W. Raises
+        RunError where memory does not suffice.
         """
         size = image.shape[:2]
         dtype = torch.uint8 if self.classes <= 256 else torch.int32
-        label = torch.empty(size, dtype=dtype, device=self.device)
-        for first, strip in label_strips(self._scales_of(image), size):
-            # max() is 2-3 times as fast as argmax() on a CPU, with the same indices.
-            label[first : first + len(strip)] = strip.max(dim=1).indices
-        return label.cpu().numpy()
+        with memory_errors(size):
+            label = torch.empty(size, dtype=dtype, device=self.device)
+            for first, strip in label_strips(self._scales_of(image), size):
+                # max() is 2-3 times as fast as argmax() on a CPU, with the same indices.
+                label[first : first + len(strip)] = strip.max(dim=1).indices
+            return label.cpu().numpy()
 
     def window_at(self, image: np.ndarray, x: int, y: int) -> tuple[Tensor, int, int, tuple]:
         """The window of the first scale that has a pixel of the image nearest its middle.
@@ -139,8 +148,14 @@ class SlidingPredictor:
         return torch.tensor(image, device=self.device).permute(2, 0, 1).float()
 
     def _grid(self, height: int, width: int, scale: float) -> Grid:
-        long_side = round(scale * self.base_size)
-        return make_grid(height, width, long_side=long_side, crop=self.crop, mode=self.mode)
+        long_side = scale * self.base_size
+        sides = (side * long_side / max(height, width) for side in (height, width))
+        least = (0, 0) if self._whole else self.crop
+        padded = tuple(map(max, sides, least))
+        check_scaled_size(padded, scale=scale, device=self.device)
+        return make_grid(
+            height, width, long_side=round(long_side), crop=self.crop, whole=self._whole
+        )
 
     def _scaled(self, pixels: Tensor, grid: Grid) -> Tensor:
         """(3, H, W) pixels -> (3, *grid.padded) normalised."""
@@ -161,26 +176,43 @@ class SlidingPredictor:
         """Windows -> float32 logits (classes, h', w') in the same order, computed in batches."""
         batch: list[Tensor] = []
         for window in windows:
-            if batch and (
-                window.shape != batch[0].shape or len(batch) >= self._batch_size(batch[0])
-            ):
+            if batch and (window.shape != batch[0].shape or len(batch) >= self._most(batch[0])):
                 yield from self._forward(batch)
                 batch = []
             batch.append(window)
         yield from self._forward(batch)
 
-    def _forward(self, batch: list[Tensor]) -> list[Tensor]:
-        inputs = torch.stack(batch).to(self._dtype)
-        if self.compiled:  # one shape for all batches, so that it compiles once
-            fill = self._batch_size(batch[0]) - len(batch)
-            inputs = torch.cat([inputs, inputs.new_zeros(fill, *inputs.shape[1:])])
-        logits = self.model(inputs.contiguous(memory_format=torch.channels_last)).logits
-        return list(logits[: len(batch)].float())
+    def _most(self, window: Tensor) -> int:
+        """Windows like this one in a forward pass."""
+        pixels = self.batch_windows * self.crop[0] * self.crop[1]
+        return max(1, pixels // (window.shape[1] * window.shape[2]))
 
-    def _batch_size(self, window: Tensor) -> int:
-        """Windows like this one in a forward pass: the same number for the same size, always."""
-        fitting = self._batch_pixels // (window.shape[1] * window.shape[2])
-        return self._batch_windows or max(1, fitting)
+    def _forward(self, batch: list[Tensor]) -> list[Tensor]:
+        """The logits of a batch; in halves, from now on, where a GPU's memory does not suffice."""
+        try:
+            return self._logits(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        half = (len(batch) + 1) // 2  # here the error, and with it the failed pass, is gone
+        torch.cuda.empty_cache()
+        pixels = half * batch[0].shape[1] * batch[0].shape[2]
+        self.batch_windows = max(1, pixels // (self.crop[0] * self.crop[1]))
+        log.warning(
+            f"out of GPU memory with {len(batch)} windows in a forward pass, continuing with "
+            f"{half}; TEST.batch_windows sets how many"
+        )
+        return self._forward(batch[:half]) + self._forward(batch[half:])
+
+    def _logits(self, batch: list[Tensor]) -> list[Tensor]:
+        inputs, most = torch.stack(batch).to(self._dtype), self._most(batch[0])
+        if self.compiled:  # one shape for all batches, so that it compiles once
+            inputs = torch.cat([inputs, inputs.new_zeros(most - len(batch), *inputs.shape[1:])])
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        is_usual = self.mode == "slide" and len(inputs) == most
+        with gpu_flags(self.device, tf32=self.amp == "tf32", tune=is_usual):
+            logits = self.model(inputs).logits
+        return list(logits[: len(batch)].float())
 
 
 def build_predictor(
@@ -199,11 +231,3 @@ def build_predictor(
         batch_windows=cfg.batch_windows,
         compiled=cfg.test_compile,
     )
-
-
-def batch_pixels(device: torch.device) -> int:
-    """Pixels of all windows of a forward pass: half of a GPU's free memory, a fixed number else."""
-    if device.type != "cuda":
-        return CPU_BATCH_PIXELS
-    free, _ = torch.cuda.mem_get_info(device)
-    return free // 2 // CUDA_BYTES_PER_PIXEL

@@ -1,9 +1,22 @@
 """From the network's small logits to probabilities, a few rows of the image at a time.
 
 The logits of all windows at 1/8 of their size are small; maps of (classes, height, width) are not.
-So everything large is made in rows when it is asked for: upsampled logits, softmax, mean of the
-mirror images, overlaps, the resized map, the sum over scales. Rows come first in memory,
-(rows, classes, width), so that a row is one piece: that is what makes this fast on a CPU.
+So everything large is made in rows when it is asked for, and pulled from below:
+
+    label_strips       rows 0..n, n..2n, ... of the image: the sum over scales -> argmax outside
+      ^
+    ScaleRows.resized  these rows at the image's size: linear between two rows of the scaled image
+      ^
+    ScaleRows.take     the rows of the scaled image that this needs; a strip starts up to one row
+      ^                above the end of the last one, so rows already made are kept (`_rows`)
+    _add_window        of each window that crosses these rows, added where it lies:
+                         logits row k   ----x----x----x----      (h', 2, classes, w')
+                         wanted row  ~  . . . . . . . . . .      lerp of rows k and k + 1
+                         logits row k+1 ----x----x----x----      then softmax, mean of the two
+                       columns are interpolated first, once for each row of the logits
+
+Rows come first in memory, (rows, classes, width), so that a row is one piece: that is what makes
+this fast on a CPU.
 """
 
 from bisect import bisect_right

@@ -1,10 +1,10 @@
-"""The training loss: cross entropy of both heads over labelled pixels, weighted or on hard ones.
+"""The training loss: cross entropy of all heads over labelled pixels, weighted or on hard ones.
 
 A head's loss is a sum over pixels divided by their weight. Sum and weight are kept apart, so that
-the weight can be that of a whole step: of all its processes and of all parts of its batch.
+the divisor can be that of a whole step: of all its processes and of all parts of its batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,14 +49,14 @@ class OhemCrossEntropy:
 
     Kept are the labelled pixels whose class gets a probability of at most `threshold`; where those
     are fewer than `min_kept`, the `min_kept` hardest ones of the batch (ties: all of them).
-    `gather` joins the hardest pixels' probabilities (M,) of all processes, whose batch is one.
+    `all_gather` joins the hardest pixels' probabilities (M,) of all processes, whose batch is one.
     """
 
     ignore_label: int
     threshold: float
     min_kept: int
     weights: Tensor | None = None
-    gather: Callable[[Tensor], Tensor] = lambda x: x
+    all_gather: Callable[[Tensor], Tensor] = lambda x: x
 
     def __call__(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(
@@ -76,7 +76,7 @@ class OhemCrossEntropy:
     def _hardest(self, probability: Tensor) -> Tensor:
         """The min_kept-th smallest probability of the whole batch, of the last one if fewer."""
         own = probability.topk(min(self.min_kept, probability.numel()), largest=False).values
-        together = self.gather(own)
+        together = self.all_gather(own)
         return together.kthvalue(min(self.min_kept, together.numel())).values
 
 
@@ -89,37 +89,49 @@ def _weights_of(label: Tensor, counted: Tensor, weights: Tensor) -> Tensor:
     return weights[torch.where(counted, label, 0)] * counted
 
 
-def _over(weight: Tensor) -> Tensor:
-    """A weight to divide by: 1 where it is 0 (no labelled pixel), and the loss is 0 with it."""
-    return torch.where(weight > 0, weight, 1)
-
-
 @dataclass(frozen=True)
 class SegmentationLoss:
-    """(total, main, aux) of both heads: total = main + aux_weight * aux (PSPNet, section 3.3)."""
+    """main + aux_weight * sum over auxiliary heads of scale * aux (PSPNet, section 3.3).
+
+    `aux_scales` are the network's: one for each auxiliary head.
+    """
 
     main: PixelLoss
     aux: PixelLoss
     aux_weight: float
+    aux_scales: tuple[float, ...] = (1.0,)
 
-    def __call__(
-        self,
-        logits: Tensor,
-        aux: Tensor,
-        label: Tensor,
-        *,
-        over_all: Callable[[Tensor], Tensor] = lambda weights: weights,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """For logits and aux (N, C, h, w) and label (N, h, w): means over the pixels at hand.
+    def sums(self, heads: Sequence[Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum over pixels and weight of these pixels, (heads,) each.
 
-        `over_all` turns the weights (2,) of these pixels, main and aux, into those of the whole
-        step; then the results are this part's shares, and add up to the means over the step.
+        `heads` are logits (N, C, h, w), the main head's first; `label` (N, H, W) is picked at the
+        size of each.
         """
-        main, main_weight = self.main(logits, label)
-        side, side_weight = self.aux(aux, label)
-        weights = _over(over_all(torch.stack([main_weight, side_weight])))
-        main, side = main / weights[0], side / weights[1]
-        return main + self.aux_weight * side, main, side
+        pairs = [
+            (self.aux if i else self.main)(logits, label_at(label, logits.shape[-2:]))
+            for i, logits in enumerate(heads)
+        ]
+        return torch.stack([total for total, _ in pairs]), torch.stack([w for _, w in pairs])
+
+    def weights(self, heads: Sequence[Tensor], label: Tensor) -> Tensor:
+        """The weights (heads,) of a label's pixels at the sizes of `heads`, by the label alone."""
+        return torch.stack(
+            [self.aux.weight(label_at(label, logits.shape[-2:])) for logits in heads]
+        )
+
+    def losses(self, sums: Tensor, weights: Tensor) -> Tensor:
+        """(3,): total, main, aux of the heads' sums over pixels, divided by `weights` (heads,).
+
+        A head without labelled pixels has weight 0 and loss 0.
+        """
+        main, *aux = sums / torch.where(weights > 0, weights, 1)
+        scaled = [scale * loss for scale, loss in zip(self.aux_scales, aux, strict=True)]
+        side = sum(scaled, start=torch.zeros_like(main))
+        return torch.stack([main + self.aux_weight * side, main, side])
+
+    def __call__(self, heads: Sequence[Tensor], label: Tensor) -> Tensor:
+        """`losses` as means over the pixels at hand."""
+        return self.losses(*self.sums(heads, label))
 
 
 def build_loss(
@@ -127,27 +139,32 @@ def build_loss(
     *,
     ignore_label: int,
     aux_weight: float,
-    weights: Tensor | None,
-    ohem_threshold: float,
-    ohem_min_kept: int,
-    gather: Callable[[Tensor], Tensor] = lambda x: x,
+    aux_scales: tuple[float, ...] = (1.0,),
+    weights: Tensor | None = None,
+    ohem_threshold: float = 0.7,
+    ohem_min_kept: int = 100000,
+    all_gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> SegmentationLoss:
     """The loss by name: ce, or ohem, which mines in the main head alone, as is usual for PSPNet."""
     aux = main = CrossEntropy(ignore_label, weights)
     if kind == "ohem":
-        main = OhemCrossEntropy(ignore_label, ohem_threshold, ohem_min_kept, weights, gather)
-    return SegmentationLoss(main, aux, aux_weight)
+        main = OhemCrossEntropy(ignore_label, ohem_threshold, ohem_min_kept, weights, all_gather)
+    return SegmentationLoss(main, aux, aux_weight, aux_scales)
 
 
-def segmentation_loss(
-    logits: Tensor, aux: Tensor, label: Tensor, *, ignore_label: int, aux_weight: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(total, main, aux), each the plain mean over labelled pixels: the loss of the paper."""
-    plain = CrossEntropy(ignore_label)
-    return SegmentationLoss(plain, plain, aux_weight)(logits, aux, label)
+def label_at(label: Tensor, size: Sequence[int]) -> Tensor:
+    """The label (N, H, W) at the size (h, w) of logits: the nearest pixel of each position.
+
+    Logits of sides (H - 1) / s + 1 have their corners on the label's: every s-th pixel.
+    """
+    rows, columns = (
+        _nearest(*sides, label.device) for sides in zip(label.shape[-2:], size, strict=True)
+    )
+    return label[:, rows][:, :, columns]
 
 
-def pick_labels(label: Tensor, zoom_factor: int) -> Tensor:
-    """Label at the size of the logits: every (8 / zoom_factor)-th pixel of (N, H, W)."""
-    stride = 8 // zoom_factor
-    return label[:, ::stride, ::stride]
+def _nearest(side: int, target: int, device: torch.device) -> slice | Tensor:
+    stride, rest = divmod(side - 1, max(1, target - 1))
+    if target > 1 and not rest:
+        return slice(None, None, stride)
+    return (2 * torch.arange(target, device=device) + 1) * side // (2 * target)

@@ -1,92 +1,99 @@
-"""Keeps a loss that is not finite out of the weights, on all processes alike.
+"""Keeps a loss or gradient that is not finite out of the weights, on all processes alike.
 
-The decision is made on the device: the optimizer leaves the step out and BatchNorm's statistics
-go back, without a word to the host, which looks at the record now and then.
+The decision is made on the device, without waiting for it: a loss that is not finite makes all
+gradients NaN, adding the processes' gradients spreads that, and the optimizer leaves the step out.
 """
 
-from collections.abc import Callable
+import logging
 
 import torch
 from torch import Tensor, nn
 
+from util.config import Config
+from util.data.dataset import Loader
 from util.distributed import Process
 from util.error import RunError
 
-STEPS_BETWEEN_LOOKS = 10  # where looking at the device makes the host wait
+log = logging.getLogger("semseg")
+
+STEPS_BETWEEN_LOOKS = 10  # looking at the device makes the host wait
 _SHOWN = 8  # images named
 
 
-class NonfiniteCheck:
-    """`kind` stop ends the run at such a step, skip leaves it out and counts it in `skipped`.
-
-    `names_of(step)` gives the names of a step's images, one list per process.
-    """
-
-    def __init__(
-        self,
-        process: Process,
-        *,
-        kind: str,
-        names_of: Callable[[int], list[list[str]]],
-        warn: Callable[[str], None],
-    ) -> None:
-        self._process, self._kind = process, kind
-        self._names_of, self._warn = names_of, warn
-        self._record: list[tuple[int, Tensor]] = []
-        self.skipped = 0
-
-    def is_time(self, step: int) -> bool:
-        """Whether the host looks at the device after this step."""
-        return self._process.reads_are_free or step % STEPS_BETWEEN_LOOKS == 0
-
-    def check(self, loss: Tensor, step: int) -> Tensor:
-        """1.0 on the device if the step's loss is not finite in any process, else 0.0."""
-        flags = loss.new_zeros(self._process.world_size, dtype=torch.float32)
-        flags[self._process.rank] = (~torch.isfinite(loss)).float()
-        self._record.append((step, self._process.all_reduce(flags)))
-        return flags.amax()
-
-    def look(self) -> None:
-        """Report the steps since the last look. Raises RunError if one of them ends the run."""
-        record, self._record = self._record, []
-        if not record:
-            return
-        for (step, _), flags in zip(
-            record, torch.stack([f for _, f in record]).tolist(), strict=True
-        ):
-            if not any(flags):
-                continue
-            self.skipped += 1
-            ranks = [rank for rank, flag in enumerate(flags) if flag]
-            names = self._names_of(step)
-            images = [name for rank in ranks for name in names[rank]]
-            shown = ", ".join(images[:_SHOWN]) + (", ..." if len(images) > _SHOWN else "")
-            where = f" in process {', '.join(map(str, ranks))}" if len(flags) > 1 else ""
-            what = f"the loss of step {step + 1}{where} is not finite (images {shown})"
-            if self._kind == "stop":
-                raise RunError(
-                    f"{what}: lower TRAIN.base_lr, set TRAIN.amp off or look at these images "
-                    "with tool/browse_data.py; TRAIN.nonfinite skip leaves such steps out. The "
-                    "weights are clean: TRAIN.resume auto goes on from the last checkpoint"
-                )
-            self._warn(f"{what}: step left out, {self.skipped} so far")
+def nan_unless_finite(loss: Tensor) -> Tensor:
+    """The loss; if it is infinite or NaN, so are all gradients of the result."""
+    return loss * torch.where(loss.isfinite(), 1.0, torch.nan)
 
 
-class Statistics:
-    """BatchNorm's running statistics before a step, to go back to."""
+def has_nonfinite_gradient(model: nn.Module) -> Tensor:
+    """1.0 on the device if a gradient is infinite or NaN, else 0.0."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    largest = torch.stack(torch._foreach_norm(gradients, float("inf")))
+    return 1.0 - largest.isfinite().all().float()
+
+
+class BatchNormStatistics:
+    """The running statistics before a step, to restore if it is left out."""
 
     def __init__(self, model: nn.Module) -> None:
-        buffers = [
-            buffer
+        norms = [
+            module
             for module in model.modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-            for buffer in (module.running_mean, module.running_var)
         ]
-        self._pairs = [(buffer, buffer.clone()) for buffer in buffers]
+        self._buffers = [b for m in norms for b in (m.running_mean, m.running_var)]
+        self._counters = [m.num_batches_tracked for m in norms]
+        self._before = torch.cat(self._buffers) if norms else None
 
-    def go_back_if(self, flag: Tensor) -> None:
-        """Restore all of them where the flag on the device is not 0."""
-        if flag.device.type == "cpu" and not flag:  # where looking costs nothing
+    def restore_if(self, left_out: Tensor) -> None:
+        """Restore them where `left_out` on the device is 1: a few kernels for all layers."""
+        if self._before is None:
             return
-        for buffer, old in self._pairs:
-            buffer.copy_(torch.where(flag > 0, old, buffer))
+        values = torch.where(left_out > 0, self._before, torch.cat(self._buffers))
+        torch._foreach_copy_(self._buffers, values.split([b.numel() for b in self._buffers]))
+        torch._foreach_sub_(self._counters, [left_out.long()] * len(self._counters))
+
+
+class NonfiniteCheck:
+    """Reports the steps that were left out. TRAIN.nonfinite: stop raises RunError, skip warns."""
+
+    def __init__(self, cfg: Config, process: Process, loader: Loader) -> None:
+        self._cfg, self._process, self._loader = cfg, process, loader
+        self._steps: list[int] = []
+        self._flags: list[Tensor] = []
+        self.skipped = 0
+
+    def add(self, step: int, loss: Tensor, left_out: Tensor) -> None:
+        """Note a step (0 = first): this process's share of its loss, whether it was left out."""
+        self._steps.append(step)
+        self._flags.append(torch.stack([1.0 - loss.isfinite().float(), left_out]))
+
+    def look(self) -> None:
+        """Report what was added since the last look; all processes must look after the same step.
+
+        Raises RunError if such a step ends the run.
+        """
+        flags = self._process.all_gather(torch.stack(self._flags)[None]).tolist()
+        for i, step in enumerate(self._steps):
+            ranks = [rank for rank, own in enumerate(flags) if own[i][0]]
+            # With fp16 a large scale makes gradients overflow now and then: GradScaler lowers it.
+            if flags[0][i][1] and (ranks or self._cfg.amp != "fp16"):
+                self._report(step, ranks)
+        self._steps, self._flags = [], []
+
+    def _report(self, step: int, ranks: list[int]) -> None:
+        self.skipped += 1
+        batches = self._loader.names(*divmod(step, len(self._loader)))
+        images = [name for rank in ranks or range(len(batches)) for name in batches[rank]]
+        shown = ", ".join(images[:_SHOWN]) + (", ..." if len(images) > _SHOWN else "")
+        where = f" in process {', '.join(map(str, ranks))}" if ranks and len(batches) > 1 else ""
+        what = "loss" if ranks else "gradient"
+        what = f"the {what} of step {step + 1}{where} is not finite (images {shown})"
+        if self._cfg.nonfinite == "stop":
+            raise RunError(
+                f"{what}: lower TRAIN.base_lr {self._cfg.base_lr}, set TRAIN.amp off or look at "
+                "these images with tool/browse_data.py; TRAIN.nonfinite skip leaves such steps "
+                "out. The weights are not affected: TRAIN.resume auto continues from the last "
+                "checkpoint"
+            )
+        log.warning(f"{what}: step skipped, {self.skipped} so far in this epoch")

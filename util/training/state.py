@@ -1,7 +1,8 @@
-"""The state of a training run: where it starts, and all that a checkpoint must hold to go on."""
+"""The state of a training run: where it starts, and all that a checkpoint must hold to continue."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,39 +12,59 @@ from util.config import Config, dump_config
 from util.distributed import Process, unwrap
 from util.distributed.device import usable_amp
 from util.error import CheckpointError
+from util.training.checkpoint import Checkpoint, find_resume
 from util.training.schedule import poly_lr
+from util.training.seed import choose_seed
+from util.training.weight_file import load_file
+
+log = logging.getLogger("semseg")
 
 
 @dataclass
 class State:
-    """What a run needs to go on: all that a checkpoint holds."""
+    """What changes while a run trains: all that a checkpoint holds."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     amp: str
+    steps_per_epoch: int
+    total_steps: int
     epoch: int = 0  # epochs done
-    step: int = 0  # steps done
-    step_in_epoch: int = 0  # of them, since the last whole epoch
+    step_in_epoch: int = 0  # steps done since
     best_miou: float = -1.0
+
+    @property
+    def step(self) -> int:
+        """Steps done since the start of the run."""
+        return self.epoch * self.steps_per_epoch + self.step_in_epoch
+
+
+def read_resume(cfg: Config, process: Process) -> tuple[Config, Checkpoint | None]:
+    """The checkpoint to continue from, the same in all processes, and the config with its seed.
+
+    Where TRAIN.manual_seed is empty it becomes the checkpoint's, in a new run a fresh one.
+    """
+    found = find_resume(cfg.resume, cfg.save_path) if process.is_main else None
+    path = process.broadcast(found.path if found else "")
+    if path and found is None:
+        found = Checkpoint(path, load_file(path))
+    if cfg.manual_seed is None:
+        seed = found.content.get("seed", choose_seed()) if found else choose_seed()
+        cfg = replace(cfg, manual_seed=process.broadcast(seed))
+    return cfg, found
 
 
 def start_state(
-    cfg: Config,
-    process: Process,
-    network: nn.Module,
-    groups: list[dict],
-    *,
-    steps_per_epoch: int,
-    say: Callable[[str], None],
+    cfg: Config, process: Process, network: nn.Module, *, steps_per_epoch: int
 ) -> State:
-    """A network and the optimizer of its parameter groups (with `lr_scale`), before step 0."""
+    """A network (its `param_groups()` have an `lr_scale`) and its optimizer before step 0."""
     optimizer = torch.optim.SGD(
-        groups,
+        network.param_groups(),
         lr=cfg.base_lr,
         momentum=cfg.momentum,
         weight_decay=cfg.weight_decay,
-        fused=True,  # can skip a step on the device: see NonfiniteCheck
+        fused=True,  # can leave a step out on the device: see nonfinite.py
     )
     if cfg.momentum:  # the fused one does not fill its buffers in a first step that is left out
         for group in optimizer.param_groups:
@@ -56,24 +77,23 @@ def start_state(
         network, sync_bn=cfg.sync_bn and not cfg.freeze_bn, channels_last=cfg.channels_last
     )
     amp = usable_amp(cfg.amp, process.device)
-    scaler = torch.amp.GradScaler(process.device.type, enabled=amp == "fp16")
-    first_step = cfg.start_epoch * steps_per_epoch
-    return State(model, optimizer, scaler, amp, cfg.start_epoch, first_step)
+    return State(
+        model,
+        optimizer,
+        torch.amp.GradScaler(process.device.type, enabled=amp == "fp16"),
+        amp,
+        steps_per_epoch,
+        cfg.epochs * steps_per_epoch,
+        cfg.start_epoch,
+    )
 
 
-def restore_state(
-    state: State,
-    cfg: Config,
-    content: Mapping[str, Any],
-    *,
-    source: str,
-    steps_per_epoch: int,
-    say: Callable[[str], None],
-) -> None:
-    """Put the state (its network has the weights) where the content of file `source` left off.
+def restore_state(state: State, cfg: Config, checkpoint: Checkpoint) -> None:
+    """Continue where the checkpoint was saved; the state's network has its weights already.
 
-    Raises CheckpointError. A schedule that has changed since is said.
+    Raises CheckpointError. A schedule that has changed since is logged.
     """
+    source, content = checkpoint
     try:
         saved, own = content["optimizer"], state.optimizer.state_dict()
         # The groups' settings are the config's: its momentum may have been changed on purpose.
@@ -89,29 +109,27 @@ def restore_state(
             f"TRAIN.weight {source} instead of TRAIN.resume"
         ) from None
     state.step_in_epoch = content.get("step_in_epoch", 0)
-    if state.step_in_epoch >= steps_per_epoch:
+    if state.step_in_epoch >= state.steps_per_epoch:
         raise CheckpointError(
             f"{source} was saved after {state.step_in_epoch} steps of an epoch, which has "
-            f"{steps_per_epoch} now: go on with the same list and TRAIN.batch_size, or start "
-            f"from its weights with TRAIN.weight {source}"
+            f"{state.steps_per_epoch} now: resume with the same list and TRAIN.batch_size, or "
+            f"start from its weights with TRAIN.weight {source}"
         )
-    state.step = state.epoch * steps_per_epoch + state.step_in_epoch
     state.best_miou = content.get("best_miou", -1.0)
     if content.get("scaler"):
         state.scaler.load_state_dict(content["scaler"])
     if "lr" in content and state.epoch < cfg.epochs:
-        rate = poly_lr(cfg.base_lr, state.step, cfg.epochs * steps_per_epoch, cfg.power)
+        rate = poly_lr(cfg.base_lr, state.step, state.total_steps, cfg.power)
         if abs(rate - content["lr"]) > 1e-9 * content["lr"]:
-            say(
+            log.info(
                 f"the learning rate jumps from {content['lr']:.6g} to {rate:.6g} here: since "
                 f"{source} was saved, TRAIN.epochs ({cfg.epochs} now), base_lr, power or the "
                 "number of steps has changed"
             )
 
 
-def checkpoint_of(state: State, cfg: Config, *, steps_per_epoch: int) -> dict[str, Any]:
+def checkpoint_content(state: State, cfg: Config) -> Mapping[str, Any]:
     """All that a resumed run needs, in tensors, numbers and text; `lr` is that of the next step."""
-    total_steps = cfg.epochs * steps_per_epoch
     return {
         "epoch": state.epoch,
         "step": state.step,
@@ -121,6 +139,6 @@ def checkpoint_of(state: State, cfg: Config, *, steps_per_epoch: int) -> dict[st
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
         "best_miou": state.best_miou,
-        "lr": poly_lr(cfg.base_lr, state.step, total_steps, cfg.power),
+        "lr": poly_lr(cfg.base_lr, state.step, state.total_steps, cfg.power),
         "config": dump_config(cfg),
     }

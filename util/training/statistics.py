@@ -20,13 +20,15 @@ class EpochStatistics:
         self._matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=process.device)
         self._losses = torch.zeros(3, device=process.device)  # total, main, aux
         self._taken = torch.zeros((), device=process.device)
+        self._finite = torch.zeros((), device=process.device)
         self._steps, self._start = 0, time.perf_counter()
 
     def add(self, result: StepResult) -> None:
-        """Take a step in, without a word to the host."""
+        """Add a step (no synchronisation with the device)."""
         self._matrix.update(result.pred, result.label)
-        self._losses += result.losses
-        self._taken += result.taken
+        self._losses += torch.where(result.left_out > 0, 0, result.losses)
+        self._taken += 1 - result.left_out
+        self._finite += result.losses[0].isfinite()
         self._steps += 1
 
     def accuracy(self) -> float:
@@ -34,18 +36,19 @@ class EpochStatistics:
         return self._matrix.scores().aacc
 
     def sum(self) -> tuple[Scores, dict[str, Any]]:
-        """The epoch's scores and record, over all processes; all of them must ask.
+        """The epoch's scores and record over all processes, all of which must call this.
 
-        Raises RunError if no step had a finite loss.
+        Raises RunError if no step was taken; with fp16 the first ones may all search its scale.
         """
         self._process.all_reduce(self._matrix.matrix)
         scores, taken = self._matrix.scores(), int(self._taken.item())
-        if not taken:
+        finite = self._process.all_reduce(self._finite).item()
+        if not taken and not (finite and self._cfg.amp == "fp16"):
             raise RunError(
-                "no step of this epoch had a finite loss: the run has diverged; start anew with a "
+                "no step of this epoch had a finite loss: the run has diverged; start again with a "
                 f"lower TRAIN.base_lr ({self._cfg.base_lr} now), or from an earlier checkpoint"
             )
-        total, main, aux = (self._process.all_reduce(self._losses) / taken).tolist()
+        total, main, aux = (self._process.all_reduce(self._losses) / max(taken, 1)).tolist()
         seconds = time.perf_counter() - self._start
         return scores, {
             "train_loss": total,

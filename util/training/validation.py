@@ -12,7 +12,8 @@ from util.distributed.device import autocast
 from util.inference import build_predictor
 from util.logger import RunLogger
 from util.metric import ConfusionMatrix, Scores
-from util.training.loss import CrossEntropy, pick_labels
+from util.training.batch import image_on, label_on
+from util.training.loss import CrossEntropy, label_at
 
 
 @torch.no_grad()
@@ -64,10 +65,10 @@ def _count_crops(
     criterion, batch = CrossEntropy(cfg.ignore_label), None
     loader.sampler.start(0)
     for image, label in loader:
-        image = image.to(process.device, non_blocking=True)
-        label = pick_labels(label.to(process.device, non_blocking=True), cfg.zoom_factor)
+        image = image_on(process.device, image)
         with autocast(process.device, amp):
             logits = network(image).logits
+        label = label_at(label_on(process.device, label), logits.shape[-2:])
         sums += torch.stack(criterion(logits, label))
         batch = image, label, logits.argmax(dim=1)
         matrix.update(batch[2], label)

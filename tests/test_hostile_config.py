@@ -1,0 +1,128 @@
+"""Configs made to break the program: one sentence each, at once, whatever the value."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model import check_network
+from tests.conftest import RunTool, assert_one_sentence
+from util.config import Config, check_test, check_train, dump_config, load_config
+from util.config.keys import FIELDS, TYPES, full_name
+from util.config.load import parse_value
+from util.error import ConfigError
+
+HOSTILE = [
+    *("", " ", "None", "~", "null", "no", "off", "yes", "True", "nan", "inf", "-inf", "-1", "0"),
+    *("1e-400", "1e39", "1e300", "1e308", "1e400", "9" * 400, "9" * 5000, "-" + "9" * 30, "0.5"),
+    *(
+        "010",
+        "0x10",
+        "0o10",
+        "1_000",
+        "1:30",
+        "\u00b2",
+        "\u0661",
+        "80001",
+        "16777217",
+        str(2**63),
+        str(2**64),
+    ),
+    *("2026-13-45", "!!float abc", "&a 1", "*a", "<<", "[", "]", "{", "[" * 20000, "{a: " * 5000),
+    *("[1, [2]]", "[]", "{}", "[nan]", "[1e400]", "[true]", "{0: 1, 0: 2}", "{0: 1, 00: 2}"),
+    *("{a: b}", "{? [1] : 2}", "{0: 1e30}", "[&a 1, *a]", "x" * 10000, "x/" * 5000, "\0", "a\nb"),
+    *("\x1b[31mred", "\udcff", "~nosuchuser/x", "~", "/dev/null", "/dev/full", "..", "a b #c"),
+    *("tcp://host:abc", "tcp://[::1", "tcp://", "file:///x", "env://", "psp", "psa", "auto"),
+]
+
+
+def check_all(cfg: Config) -> None:
+    """Everything that is checked before a run starts."""
+    check_train(cfg)
+    check_test(cfg)
+    check_network(cfg)
+    check_network(cfg, is_test=True)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_key_survives_every_value(tiny: Path, tmp_path: Path, name: str) -> None:
+    cfg = usual = load_config(tiny)
+    for value in HOSTILE:
+        try:
+            cfg = replace(usual, **{name: parse_value(name, value, source="x", folder=tmp_path)})
+            check_all(cfg)
+        except ConfigError as error:
+            assert len(str(error)) < 1000 and str(error).isprintable(), (value, error)
+    (tmp_path / "dump.yaml").write_text(dump_config(cfg))
+    assert load_config(tmp_path / "dump.yaml") == cfg
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (LAUGHS, "line 1, column 4: anchors and aliases (&, *) are not supported"),
+        ("[" * 20000, "nested too deeply"),
+        ("DATA:\n" + "".join(" " * i + "a:\n" for i in range(1, 300)), "nested too deeply"),
+        ("DATA: {<<: {classes: 3}}", "merge keys (<<) are not supported"),
+        ("DATA: &d {classes: 3}\nTEST:\n  <<: *d\n", "anchors and aliases"),
+        ("DATA: {classes: !!float abc}", "tags ('tag:yaml.org,2002:float') are not supported"),
+        ("DATA: !!python/object/apply:os.system [ls]", "are not supported, write the plain value"),
+        (
+            "DATA: {classes: 3}\n---\nDATA: {}",
+            "line 2, column 1: not valid YAML (but found another",
+        ),
+        ("DATA: {? [1] : 2}", "a key must be plain text"),
+        ("DATA: {data_root: 'a\x00b'}", "the character U+0000 is not allowed"),
+        ('DATA: {data_root: "a\\0b"}', "DATA.data_root 'a\\x00b' holds a control character"),
+        ("DATA: {data_root: /x, classes: " + "9" * 400 + "}", "at most 40 characters"),
+        ("DATA: {data_root: /x, classes: 2026-13-45}", "a whole number, got '2026-13-45'"),
+        ("DATA: {data_root: /x, classes: 010}", "got '010' in {path}: write it without leading"),
+        ("DATA: {label_map: {0: 1, 0: 2}}", "'0' is given twice"),
+        ("DATA: {label_map: {0: 1, +0: 2}}", "0 is given twice"),
+        ("TRAIN: {loss: no}", "TRAIN.loss must be one of ce, ohem, got no"),
+        ("TRAIN: {base_lr: 1e39}", "TRAIN.base_lr must be at most 1000, got 1e+39"),
+        ("TRAIN: {save_path: ~nosuchuser/x}", "home folder of a user who does not exist"),
+        ("x" * 300000, "has 300000 bytes"),
+        ("TRAIN: {epochs: " + "x" * 5000 + "}", "... (5000 characters)' in"),
+        ("\udc80", "is not UTF-8 text (byte 0x80 at offset 0)"),
+        ("", "must hold sections"),
+    ],
+)
+def test_a_hostile_file_is_one_sentence(
+    tmp_path: Path, run_tool: RunTool, text: str, part: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    code, _, err = run_tool("train", "--config", path)
+    assert_one_sentence(code, err, part.format(path=path))
+
+
+def test_escapes_do_not_reach_the_terminal(tiny: Path, run_tool: RunTool) -> None:
+    code, _, err = run_tool("train", "--config", tiny, "TRAIN.loss", "\x1b[31mred\nerror: fake")
+    assert_one_sentence(code, err, r"got \x1b[31mred\nerror: fake")
+
+
+EXTREMES = [
+    (name, value)
+    for name, f in FIELDS.items()
+    for value in (f.metadata["span"] or f.metadata["above"] or ())
+    if name not in ("classes", "layers", "save_every_minutes")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "value"), EXTREMES)
+def test_a_run_with_a_number_at_its_limit(
+    tiny: Path, run_tool: RunTool, name: str, value: float
+) -> None:
+    text = f"[{value}]" if "list" in str(TYPES[name]) else f"{value}"
+    tool = "test" if full_name(name).startswith("TEST.") else "train"
+    code, _, err = run_tool(tool, "--config", tiny, name, text)
+    assert code in (0, 2), err
+    assert "Traceback" not in err

@@ -1,0 +1,150 @@
+"""A step whose loss or gradient is not finite leaves no trace, and its images are named."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from model import build_model
+from tests.conftest import RunTool, assert_one_sentence
+from tests.helpers.runs import records, weights
+from util.config import Config, load_config
+from util.data.dataset import build_loader
+from util.data.label import read_label, write_label
+from util.distributed import Process
+from util.error import RunError
+from util.training.checkpoint import checkpoints
+from util.training.loss import CrossEntropy, SegmentationLoss
+from util.training.nonfinite import (
+    BatchNormStatistics,
+    NonfiniteCheck,
+    has_nonfinite_gradient,
+)
+from util.training.state import State, start_state
+from util.training.step import StepResult, train_mode, train_step
+
+PLAIN = CrossEntropy(255)
+
+
+def infinite_loss(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    total, weight = PLAIN(logits, label)
+    return total * torch.inf, weight
+
+
+def infinite_gradient(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """A finite loss: the square root has an infinite slope at 0."""
+    total, weight = PLAIN(logits, label)
+    return total + (total * 0).sqrt(), weight
+
+
+class Run:
+    """A network of the tiny recipe, trained with one criterion after another."""
+
+    def __init__(self, tiny: Path, **values: object) -> None:
+        self.cfg: Config = replace(load_config(tiny), **values)
+        torch.manual_seed(0)
+        self.process = Process()
+        loader = build_loader(self.cfg, is_training=True)
+        self.state: State = start_state(
+            self.cfg, self.process, build_model(self.cfg), steps_per_epoch=len(loader)
+        )
+        self.check = NonfiniteCheck(self.cfg, self.process, loader)
+        train_mode(self.state.model, freeze_bn=False)
+
+    def step(self, main: object) -> StepResult:
+        image, label = torch.randn(2, 3, 33, 33), torch.randint(0, 3, (2, 33, 33))
+        criterion = SegmentationLoss(main, PLAIN, 0.4)
+        result = train_step(self.cfg, self.process, self.state, criterion, image, label)
+        self.check.add(self.state.step - 1, result.losses[0], result.left_out)
+        return result
+
+    def everything(self) -> dict[str, Tensor]:
+        """Weights, statistics and the optimizer's buffers."""
+        found = dict(self.state.model.state_dict())
+        for i, buffers in enumerate(self.state.optimizer.state.values()):
+            found |= {f"{name} {i}": buffer for name, buffer in buffers.items()}
+        return {name: value.clone() for name, value in found.items()}
+
+
+@pytest.mark.parametrize("criterion", [infinite_loss, infinite_gradient])
+@pytest.mark.parametrize("first", [True, False])
+def test_such_a_step_leaves_no_trace(
+    tiny: Path, caplog: pytest.LogCaptureFixture, criterion: object, first: bool
+) -> None:
+    run = Run(tiny, nonfinite="skip")
+    if not first:
+        run.step(PLAIN)
+    before = run.everything()
+    assert run.step(criterion).left_out == 1
+    after = run.everything()
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+    with caplog.at_level(logging.INFO):
+        run.check.look()
+    what = "loss" if criterion is infinite_loss else "gradient"
+    (text,) = caplog.messages
+    assert text.startswith(f"the {what} of step {run.state.step} is not finite (images p")
+    assert run.check.skipped == 1
+    assert run.step(PLAIN).left_out == 0
+    run.check.look()  # reports each step once
+    assert run.check.skipped == 1 and len(caplog.messages) == 1
+
+
+def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
+    run = Run(tiny)
+    run.step(PLAIN)
+    run.step(infinite_loss)
+    with pytest.raises(RunError, match=r"step 2 is not finite \(images p\d\.png, p\d\.png\): low"):
+        run.check.look()
+
+
+class CountOperations(TorchDispatchMode):
+    """How many operations are sent to the device."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_check_is_a_few_operations_a_step(tiny: Path) -> None:
+    """Not some for each of the 91 parameters and 60 statistics of this network."""
+    run = Run(tiny)
+    run.step(PLAIN)
+    with CountOperations() as operations:
+        statistics = BatchNormStatistics(run.state.model)
+        left_out = has_nonfinite_gradient(run.state.model)
+        assert operations.count < 15
+        statistics.restore_if(left_out)
+    assert operations.count < 90  # of them 60 views
+
+
+def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    words = ["--config", tiny, "epochs", 9, "base_lr", 1e12]
+    code, _, err = run_tool("train", *words)
+    assert_one_sentence(code, err, "is not finite (images p", "lower TRAIN.base_lr", "skip")
+    for path in checkpoints(tmp_path / "run/model"):
+        assert all(v.isfinite().all() for v in weights(path).values()), path
+    words += ["nonfinite", "skip", "save_path", tmp_path / "b/model"]
+    code, _, err = run_tool("train", *words)
+    assert_one_sentence(
+        code, err, "no step of this epoch", "has diverged", "base_lr (1000000000000.0"
+    )
+
+
+def test_images_without_any_label_do_no_harm(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    for path in (tmp_path / "data/labels").iterdir():
+        write_label(path, np.full_like(read_label(path), 255))
+    code, _, err = run_tool("train", "--config", tiny, "evaluate", True)
+    assert code == 0, err
+    assert records(tmp_path / "run")[0]["train_loss"] == 0
+    found = weights(tmp_path / "run/model/train_epoch_1.pth")
+    assert all(value.isfinite().all() for value in found.values())

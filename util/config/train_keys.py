@@ -1,0 +1,177 @@
+"""The keys of the section TRAIN."""
+
+from dataclasses import dataclass
+
+from util.config.key import key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Network, augmentation, schedule and checkpoints."""
+
+    arch: str = key("psp", network=True, help="network: `psp` (PSPNet) or `psa` (PSANet)")
+    layers: int = key(
+        50, span=(1, 10000), network=True, help="depth of the ResNet: 18, 34, 50, 101 or 152"
+    )
+    deep_base: bool | None = key(
+        None,
+        help="stem of three 3x3 convolutions (True) or one 7x7 convolution (False); empty: as in "
+        "the weight file, else three",
+    )
+    init_weight: str = key(
+        "initmodel/resnet{layers}_v2.pth",
+        is_path=True,
+        help="ImageNet weights of the backbone; `{layers}` is replaced; empty: random weights",
+    )
+    sync_bn: bool = key(True, help="compute BatchNorm statistics over all processes")
+    train_h: int = key(473, span=(1, 8193), help="crop height; 8k+1 for PSPNet and PSANet")
+    train_w: int = key(473, span=(1, 8193), help="crop width")
+    scale_min: float = key(0.5, span=(0.01, 10), help="smallest random scale")
+    scale_max: float = key(2.0, span=(0.01, 10), help="largest random scale")
+    rotate_min: float = key(-10.0, span=(-180, 180), help="smallest random rotation in degrees")
+    rotate_max: float = key(10.0, span=(-180, 180), help="largest random rotation in degrees")
+    zoom_factor: int = key(
+        8,
+        choices=(1, 2, 4, 8),
+        network=True,
+        help="side of the logits: (crop - 1) / 8 * zoom_factor + 1",
+    )
+    ignore_label: int = key(
+        255, span=(0, 65535), help="label id that is left out of loss and scores"
+    )
+    aux_weight: float = key(0.4, span=(0, 1000), help="weight of the auxiliary loss")
+    loss: str = key(
+        "ce",
+        choices=("ce", "ohem"),
+        help="`ce`: cross entropy; `ohem`: cross entropy of hard pixels only",
+    )
+    ohem_threshold: float = key(
+        0.7, above=(0, 1), help="a pixel is hard if its true class has a lower probability"
+    )
+    ohem_min_kept: int = key(
+        100000,
+        span=(1, 2**31 - 1),
+        help="minimum number of hard pixels per batch, all processes together",
+    )
+    class_weights: list[float] | str = key(
+        "",
+        span=(0, 1e6),
+        is_path=True,
+        words=("median",),
+        help="weights of the classes in the loss: one number per class, `median` (median "
+        "frequency) or a file made by `tool/check_data.py --json`",
+    )
+    psa_type: int = key(
+        2, choices=(0, 1, 2), network=True, help="PSANet: 0 collect, 1 distribute, 2 both"
+    )
+    compact: bool = key(
+        False, network=True, help="PSANet: attention channels are positions, without a mask"
+    )
+    shrink_factor: int = key(
+        2,
+        span=(1, 64),
+        network=True,
+        help="PSANet: attention works on a map smaller by this factor",
+    )
+    mask_h: int | None = key(
+        None,
+        span=(1, 4097),
+        network=True,
+        help="PSANet: height of the attention mask; empty: the largest that fits",
+    )
+    mask_w: int | None = key(
+        None,
+        span=(1, 4097),
+        network=True,
+        help="PSANet: width of the attention mask; empty: the largest that fits",
+    )
+    normalization_factor: float | None = key(
+        1.0,
+        span=(1e-6, 1e9),
+        network=True,
+        help="PSANet: divides the attended features; empty: mask_h * mask_w",
+    )
+    psa_softmax: bool = key(True, network=True, help="PSANet: softmax over the attended positions")
+    train_gpu: list[int] = key(
+        [0],
+        span=(0, 1023),
+        help="GPUs to use, one process each, numbered within CUDA_VISIBLE_DEVICES; missing ones "
+        "are skipped",
+    )
+    workers: int = key(
+        2,
+        span=(0, 1024),
+        help="data loader processes, all GPUs together; 0: load in the training process",
+    )
+    batch_size: int = key(16, span=(1, 65536), help="images per step, all GPUs together")
+    batch_size_val: int = key(
+        8, span=(1, 65536), help="images per validation step, all GPUs together"
+    )
+    base_lr: float = key(
+        0.01,
+        above=(0, 1000),
+        help="initial learning rate of the backbone; newer layers use 10 times as much",
+    )
+    epochs: int = key(100, span=(1, 1000000), help="epochs of the whole run")
+    start_epoch: int = key(0, span=(0, 1000000), help="first epoch of a run that does not resume")
+    power: float = key(0.9, span=(0, 100), help="exponent of the poly learning rate schedule")
+    momentum: float = key(0.9, span=(0, 1), help="momentum of SGD")
+    weight_decay: float = key(
+        0.0001, span=(0, 1000), help="weight decay of SGD, for all parameters"
+    )
+    manual_seed: int | None = key(
+        None,
+        span=(0, 2**63 - 1),
+        help="seed of the run; empty: a random one, stored in the run's config.yaml",
+    )
+    print_freq: int = key(
+        10, span=(1, 2**31 - 1), help="steps between log lines (images, when testing)"
+    )
+    save_freq: int = key(1, span=(1, 1000000), help="epochs between checkpoints")
+    save_every_steps: int = key(
+        0, span=(0, 2**31 - 1), help="also save every so many steps within an epoch; 0: off"
+    )
+    save_every_minutes: float = key(
+        0.0, span=(0, 1e6), help="also save every so many minutes; 0: off"
+    )
+    save_path: str = key("", is_path=True, help="folder of the run: checkpoints, log, TensorBoard")
+    weight: str = key("", is_path=True, help="segmentation weights to start from (fine-tuning)")
+    resume: str = key(
+        "",
+        is_path=True,
+        words=("auto",),
+        help="checkpoint to resume from, or `auto`: the newest in save_path, if there is one",
+    )
+    evaluate: bool = key(
+        False, help="score the validation list after every epoch and keep the best checkpoint"
+    )
+    amp: str = key(
+        "off",
+        choices=("off", "bf16", "fp16"),
+        help="mixed precision; float32 is used where the device has no such arithmetic",
+    )
+    channels_last: bool = key(False, help="memory layout that is faster with amp and on CPUs")
+    accumulate_steps: int = key(
+        1,
+        span=(1, 65536),
+        help="split each batch into so many parts and accumulate their gradients: less memory, "
+        "same result except for BatchNorm (see freeze_bn)",
+    )
+    activation_checkpointing: bool = key(
+        False, help="recompute activations in the backward pass: less memory, slower, same result"
+    )
+    compile: bool = key(False, help="compile the network with torch.compile; needs a C++ compiler")
+    freeze_bn: bool = key(
+        False, help="use BatchNorm statistics of the weight file and keep them, for small batches"
+    )
+    nonfinite: str = key(
+        "stop",
+        choices=("stop", "skip"),
+        help="when a loss is NaN or infinite: `stop` the run or `skip` the step; the weights stay "
+        "finite either way",
+    )
+    val_protocol: str = key(
+        "crop",
+        choices=("crop", "test"),
+        help="what `evaluate` scores: centre crops (quick) or whole images as tool/test.py does",
+    )

@@ -1,0 +1,147 @@
+"""The training loop: epochs and their steps, scores, the log, checkpoints."""
+
+import logging
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from util.config import Config
+from util.data.dataset import Loader
+from util.distributed import Process, StopRequest, unwrap
+from util.error import EXIT_STOPPED
+from util.logger import Progress, RunLogger
+from util.training.checkpoint import save_checkpoint
+from util.training.loss import SegmentationLoss
+from util.training.nonfinite import STEPS_BETWEEN_LOOKS, NonfiniteCheck
+from util.training.state import State, checkpoint_content
+from util.training.statistics import EpochStatistics
+from util.training.step import StepResult, train_mode, train_step
+from util.training.validation import validate
+
+log = logging.getLogger("semseg")
+
+
+@dataclass
+class Trainer:
+    """Takes a state to TRAIN.epochs, in one of several processes or the only one."""
+
+    cfg: Config
+    process: Process
+    state: State
+    criterion: SegmentationLoss
+    train_loader: Loader
+    val_loader: Loader | None  # None: no scores while training
+    logger: RunLogger
+    stop: StopRequest
+    _saved_at: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        """All epochs that remain: train, score where asked, save."""
+        cfg, state = self.cfg, self.state
+        progress = Progress(done=state.step, total=state.total_steps, active=self.process.is_main)
+        while state.epoch < cfg.epochs:
+            record = self.train_epoch(progress)
+            is_best = False
+            if self.val_loader is not None:
+                scores, record["val_loss"] = validate(
+                    cfg,
+                    self.process,
+                    unwrap(state.model),  # each process has its own images, and maybe fewer
+                    self.val_loader,
+                    amp=state.amp,
+                    epoch=state.epoch,
+                    logger=self.logger,
+                )
+                record["val"] = asdict(scores)
+                is_best = scores.miou > state.best_miou
+                state.best_miou = max(scores.miou, state.best_miou)
+            self.logger.epoch({"epoch": state.epoch, "step": state.step, **record})
+            self.save_after_epoch(is_best)
+
+    def train_epoch(self, progress: Progress) -> dict[str, Any]:
+        """The remaining steps of an epoch; returns their record: mean losses, accuracy, speed."""
+        cfg, state, loader = self.cfg, self.state, self.train_loader
+        train_mode(state.model, freeze_bn=cfg.freeze_bn)
+        nonfinite = NonfiniteCheck(cfg, self.process, loader)
+        statistics = EpochStatistics(cfg, self.process)
+        loader.sampler.start(state.epoch, state.step_in_epoch)
+        title = f"Epoch: [{state.epoch + 1}/{cfg.epochs}]"
+        steps = state.steps_per_epoch - state.step_in_epoch
+        for image, label in progress.steps(loader, length=steps, title=title):
+            result = train_step(cfg, self.process, state, self.criterion, image, label)
+            nonfinite.add(state.step - 1, result.losses[0], result.left_out)
+            statistics.add(result)
+            is_last = state.step_in_epoch == state.steps_per_epoch
+            may_wait = self.process.reads_are_free or state.step % STEPS_BETWEEN_LOOKS == 0
+            if may_wait or is_last:
+                nonfinite.look()
+            if state.step_in_epoch % cfg.print_freq == 0 or is_last:
+                place = f"{title}[{state.step_in_epoch}/{state.steps_per_epoch}]"
+                self.report_step(place, result, statistics, progress)
+            if not is_last:
+                self.save_within_epoch(may_stop=may_wait)
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        self.logger.images(state.epoch, "train", image, result.label, result.pred)
+        scores, record = statistics.sum()
+        self.logger.scores(state.epoch, cfg.epochs, "train", scores)
+        return {**record, "lr": result.lr}
+
+    def report_step(
+        self, place: str, result: StepResult, statistics: EpochStatistics, progress: Progress
+    ) -> None:
+        """A line of the log and TensorBoard's scalars: the step's losses over all processes."""
+        total, main, aux = self.process.all_reduce(result.losses).tolist()
+        log.info(
+            f"{place} {progress.line()} MainLoss {main:.4f} AuxLoss {aux:.4f} Loss {total:.4f} "
+            f"Accuracy {statistics.accuracy():.4f}"
+        )
+        self.logger.scalars(
+            self.state.step,
+            loss__total=total,
+            loss__main=main,
+            loss__aux=aux,
+            lr=result.lr,
+            speed__images_per_second=self.cfg.batch_size / max(progress.batch.last, 1e-9),
+        )
+
+    def save_within_epoch(self, *, may_stop: bool) -> None:
+        """Save every so many steps or minutes; on a signal save and end, where `may_stop`.
+
+        All processes must stop together, so they ask each other: at the same steps.
+        """
+        cfg, state = self.cfg, self.state
+        must_end = may_stop and self.process.any_rank(bool(self.stop.name))
+        by_steps = cfg.save_every_steps and state.step % cfg.save_every_steps == 0
+        minutes = (time.monotonic() - self._saved_at) / 60
+        by_minutes = cfg.save_every_minutes and minutes >= cfg.save_every_minutes
+        if must_end or by_steps or by_minutes:
+            self.save()
+        if must_end:
+            self.end()
+
+    def save_after_epoch(self, is_best: bool) -> None:
+        """Save every save_freq epochs, after the last one, for the best score, on a signal."""
+        cfg, state = self.cfg, self.state
+        is_last = state.epoch == cfg.epochs
+        must_end = self.process.any_rank(bool(self.stop.name)) and not is_last
+        is_due = is_last or must_end or state.epoch % cfg.save_freq == 0
+        self.save(is_due=is_due, is_best=is_best)
+        if must_end:
+            self.end()
+
+    def save(self, *, is_due: bool = True, is_best: bool = False) -> None:
+        """Write the state's file if due, and best.pth if best, in the main process."""
+        if self.process.is_main and (is_due or is_best):
+            content = checkpoint_content(self.state, self.cfg)
+            for path in save_checkpoint(
+                self.cfg.save_path, content, is_due=is_due, is_best=is_best
+            ):
+                log.info(f"saved {path}")
+        self._saved_at = time.monotonic()
+
+    def end(self) -> None:
+        """End the process: the state is saved."""
+        name = self.stop.name or "a signal to another process"
+        log.info(f"stopped by {name}; the same command with TRAIN.resume auto continues")
+        sys.exit(EXIT_STOPPED)
