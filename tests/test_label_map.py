@@ -10,10 +10,12 @@ from PIL import Image
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, write_pair
 from util.config import dump_config, load_config
-from util.data.dataset import BatchSampler, Loader, SegmentationData, load_label
-from util.data.image import check_label, read_image, read_label, write_label
-from util.data.label_map import LabelMap, load_label_map
+from util.data.dataset import BatchSampler, Loader, SegmentationData
+from util.data.image import read_image
+from util.data.label import read_label, write_label
+from util.data.label_map import LabelMap, check_label, load_label_map
 from util.data.list_file import read_list
+from util.data.load import load_label
 from util.data.transform import train_transform
 from util.error import ConfigError, DataError
 
@@ -71,10 +73,10 @@ def test_files_of_ids_and_of_colors(tmp_path: Path) -> None:
     label_map = made(str(path), classes=2)
     image = np.array([[[128, 0, 0], [0, 128, 0], [0, 0, 0]]], np.uint8)
     Image.fromarray(image).save(tmp_path / "rgb.png")
-    assert load_label(tmp_path / "rgb.png", label_map, classes=2).tolist() == [[0, 1, 255]]
+    assert load_label(tmp_path / "rgb.png", label_map).tolist() == [[0, 1, 255]]
     Image.fromarray(image + 1).save(tmp_path / "rgb.png")
     with pytest.raises(DataError, match=r"holds colour 1 1 1 \(1 pixels\).*add a line `1 1 1 255`"):
-        load_label(tmp_path / "rgb.png", label_map, classes=2)
+        load_label(tmp_path / "rgb.png", label_map)
     for text in ("a: b", "1 2 3\n1 2 3\n", "1 2 300\n", "- 1", "", "{"):
         path.write_text(text)
         with pytest.raises(ConfigError, match="must hold a `raw id: class id` line"):
@@ -149,8 +151,7 @@ def test_sixteen_bit_labels_reach_the_loss_unharmed(tmp_path: Path) -> None:
     data = SegmentationData(
         read_list(tmp_path / "list", tmp_path, has_labels=True),
         train_transform((33, 33), scale=(0.5, 2), rotate=(-10, 10), ignore_label=65535),
-        classes=300,
-        ignore_label=65535,
+        LabelMap(300, 65535),
         seed=0,
     )
     sampler = BatchSampler(2, 2, shuffle=True)

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, run_cli  # isort: split
 
 from util.config import Config, check_labels, config_parser, load_config
-from util.data.label_map import load_label_map
 from util.extra.dataset_check.check import Finding, Report, examine
 from util.palette import load_names
 
@@ -30,20 +29,7 @@ def main() -> None:
     cfg = load_config(args.config, args.overrides)
     check_labels(cfg)
     start = time.perf_counter()
-    report = examine(
-        chosen_lists(cfg, args.split),
-        cfg.data_root,
-        classes=cfg.classes,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
-        map_source=cfg.label_map if isinstance(cfg.label_map, str) else "",
-        names_path=cfg.names_path,
-        colors_path=cfg.colors_path,
-    )
+    report = examine(cfg, chosen_lists(cfg, args.split))
     seconds = time.perf_counter() - start
     has_names = not any(finding.kind == "names" for finding in report.findings)
     names = load_names(cfg.names_path if has_names else "", cfg.classes)

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import DataError, run_cli  # isort: split
 
 import numpy as np
-from util.data.label import pack_colors, read_label
 
+from util.data.label import pack_colors, read_label
 from util.data.label_map import color_text
 from util.extra.prepare.files import (
     VOID,

@@ -17,7 +17,7 @@ import numpy as np
 
 from model import check_network, load_trained
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
-from util.data.label_map import load_export, load_label_map
+from util.data.label_map import label_map_of, load_export
 from util.data.list_file import Sample, read_list, result_names
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import usable_amp
@@ -95,13 +95,7 @@ def build_tester(cfg: Config, process: Process) -> Evaluator:
         results=ResultFolder(result_folder(cfg, checkpoint), protocol, colors, export),
         predict=predictor and predictor.predict,
         skip_existing=cfg.skip_existing,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
-        classes=cfg.classes,
+        label_map=label_map_of(cfg),
     )
 
 

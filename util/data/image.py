@@ -1,144 +1,192 @@
-"""Image and label files -> arrays and back; every way a file can be bad, in words."""
+"""Image files -> arrays and back. One place opens them; all that can be wrong is a sentence."""
 
 import os
-import threading
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from util.error import DataError
+from util.error import DataError, UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".pgm", ".ppm"),
+)
+MAX_PIXELS = 2**30  # of one file: 3 GiB once decoded
+ORIENTATION = 0x0112  # EXIF tag
 _NOTE = "semseg"  # keyword of our text in PNG files
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_UPRIGHT = {  # EXIF orientation -> the view of a stored array (H, W, ...) that is to be shown
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+_NOT_IMAGES = (  # how a file begins -> what it is
+    (rb"version https://git-lfs", "a git-lfs pointer, not the image: run `git lfs pull`"),
+    (rb"\s*<(!doctype|html)", "a web page, not an image: download it again"),
+    (rb"\s*<(\?xml|svg)", "a vector drawing or XML, not an image: save it as PNG"),
+    (rb"PK\x03\x04", "a ZIP file, not an image: unpack it"),
+    (rb"%PDF", "a PDF file: save it as PNG"),
+    (rb"....ftyp(heic|heix|mif1|hevc)", "a HEIC file, which cannot be read here: save it as JPEG"),
+)
+Image.MAX_IMAGE_PIXELS = None  # `opened` has a limit of its own, and a sentence for it
+
+
+class CodingError(DataError):
+    """A whole file that is stored in a way that cannot be read for certain."""
 
 
 def read_image(path: Path) -> np.ndarray:
     """An image as RGB (H, W, 3) uint8, upright. Raises DataError."""
-    with _decoding(path, "image"), Image.open(path) as file:
-        if file.mode[0] in "IF":
-            raise DataError(
-                f"{path} has 16 or more bits a channel (mode {file.mode}): save as 8 bit"
-            )
-        return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+    return decode_image(path)[0]
 
 
-def read_label(path: Path, *, as_colors: bool = False) -> np.ndarray:
-    """A label map as ids (H, W), uint8 or int32; palette files give indices. Raises DataError.
+def decode_image(path: Path) -> tuple[np.ndarray, int]:
+    """RGB (H, W, 3) uint8, upright, and the EXIF orientation that was applied (1: none).
 
-    `as_colors`: what the file shows, as ids r*65536 + g*256 + b; colour images are fine then.
+    Alpha is dropped: the stored colours count, also where they are transparent.
     """
-    with _decoding(path, "label"), Image.open(path) as file:
-        if as_colors:
-            red, green, blue = np.moveaxis(np.array(file.convert("RGB")).astype(np.int32), -1, 0)
-            return red << 16 | green << 8 | blue
-        if file.mode in ("L", "P"):
-            return np.array(file)
-        if file.mode.startswith("I") or file.mode == "1":
-            return np.array(file).astype(np.int32)
-        raise DataError(
-            f"label {path} is a colour image (mode {file.mode}): labels must have one channel "
-            "that holds class ids; or name a file of `R G B` lines, one per class, in "
-            "DATA.label_map"
-        )
-
-
-class _decoding:  # noqa: N801 - reads as a statement
-    """Turns the many errors of decoders into one sentence."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        self.path, self.what = path, what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise DataError(f"no {self.what} {self.path}") from None
-        if isinstance(error, (OSError, SyntaxError, ValueError, Image.DecompressionBombError)):
-            reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
-            raise DataError(
-                f"{self.what} {self.path} cannot be decoded: damaged or not an image{reason}"
-            ) from None
-
-
-def check_sizes(image: np.ndarray, label: np.ndarray, image_path: Path, label_path: Path) -> None:
-    """Raise DataError unless image and label have the same height and width."""
-    if image.shape[:2] != label.shape:
-        raise DataError(
-            f"image {image_path} is {image.shape[1]}x{image.shape[0]}, its label {label_path} "
-            f"is {label.shape[1]}x{label.shape[0]} (width x height): they must be of one size"
-        )
-
-
-def check_label(label: np.ndarray, path: Path, *, classes: int, ignore_label: int) -> None:
-    """Raise DataError naming file, id and pixel count if an id is not 0..classes-1 or ignored."""
-    wrong = (label >= classes) | (label < 0)
-    wrong &= label != ignore_label
-    if not wrong.any():
-        return
-    ids, counts = np.unique(label[wrong], return_counts=True)
-    shown = ", ".join(f"{i} ({n} pixels)" for i, n in zip(ids[:4], counts[:4], strict=True))
-    more = f" and {len(ids) - 4} more ids" if len(ids) > 4 else ""
-    cause = probable_cause(np.unique(label).tolist(), classes=classes, ignore_label=ignore_label)
-    assert cause is not None
-    raise DataError(
-        f"label {path} holds id {shown}{more}: ids must be 0..{classes - 1} (DATA.classes "
-        f"{classes}) or {ignore_label} (TRAIN.ignore_label); {cause.looks_like}: set {cause.cure}"
-    )
+    with opened(path, "image") as file:
+        if file.mode[0] in "IF" or stored_bits(file) > 8:
+            raise CodingError(
+                f"image {path} has 16 or more bits a channel (mode {file.mode}), and which of its "
+                "values is white is not known: save it with 8 bits"
+            )
+        turned = orientation(file)
+        file.info.pop("transparency", None)
+        rgb = np.array(file.convert("RGB"))
+        return upright(rgb, orientation(file)), turned
 
 
 @dataclass(frozen=True)
-class Cause:
-    """What wrong ids come from, most likely, and the config line that cures it."""
+class Header:
+    """What a file says before it is decoded: Pillow's mode, height and width as shown, and the EXIF
+    orientation (1: none)."""
 
-    kind: str
-    looks_like: str
-    cure: str
+    path: Path
+    mode: str
+    height: int
+    width: int
+    turned: int
 
 
-def probable_cause(ids: Sequence[int], *, classes: int, ignore_label: int) -> Cause | None:
-    """Why ids (all that a file, or a dataset, holds) are not 0..classes-1 or ignored; None if so.
+def read_header(path: Path, what: str = "image") -> Header:
+    """The header of a file. Raises DataError."""
+    with opened(path, what) as file:
+        (width, height), turned = file.size, orientation(file)
+        if file.format != "TIFF" and turned >= 5:  # of TIFF files Pillow knows it
+            width, height = height, width
+        return Header(path, file.mode, height, width, turned)
 
-    Only 0 and 255 counts as wrong for two classes even where 255 is the ignore label: there would
-    be nothing to learn.
-    """
-    found = set(ids)
-    is_mask = classes == 2 or (classes <= 255 and ignore_label != 255)
-    if is_mask and found <= {0, 255} and 255 in found:
-        return Cause("mask-0-255", "looks like a 0/255 mask", "DATA.label_map: {0: 0, 255: 1}")
-    wrong = sorted(i for i in found if not 0 <= i < classes and i != ignore_label)
-    if not wrong:
-        return None
-    kept = found - {ignore_label}
-    if classes == 19 and max(kept) <= 33 and min(kept) >= -1:
-        return Cause(
-            "cityscapes-ids", "looks like Cityscapes labelIds", "DATA.label_map: cityscapes"
+
+def image_info(path: Path) -> tuple[str, int, int]:
+    """Pillow's mode, height and width (as shown) of a file. Raises DataError."""
+    header = read_header(path)
+    return header.mode, header.height, header.width
+
+
+@contextmanager
+def opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """A file as Pillow opens it. All that goes wrong with it in the `with` block is a DataError."""
+    try:
+        with Image.open(path) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise DataError(
+                    f"{what} {path} has {file.width}x{file.height} pixels, more than the "
+                    f"{MAX_PIXELS} that can be decoded: cut it into tiles"
+                )
+            _check_frames(file, path, what)
+            yield file
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise nearly everything
+        raise DataError(_complaint(path, what, error)) from None
+
+
+def orientation(file: Image.Image) -> int:
+    """The EXIF orientation 1..8 that is still to be applied; 1 where the tag cannot be read."""
+    try:
+        value = file.getexif().get(ORIENTATION, 1)
+        return int(value) if value in _UPRIGHT else 1
+    except Exception:  # malformed EXIF: viewers show the pixels as they are stored
+        return 1
+
+
+def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
+    """Stored pixels (H, W, ...) as an EXIF orientation says they are to be shown."""
+    return np.ascontiguousarray(_UPRIGHT[turned](pixels)) if turned in _UPRIGHT else pixels
+
+
+def raw_mode(file: Image.Image) -> str:
+    """How samples lie in a file that is open but not decoded, such as `L;4` or `RGB;16B`."""
+    layout = file.tile[0][3] if file.tile else ""
+    layout = layout[0] if isinstance(layout, tuple) and layout else layout
+    return layout if isinstance(layout, str) else ""
+
+
+def stored_bits(file: Image.Image) -> int:
+    """Bits a sample: 1, 2, 4, 8, 16 or 32."""
+    if file.mode == "1":
+        return 1
+    bits = re.search(r";(\d+)", raw_mode(file))
+    return int(bits[1]) if bits else 32 if file.mode in "IF" else 8
+
+
+def _check_frames(file: Image.Image, path: Path, what: str) -> None:
+    """Refuse animations and stacks, of which only the first frame would be read."""
+    count = getattr(file, "n_frames", 1)
+    if count > 1 and file.format == "TIFF":  # smaller copies and masks of the first page are fine
+        file.seek(1)
+        count = 1 if file.tag_v2.get(254, 0) & 0b101 else count
+        file.seek(0)
+    if count > 1 and file.format in ("TIFF", "GIF", "WEBP", "PNG", "AVIF"):
+        raise CodingError(
+            f"{what} {path} holds {count} frames: save the one that is meant by itself"
         )
-    if wrong == [classes] == [150]:
-        return Cause("ade20k-ids", "looks like ADE20K's raw ids 0..150", "DATA.label_map: ade20k")
-    if wrong == [classes] and 0 not in found:
-        table = ", ".join(f"{i}: {i - 1}" for i in range(1, classes + 1))
-        looks_like = f"looks as if ids started at 1 (1..{classes})"
-        return Cause("off-by-one", looks_like, f"DATA.label_map: {{{table}}}")
-    if len(wrong) <= 2:
-        looks_like = "looks like another number for void, or a class more"
-        cure = f"DATA.ignore_ids: {wrong}, or DATA.classes: {wrong[-1] + 1}"
-        return Cause("void-id", looks_like, cure)
-    return Cause(
-        "other-ids",
-        "looks like ids of another set of classes, or shades of gray",
-        f"DATA.classes: {wrong[-1] + 1}, or DATA.label_map: a file of `id: class` lines",
-    )
 
 
-def write_label(path: Path, label: np.ndarray, *, note: str = "") -> None:
-    """Ids (H, W) as a PNG of one channel: 8 bit, or 16 bit where an id is above 255."""
-    kind = np.uint8 if label.max(initial=0) <= 255 else np.uint16
-    write_image(path, label.astype(kind), note=note)
+def _complaint(path: Path, what: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"no {what} {path}"
+    if isinstance(error, MemoryError):
+        return f"{what} {path} does not fit into memory: cut it into tiles"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{what} {path} cannot be read: {error.strerror}"
+    with path.open("rb") as file:
+        head = file.read(256)
+    for start, kind in _NOT_IMAGES:
+        if re.match(start, head, re.IGNORECASE | re.DOTALL):
+            return f"{what} {path} is {kind}"
+    bands = _tiff_bands(path) if head[:2] in (b"II", b"MM") else ""
+    if bands:
+        wanted = "one band of integers" if what == "label" else "three bands (RGB) of 8 bits"
+        return f"{what} {path} is a TIFF file with {bands}, which cannot be read: save {wanted}"
+    reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({error})"
+    return f"{what} {path} cannot be decoded: damaged or not an image{reason}"
+
+
+def _tiff_bands(path: Path) -> str:
+    """`5 bands of 16 bits` of a TIFF file that Pillow could not identify, '' for no such thing."""
+    try:
+        with path.open("rb") as file:
+            directory = ImageFileDirectory_v2(file.read(8))
+            file.seek(directory.next)
+            directory.load(file)
+        bits = directory.get(258, (1,))
+        return f"{directory.get(277, 1)} bands of {bits[0] if type(bits) is tuple else bits} bits"
+    except Exception:
+        return ""
 
 
 def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
@@ -150,13 +198,13 @@ def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
     if note:
         text.add_text(_NOTE, note)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: other threads and processes may write the same image.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.part")
+    # A name that no other process or machine takes, and a short one: `path` may have a long one.
+    temporary = path.with_name(f".{uuid4().hex}.part")
     try:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=1, pnginfo=text)
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # of a full disk Python does not say it
+        error.filename = error.filename or str(path)  # Python does not name it on a full disk
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -164,8 +212,13 @@ def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
 
 def read_note(path: Path) -> str:
     """The note that `write_image` put into a file, '' where there is none. Raises DataError."""
-    with _decoding(path, "image"), Image.open(path) as file:
-        return file.info.get(_NOTE, "")
+    with opened(path, "image") as file:
+        return note_of(file)
+
+
+def note_of(file: Image.Image) -> str:
+    """The note of an open file, '' where there is none."""
+    return str(file.info.get(_NOTE, ""))
 
 
 def is_whole_png(path: Path) -> bool:

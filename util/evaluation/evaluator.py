@@ -6,10 +6,9 @@ from threading import Lock
 
 import numpy as np
 
-from util.data.dataset import load_label
-from util.data.image import check_sizes, read_image
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
+from util.data.load import check_first, load
 from util.evaluation.pipeline import Threads
 from util.evaluation.result_folder import ResultFolder
 from util.logger import Progress, RunLogger
@@ -49,12 +48,11 @@ class Evaluator:
         predict: Callable[[np.ndarray], np.ndarray] | None,
         skip_existing: bool,
         label_map: LabelMap,
-        classes: int,
     ) -> None:
         self.samples, self.names, self.results = samples, names, results
         self.predict, self.skip_existing = predict, skip_existing
-        self.label_map, self.classes = label_map, classes
-        self.counts = ImageCounts(classes, label_map.ignore_label)
+        self.label_map, self.like = label_map, check_first(samples, label_map)
+        self.counts = ImageCounts(label_map.classes, label_map.ignore_label)
         self.done = self.predicted = 0
         self._lock = Lock()  # of the counts
 
@@ -80,7 +78,8 @@ class Evaluator:
 
     def read(self, number: int) -> LoadedImage:
         """Decode an image, its label and an earlier prediction. Raises DataError."""
-        name, (image, label), pred = self.names[number], self._decode(number), None
+        image, label = load(self.samples[number], self.label_map, like=self.like)
+        name, pred = self.names[number], None
         if self.predict is None:
             pred = self.results.read(name, image.shape[:2])
         elif self.skip_existing:
@@ -94,26 +93,18 @@ class Evaluator:
             self.results.write(name, image.image, pred)
         self.results.write_submission(name, pred)
         if image.label is not None:
+            meant = self.label_map
             matrix = count_pixels(
-                pred, image.label, classes=self.classes, ignore_label=self.label_map.ignore_label
+                pred, image.label, classes=meant.classes, ignore_label=meant.ignore_label
             )
             with self._lock:
                 self.counts.add_matrix(matrix, image=image.number)
 
     def load(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A labelled image after the test: RGB (H, W, 3), label and prediction (H, W)."""
-        image, label = self._decode(number)
+        image, label = load(self.samples[number], self.label_map)
         assert label is not None
         return image, label, self.results.read(self.names[number], image.shape[:2])
-
-    def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        sample = self.samples[number]
-        image = read_image(sample.image)
-        if sample.label is None:
-            return image, None
-        label = load_label(sample.label, self.label_map, classes=self.classes)
-        check_sizes(image, label, sample.image, sample.label)
-        return image, label
 
     def _accuracy(self) -> str:
         """Over the labelled images counted so far, for the log."""

@@ -35,7 +35,7 @@ def validate(
     sums = torch.zeros(2, dtype=torch.float64, device=process.device)  # loss, weight
     network.eval()
     if cfg.val_protocol == "test":
-        _count_images(cfg, process, network, loader, matrix, amp=amp)
+        _count_images(cfg, process, network, loader, matrix, amp=amp, epoch=epoch)
     else:
         images = _count_crops(cfg, process, network, loader, matrix, sums, amp=amp)
         if images:
@@ -83,10 +83,11 @@ def _count_images(
     matrix: ConfusionMatrix,
     *,
     amp: str,
+    epoch: int,
 ) -> None:
-    """Add this process's whole images, predicted as tool/test.py would."""
+    """Add whole images, predicted as tool/test.py would; whichever process is free takes one."""
     once = replace(cfg, test_compile=False)  # the weights serve for this epoch alone
     predictor = build_predictor(once, network, device=process.device, amp=amp)
-    for index in range(process.rank, len(loader.data), process.world_size):
+    for index in process.shared_indices(len(loader.data), name=f"validation {epoch}"):
         image, label = loader.data.load(index)
         matrix.update(predictor.predict(image), label)
