@@ -107,6 +107,19 @@ def test_cannot_run(data: Data, run_tool: RunTool) -> None:
     assert_one_sentence(*refused("--split", "val", "DATA.val_list", ""), "DATA.val_list is empty")
     assert_one_sentence(*refused("DATA.label_map", "cityscapez"), "DATA.label_map: no file")
     assert_one_sentence(*refused("TRAIN.ignore_label", "2"), "is also a class id")
+    before = (data.root / "train.txt").read_bytes()
+    code, err = refused("--json", str(data.root / "train.txt"))
+    assert_one_sentence(code, err, "train.txt is there and no report of this tool")
+    assert (data.root / "train.txt").read_bytes() == before
+    assert_one_sentence(*refused("--json", "/dev/full/x.json"), "/dev/full")
+
+
+def test_names_in_latin_1_are_a_finding(data: Data, run_tool: RunTool) -> None:
+    path = data.root / "names.txt"
+    path.write_bytes("Straße\nWiese\n\x1b[31mrot\n".encode("latin-1"))
+    code, found, out = data.check(run_tool, "TEST.names_path", str(path))
+    assert code in (0, 1) and "\x1b[" not in out
+    assert code == 0 or any(finding["kind"] == "names" for finding in found["findings"])
 
 
 def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> None:

@@ -125,9 +125,9 @@ def habits(images: Named, masks: Named) -> Iterator[tuple[Named, Named]]:
     yield by(middle_of(images), images), by(middle_of(masks), masks)  # img_1, mask_1
 
 
-def middle_of(names: Sequence[str] | Named) -> Callable[[str], str]:
+def middle_of(files: Named) -> Callable[[str], str]:
     """A rule that takes away the words with which all names begin and end."""
-    stems = [os.path.basename(name) for name in names]
+    stems = [os.path.basename(name) for name in files]
     first, last = len(common_words(stems)), len(common_words([stem[::-1] for stem in stems]))
 
     def rule(name: str) -> str:
@@ -238,10 +238,9 @@ def split_pairs(pairs: Sequence[Pair], options: Namespace) -> dict[str, list[Pai
 
 def to_items(splits: Mapping[str, Sequence[Pair]], label_folder: str) -> dict[str, list[Item]]:
     """Pairs as lines: images/<split>/<name>, with the split's own folder left out of the name."""
-    items: dict[str, list[Item]] = {}
+    items: dict[str, list[Item]] = {split: [] for split in splits}
     for split, pairs in splits.items():
         folder = "all" if split.startswith("fold") else split
-        items[split] = []
         for pair in pairs:
             is_own = pair.split == folder
             name = f"{folder}/{pair.name.partition('/')[2] if is_own else pair.name}"
