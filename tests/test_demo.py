@@ -13,8 +13,7 @@ import torch
 from model import build_model
 from tests.conftest import RunTool, assert_one_sentence, command
 from util.config import load_config
-from util.data.image import read_image
-from util.data.label import read_label
+from util.data.image import read_image, read_label
 from util.extra.video import VideoReader, VideoWriter
 from util.training.weight_file import save_atomically
 

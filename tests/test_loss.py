@@ -14,7 +14,7 @@ from tests.conftest import RunTool, assert_one_sentence
 from tool.train import make_criterion
 from util.config import load_config
 from util.data.dataset import build_loader
-from util.data.label import read_label, write_label
+from util.data.image import read_label, write_label
 from util.distributed import Process
 from util.training.loss import (
     CrossEntropy,

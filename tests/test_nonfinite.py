@@ -15,7 +15,7 @@ from tests.conftest import RunTool, assert_one_sentence
 from tests.helpers.runs import records, weights
 from util.config import Config, load_config
 from util.data.dataset import build_loader
-from util.data.label import read_label, write_label
+from util.data.image import read_label, write_label
 from util.distributed import Process
 from util.error import RunError
 from util.training.checkpoint import checkpoints

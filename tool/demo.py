@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, load_config
-from util.data.image import IMAGE_SUFFIXES, read_image, write_image
-from util.data.label import write_label
+from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
 from util.distributed import single_device
 from util.distributed.device import usable_amp
 from util.extra.video import VIDEO_SUFFIXES, VideoReader, VideoWriter

@@ -163,20 +163,20 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     """Masks of 0 and 255 where 255 passes for void."""
     if label_map.ignore_label != 255 or label_map.table or 255 in label_map.ignore_ids:
         return
-    masks = [f for f in facts if {255} <= f.ids.keys() <= {0, 255}]
     others = [f for f in facts if f.ids.keys() - {0, 255}]
     ids = {i for f in facts for i in f.ids}
-    if not masks or any(255 in f.ids for f in others):
+    if any(255 in f.ids for f in others):
         return
-    paths = [f.path for f in masks]
-    if label_map.classes == 2 and ids <= {0, 1, 255}:
+    masks = [f.path for f in facts if 255 in f.ids]
+    if masks and label_map.classes == 2 and ids <= {0, 1, 255}:
         table = "{0: 0, 1: 1, 255: 1}" if 1 in ids else "{0: 0, 255: 1}"
         what = "looks like a 0/255 mask, whose 255 would count as void"
-        yield Fault("mask-0-255", paths, what, f"DATA.label_map: {table}")
-    elif label_map.classes > 2 and len(others) > 2 * len(masks):
+        yield Fault("mask-0-255", masks, what, f"DATA.label_map: {table}")
+    masks = [f.path for f in facts if f.ids.keys() == {0, 255}]
+    if masks and label_map.classes > 2 and len(others) > 2 * len(masks):
         what = f"holds nothing but 0 and 255 among labels of ids up to {max(ids - {255})}"
         fix = "save it again with class ids; or DATA.ignore_ids: [255], if 255 is void there"
-        yield Fault("mask-among-ids", paths, what, fix)
+        yield Fault("mask-among-ids", masks, what, fix)
 
 
 def voids(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:

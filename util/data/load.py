@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from util.data.coding import LabelFacts, check_coding, facts_of, voids
-from util.data.image import CodingError, Header, decode_image
+from util.data.file import CodingError, Header
+from util.data.image import decode_image
 from util.data.label import Label, decode_label, ids_of
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from util.data.image import is_whole_png, read_note, write_image
-from util.data.label import read_label, write_label
+from util.data.image import is_whole_png, read_label, read_note, write_image, write_label
 from util.error import ConfigError, DataError
 from util.evaluation.submission import check_names
 from util.evaluation.table import scores_content, table_lines

@@ -50,8 +50,12 @@ def wrong_ids(entries: Sequence[Entry], labelling: Labelling) -> Iterable[Findin
     faults = contradictions(facts, labelling.label_map)
     half = [f for f in voids(facts, labelling.label_map) if f.kind == "half-void"]
     for fault in [*faults, *half]:
-        what = f"{plural(len(fault.paths), 'label')} coded otherwise: it {fault.what}"
-        yield Finding(fault.kind, what, [str(path) for path in fault.paths], fault.fix)
+        odd = [e for e in entries if e.facts.label.path in fault.paths]
+        if fault.kind.startswith("mask"):
+            yield _finding(odd, [255], Cause(fault.kind, fault.what, fault.fix))
+            continue
+        what = f"{plural(len(odd), 'label')}, the first of which {fault.what}"
+        yield Finding(fault.kind, what, [str(e.sample.label) for e in odd], fault.fix)
     if any(fault.kind == "mask-0-255" for fault in faults):
         return
     wrong = {i: w for i, e in enumerate(entries) if (w := labelling.wrong_ids(e.facts.ids))}

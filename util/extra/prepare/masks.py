@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util.data.image import image_info
-from util.data.label import read_label
+from util.data.image import image_info, read_label
 from util.data.label_map import color_text
 from util.error import DataError, UserError
 from util.extra.prepare.raw import VOID, translate

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from util.data.image import read_header
-from util.data.label import UPRIGHT, read_label, write_label
+from util.data.file import read_header
+from util.data.image import read_label, write_label
+from util.data.label import UPRIGHT
 from util.data.load import check_pair
 from util.error import DataError, UserError
 from util.extra.prepare.raw import Item, Reader
