@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from util.config import Config
+from util.data.augment import FusedAugmentation
 from util.data.coding import LabelFacts
 from util.data.label_map import LabelMap, label_map_of
 from util.data.list_file import Sample, read_list
@@ -82,6 +83,9 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
             rotate=(cfg.rotate_min, cfg.rotate_max),
             ignore_label=cfg.ignore_label,
         )
+        if cfg.augment == "fused":
+            largest_id = max(cfg.classes - 1, cfg.ignore_label)
+            transform = FusedAugmentation(transform, largest_id)
     like = check_first(samples, label_map)
     return SegmentationData(samples, transform, label_map, cfg.manual_seed or 0, like)
 
