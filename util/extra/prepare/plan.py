@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from util.data.file import read_header
-from util.data.image import read_label, write_label
+from util.data.file import Header, read_header
+from util.data.image import IMAGE_SUFFIXES, read_label, write_label
 from util.data.label import UPRIGHT
 from util.data.load import check_pair
 from util.error import DataError, UserError
@@ -167,7 +167,10 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
     if item.label is not None:
         label = read(item.label)
         image = read_header(item.image)
-        check_pair(image, read_header(item.label, "label"))
+        turned = 1  # SBD's labels are no images
+        if item.label.suffix.lower() in IMAGE_SUFFIXES:
+            turned = read_header(item.label, "label").turned
+        check_pair(image, Header(item.label, "", *label.shape, turned))
         note = UPRIGHT if image.turned > 1 else ""
         if label_path.exists() and not np.array_equal(read_label(label_path), label):
             raise DataError(f"{label_path} is another label map: remove it or choose another --out")
