@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, UserError, run_cli  # isort: split
+
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network
 from util.config import Config, check_train, config_parser, load_config
@@ -15,7 +16,6 @@ from util.data.image import write_image
 from util.data.label_map import load_label_map
 from util.data.list_file import read_list
 from util.data.transform import denormalise, train_transform
-from util.error import ConfigError, UserError, run_cli
 from util.palette import legend, load_colors, load_names, overlay
 
 TILE = 240  # height of an image on the sheet

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, run_cli  # isort: split
 
 from util.config import Config, check_labels, config_parser, load_config
 from util.data.label_map import load_label_map
-from util.error import ConfigError, run_cli
 from util.extra.dataset_check.check import Finding, Report, examine
 from util.palette import load_names
 

@@ -5,13 +5,13 @@ import hashlib
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import CheckpointError, ConfigError, nearest, run_cli  # isort: split
+
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from model.identify import identify
-from util.error import CheckpointError, ConfigError, nearest, run_cli
 from util.training.weight_file import load_file, save_atomically, state_dict_of
 
 EXAMPLES = """examples:

@@ -8,17 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, DataError, nearest, run_cli  # isort: split
+
 import numpy as np
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, load_config
 from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
 from util.distributed import single_device
 from util.distributed.device import usable_amp
-from util.error import ConfigError, DataError, nearest, run_cli
 from util.extra.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
 from util.inference import SlidingPredictor, build_predictor
 from util.palette import (

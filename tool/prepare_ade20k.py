@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import DataError, run_cli  # isort: split
 
 from util.data.label_map import load_label_map
-from util.error import DataError, run_cli
 from util.extra.prepare.plan import Plan, carry_out, prepare_parser
 from util.extra.prepare.raw import VOID, files_by_stem, find_root, id_reader, pair_up
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import run_cli  # isort: split
 
-from util.error import run_cli
 from util.extra.prepare.plan import Plan, carry_out, prepare_parser
 from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
 

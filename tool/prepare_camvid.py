@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import DataError, run_cli  # isort: split
+
+import numpy as np
 
 from util.data.image import read_label
 from util.data.label_map import color_text
-from util.error import DataError, run_cli
 from util.extra.prepare.plan import Plan, carry_out, prepare_parser
 from util.extra.prepare.raw import (
     VOID,

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import DataError, UserError, run_cli  # isort: split
+
+import numpy as np
 
 from util.config import ROOT
 from util.data.image import IMAGE_SUFFIXES
-from util.error import DataError, UserError, run_cli
 from util.extra.prepare.masks import Classes, find_classes, read_class_file, scan_mask
 from util.extra.prepare.plan import Plan, carry_out, parallel, prepare_parser, write_text
 from util.extra.prepare.raw import Item, files_by_stem, image_info, pair_up

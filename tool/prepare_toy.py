@@ -13,12 +13,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import UserError, run_cli  # isort: split
+
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from util.error import UserError, run_cli
 from util.extra.parallel import in_processes
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 

@@ -13,12 +13,12 @@ https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_con
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import DataError, run_cli  # isort: split
+
 import numpy as np
 from scipy.io import loadmat
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from util.error import DataError, run_cli
 from util.extra.prepare.plan import Plan, carry_out, prepare_parser
 from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, translate
 

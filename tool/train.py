@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from util.error import ConfigError, run_cli  # isort: split
+from util.error import run_cli  # isort: split
 
 import torch
+
+from util.error import ConfigError  # isort: split
 
 from model import check_network, start_network
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, nearest, run_cli  # isort: split
+
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.identify import identify
 from model.psanet import PSANet
@@ -19,7 +20,6 @@ from model.pspnet import PSPNet
 from model.segmentor import Segmentor
 from util.distributed import describe
 from util.distributed.device import autocast
-from util.error import ConfigError, nearest, run_cli
 from util.extra.golden import batch, fill, generator, load_cases, load_values, smooth_image
 from util.inference import SlidingPredictor
 from util.metric import ConfusionMatrix

@@ -67,11 +67,6 @@ class RunLogger:
         """Close the files."""
         self._file.close()
 
-    def info(self, text: str) -> None:
-        """A line of the log."""
-        if self.active:
-            log.info(text)
-
 
 class Progress:
     """Counts steps and times them: `Data` waits for the loader, `Batch` is a whole step.
@@ -134,17 +129,21 @@ def headline(scores: Scores) -> str:
     return f"mIoU/mAcc/aAcc {scores.miou:.4f}/{scores.macc:.4f}/{scores.aacc:.4f}."
 
 
-def write_origin(folder: Path, *, root: Path, device: str) -> dict[str, Any]:
+def write_origin(
+    folder: Path, *, root: Path, device: str, overwrite: bool = True
+) -> dict[str, Any]:
     """Keep what it takes to repeat a run: environment.json, and git.diff of a changed checkout.
 
-    Returns what environment.json holds.
+    Returns what environment.json holds; without `overwrite` files that are there stay.
     """
 
     def git(*words: str) -> bytes:
         command = ["git", "-C", str(root), *words]
         try:
-            run = subprocess.run(command, capture_output=True, timeout=GIT_SECONDS)
-        except (OSError, subprocess.TimeoutExpired) as error:
+            run = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:  # no git here, or it hangs
             log.info(f"the code's version is not recorded: {error}")
             return b""
         return run.stdout if run.returncode == 0 else b""
@@ -164,10 +163,12 @@ def write_origin(folder: Path, *, root: Path, device: str) -> dict[str, Any]:
         "git_commit": commit or None,
         "has_git_diff": bool(diff),
     }
-    with naming(folder):
-        (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
-        if diff:
-            (folder / "git.diff").write_bytes(diff)
+    if overwrite or not (folder / "environment.json").exists():
+        with naming(folder):
+            (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+            (folder / "git.diff").unlink(missing_ok=True)
+            if diff:
+                (folder / "git.diff").write_bytes(diff)  # of files in any encoding
     return record
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from util.error import ConfigError
+from util.error import ConfigError, read_text, show
 
 
 def load_names(path: str, classes: int) -> list[str]:
@@ -16,7 +16,7 @@ def load_names(path: str, classes: int) -> list[str]:
     """
     if not path:
         return [f"class {i}" for i in range(classes)]
-    names = [line.strip() for line in _lines(path, "TEST.names_path")]
+    names = [show(line.strip()) for line in _lines(path, "TEST.names_path")]
     if len(names) != classes:
         raise ConfigError(
             f"TEST.names_path {path} holds {len(names)} names, but DATA.classes is {classes}: "
@@ -29,29 +29,26 @@ def load_colors(path: str, classes: int) -> np.ndarray:
     """(classes, 3) uint8 RGB from a file of `R G B` lines; without a path `distinct_colors`."""
     if not path:
         return distinct_colors(classes)
-    lines = _lines(path, "TEST.colors_path")
-    try:
-        colors = np.array([[int(v) for v in line.split()] for line in lines])
-        assert colors.shape[1:] == (3,) and colors.min() >= 0 and colors.max() <= 255
-    except (ValueError, AssertionError):
-        raise ConfigError(
-            f"TEST.colors_path {path} must hold one `R G B` a line, each 0..255"
-        ) from None
+    rows = [line.split() for line in _lines(path, "TEST.colors_path")]
+    if not all(len(row) == 3 and all(_is_byte(word) for word in row) for row in rows):
+        raise ConfigError(f"TEST.colors_path {path} must hold one `R G B` a line, each 0..255")
+    colors = [[int(word) for word in row] for row in rows]
     if len(colors) != classes:
         raise ConfigError(
             f"TEST.colors_path {path} holds {len(colors)} colours, but DATA.classes is {classes}: "
             "one `R G B` a line, in the order of the ids"
         )
-    return colors.astype(np.uint8)
+    return np.array(colors, np.uint8)
+
+
+def _is_byte(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) <= 3 and int(word) <= 255
 
 
 def _lines(path: str, key: str) -> list[str]:
     if not Path(path).is_file():
-        raise ConfigError(f"{key}: no file {path}; leave the key empty for made-up ones")
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{key}: {path} is not a text file in UTF-8") from None
+        raise ConfigError(f"{key}: no file {path}; leave the key empty to generate them")
+    return read_text(path, ConfigError).rstrip().splitlines()
 
 
 def distinct_colors(count: int) -> np.ndarray:
