@@ -148,7 +148,7 @@ def write_origin(
             return b""
         return run.stdout if run.returncode == 0 else b""
 
-    commit, diff = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD")
+    commit, diff = git("rev-parse", "HEAD").decode(errors="replace").strip(), git("diff", "HEAD")
     record = {
         "command": [sys.executable, *sys.argv],
         "directory": os.getcwd(),

@@ -72,7 +72,7 @@ class TrainLogger(RunLogger):
             return
         rows = [
             side_by_side(
-                _pixels(label_at(image, label.shape)),
+                denormalise(label_at(image, label.shape)),
                 label.cpu().numpy(),
                 pred.cpu().numpy(),
                 self._colors,
@@ -115,12 +115,6 @@ class TrainLogger(RunLogger):
                 self._events = EventsWriter(str(self.folder / "events"))
             self._events.write_event(Event(summary=values, step=step, wall_time=time.time()))
             self._events.flush()
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    if image.dtype.is_floating_point:
-        return denormalise(image)
-    return image.cpu().permute(1, 2, 0).numpy()
 
 
 def _epoch_of(line: str) -> int:
