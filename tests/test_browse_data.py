@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import RunTool, assert_one_sentence
-from util.data.image import read_image
-from util.data.label import read_label, write_label
+from util.data.image import read_image, read_label, write_label
 from util.palette import distinct_colors, overlay
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import RunTool, assert_one_sentence
-from util.data.label import read_label, write_label
+from util.data.image import read_label, write_label
 from util.evaluation.bootstrap import Areas, difference_intervals, draw_counts, intervals
 from util.metric import ImageCounts
 

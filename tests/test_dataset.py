@@ -9,8 +9,7 @@ from PIL import Image
 
 from tests.conftest import write_pair
 from util.data.dataset import BatchSampler, Loader, SegmentationData
-from util.data.image import read_image, write_image
-from util.data.label import read_label, write_label
+from util.data.image import read_image, read_label, write_image, write_label
 from util.data.label_map import LabelMap
 from util.data.list_file import read_list, result_names
 from util.data.transform import train_transform

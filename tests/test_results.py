@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import RunTool, assert_one_sentence
-from util.data.image import read_image, read_note, write_image
-from util.data.label import read_label, write_label
+from util.data.image import read_image, read_label, read_note, write_image, write_label
 from util.data.label_map import load_export, load_label_map
 from util.error import ConfigError, DataError
 from util.evaluation.protocol import UNKNOWN_PROTOCOL

@@ -18,8 +18,7 @@ from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from tests.helpers.runs import records, weights
 from util.config import load_config
-from util.data.image import read_image
-from util.data.label import read_label, write_label
+from util.data.image import read_image, read_label, write_label
 from util.training.checkpoint import checkpoints
 
 

@@ -16,7 +16,7 @@ import torch
 from model import build_model
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.config import load_config
-from util.data.label import read_label
+from util.data.image import read_label
 from util.data.label_map import load_export
 from util.training.weight_file import save_atomically
 

@@ -11,8 +11,7 @@ from model.psanet import PSANet
 from model.pspnet import PSPNet
 from model.resnet import ResNet
 from tests.conftest import RunTool, assert_one_sentence
-from util.data.image import read_image
-from util.data.label import read_label
+from util.data.image import read_image, read_label
 
 
 def published(path: Path, network: torch.nn.Module) -> Path:

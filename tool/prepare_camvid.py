@@ -16,7 +16,8 @@ from util.error import DataError, run_cli  # isort: split
 
 import numpy as np
 
-from util.data.label import pack_colors, read_label
+from util.data.image import read_label
+from util.data.label import pack_colors
 from util.data.label_map import color_text
 from util.extra.prepare.files import (
     VOID,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from util.data.label import read_label
+from util.data.image import read_label
 
 SIDE = (6, 8)  # height, width of the small images
 

@@ -5,11 +5,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Semaphore
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from util.config import Config
+from util.data.augment import FusedAugmentation
 from util.data.coding import LabelFacts
 from util.data.label_map import LabelMap, label_map_of
 from util.data.list_file import Sample, read_list
@@ -81,6 +83,9 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
             rotate=(cfg.rotate_min, cfg.rotate_max),
             ignore_label=cfg.ignore_label,
         )
+        if cfg.augment == "fused":
+            largest_id = max(cfg.classes - 1, cfg.ignore_label)
+            transform = FusedAugmentation(transform, largest_id)
     like = check_first(samples, label_map)
     return SegmentationData(samples, transform, label_map, cfg.manual_seed or 0, like)
 
@@ -144,15 +149,15 @@ class Loader:
         self, data: SegmentationData, sampler: BatchSampler, *, workers: int, pin_memory: bool
     ) -> None:
         self.data, self.sampler = data, sampler
-        has_ended = multiprocessing.Event()  # of this process; its death workers see by themselves
-        if workers:
-            atexit.register(has_ended.set)
+        may_end = multiprocessing.Semaphore(0)
+        atexit.register(_release, may_end, workers)
+        weakref.finalize(self, _release, may_end, workers)
         self._loader = DataLoader(
             data,
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=partial(_start_worker, has_ended),
+            worker_init_fn=partial(_start_worker, may_end),
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             # Else each start of an iteration would draw from the generator of the dropout masks,
@@ -222,18 +227,23 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(has_ended: Event, worker: int) -> None:
+def _start_worker(may_end: Semaphore, worker: int) -> None:
     # Signals of a scheduler or a terminal go to all processes: the main one saves, with its workers
-    # alive, and ends them.
+    # alive. They end with the loader, or when the main process has died.
     for number in _signals():
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(has_ended,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(may_end,), daemon=True).start()
     cv2.setNumThreads(0)  # workers run side by side: threads inside each get in the others' way
 
 
-def _end_with(has_ended: Event) -> None:
-    has_ended.wait()
+def _end_with(may_end: Semaphore) -> None:
+    may_end.acquire()
     os._exit(0)
+
+
+def _release(may_end: Semaphore, workers: int) -> None:
+    for _ in range(workers):
+        may_end.release()
 
 
 def _signals() -> list[signal.Signals]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from util.data.image import (
+from util.data.file import (
     CodingError,
     Header,
     note_of,
@@ -22,7 +22,6 @@ from util.data.image import (
     raw_mode,
     stored_bits,
     upright,
-    write_image,
 )
 from util.error import DataError
 
@@ -67,15 +66,6 @@ class Label:
         return dict(zip(used.tolist(), pack_colors(rgb[used]).tolist(), strict=True))
 
 
-def read_label(path: Path, *, as_colors: bool = False) -> np.ndarray:
-    """A label map as ids (H, W), uint8 or int32; palette files give indices. Raises DataError.
-
-    `as_colors`: what the file shows, as ids r*65536 + g*256 + b; colour images are fine then.
-    """
-    label = decode_label(path, as_colors=as_colors)
-    return label.raw if as_colors else ids_of(label)
-
-
 def ids_of(label: Label) -> np.ndarray:
     """The ids of a label. Raises DataError where it holds colours."""
     if label.kind == "colors":
@@ -112,12 +102,6 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
             label = replace(label, raw=raw, kind="colors")
         left = orientation(file)  # of TIFF files Pillow has turned the pixels already
         return replace(label, raw=upright(label.raw, left), turned=turned)
-
-
-def write_label(path: Path, label: np.ndarray, *, note: str = "") -> None:
-    """Ids (H, W) as a PNG of one channel: 8 bit, or 16 bit where an id is above 255."""
-    kind = np.uint8 if label.max(initial=0) <= 255 else np.uint16
-    write_image(path, label.astype(kind), note=note)
 
 
 def pack_colors(rgb: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from util.data.coding import LabelFacts, check_coding, facts_of, voids
-from util.data.image import CodingError, Header, decode_image
+from util.data.file import CodingError, Header
+from util.data.image import decode_image
 from util.data.label import Label, decode_label, ids_of
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
@@ -94,8 +95,6 @@ def check_first(samples: Sequence[Sample], label_map: LabelMap) -> LabelFacts | 
         facts.append(facts_of(label))
     check_coding(facts, label_map)
     for fault in voids(facts, label_map):
-        sentence = f"label {fault.paths[0]} {fault.what}: {fault.fix}"
-        if fault.kind == "all-void":
-            raise DataError(f"{len(fault.paths)} of the {len(facts)} labels read: {sentence}")
-        log.warning(sentence)
+        count = f"{len(fault.paths)} of {len(facts)} labels read"
+        log.warning(f"{count}, such as {fault.paths[0]}: {fault.what}: {fault.fix}")
     return facts[0] if facts else None

@@ -105,11 +105,12 @@ class Evaluator:
             self.results.write_submission(name, pred)
         else:  # those that were found, too: other colours may be asked for
             self.results.write(name, image.image, pred)
-        classes, ignore_label = self.label_map.classes, self.label_map.ignore_label
         if label is None:
-            return image.number, np.zeros((classes, classes), np.int64)
-        matrix = count_pixels(pred, label, classes=classes, ignore_label=ignore_label)
-        return image.number, matrix
+            return image.number, np.zeros((self.label_map.classes,) * 2, np.int64)
+        ignore_label = self.label_map.ignore_label
+        return image.number, count_pixels(
+            pred, label, classes=self.label_map.classes, ignore_label=ignore_label
+        )
 
     def _take(self, future: Future) -> None:
         number, matrix = future.result()

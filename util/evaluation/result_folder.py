@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from util.data.image import read_note, write_image
-from util.data.label import read_label, write_label
+from util.data.image import read_label, read_note, write_image, write_label
 from util.error import ConfigError, DataError
 from util.evaluation.output import check_targets, make_folder, replacing
 from util.palette import colorize, overlay

@@ -10,10 +10,10 @@ from util.data.dataset import Loader
 from util.distributed import Process
 from util.distributed.device import autocast
 from util.inference import build_predictor
-from util.logger import RunLogger
 from util.metric import ConfusionMatrix, Scores
 from util.training.batch import image_on, label_on
 from util.training.loss import CrossEntropy, label_at
+from util.training.run_logger import TrainLogger
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def validate(
     *,
     amp: str,
     epoch: int,
-    logger: RunLogger,
+    logger: TrainLogger,
 ) -> tuple[Scores, float | None]:
     """Scores of the loader's list over all processes, and on crops the mean loss of its pixels.
 

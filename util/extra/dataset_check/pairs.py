@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from util.data.coding import LabelFacts, facts_of
-from util.data.image import CodingError, Header, decode_image
+from util.data.file import CodingError, Header
+from util.data.image import decode_image
 from util.data.label import decode_label
 from util.data.list_file import Sample
 from util.data.load import check_pair

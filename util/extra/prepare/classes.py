@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util.data.label import read_label
+from util.data.image import read_label
 from util.data.label_map import color_text
 from util.error import DataError, UserError
 from util.extra.mask_levels import spread_levels

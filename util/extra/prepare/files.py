@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util.data.image import IMAGE_SUFFIXES
-from util.data.label import read_label
+from util.data.image import IMAGE_SUFFIXES, read_label
 from util.error import DataError
 
 VOID = 255

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from util.data.image import IMAGE_SUFFIXES, Header, read_header
-from util.data.label import UPRIGHT, read_label, write_label
+from util.data.file import Header, read_header
+from util.data.image import IMAGE_SUFFIXES, read_label, write_label
+from util.data.label import UPRIGHT
 from util.data.load import check_pair
 from util.error import DataError
 from util.extra.prepare.files import Item, Reader
