@@ -90,8 +90,13 @@ class Segmentor(nn.Module):
 
         if not self.upsamples:
             return SegOutput(logits, aux)
-        size = [(side - 1) // 8 * self.zoom_factor + 1 for side in (height, width)]
+        size = list(self.label_sizes(height, width)[0])
         return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
+
+    def label_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The sizes at which each head is compared with the label of a height x width image."""
+        rows, columns = ((side - 1) // 8 * self.zoom_factor + 1 for side in (height, width))
+        return [(rows, columns)] * (1 + len(self.aux_scales))
 
     def param_groups(self) -> list[dict]:
         """The trunk at the base learning rate, all newer modules at 10 times it (`lr_scale`)."""

@@ -112,7 +112,7 @@ EXTREMES = [
     (name, value)
     for name, f in FIELDS.items()
     for value in (f.metadata["span"] or f.metadata["above"] or ())
-    if name not in ("classes", "layers", "save_every_minutes")
+    if name not in ("classes", "layers", "save_every_minutes", "workers", "num_processes")
 ]
 
 

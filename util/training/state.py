@@ -71,6 +71,7 @@ def start_state(
             for parameter in group["params"]:
                 momentum = torch.zeros_like(parameter, device=process.device)
                 optimizer.state[parameter]["momentum_buffer"] = momentum
+    network.upsamples = False  # the loss enlarges the logits
     if cfg.compile:
         network.compile()
     model = process.wrap(
