@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from model.segmentor import Segmentor, upsample
+from model.resample import upsample
+from model.resnet import STRIDE_8, ResNet
+from model.segmentor import Segmentor
 from util.config import Config
 from util.error import ConfigError
 
@@ -13,7 +15,7 @@ COLLECT, DISTRIBUTE, BOTH = 0, 1, 2  # psa_type: which branches a network has
 def psa_mask(logits: Tensor, mask_h: int, mask_w: int) -> Tensor:
     """Rearrange relative attention into absolute: (N, mask_h*mask_w, H, W) -> (N, H*W, H*W).
 
-    Channel (i, j) at (h, w) speaks of position (y, x) = (h + i - mask_h//2, w + j - mask_w//2):
+    Channel (i, j) at (h, w) weighs the position (y, x) = (h + i - mask_h//2, w + j - mask_w//2):
 
         out[n, y*W + x, h*W + w] = logits[n, i*mask_w + j, h, w]
 
@@ -33,7 +35,7 @@ def psa_mask(logits: Tensor, mask_h: int, mask_w: int) -> Tensor:
         return out  # the mask reaches every position from every other
     rows, columns = (i >= 0) & (i < mask_h), (j >= 0) & (j < mask_w)
     is_inside = rows[:, None, :, None] & columns[None, :, None, :]
-    return out.masked_fill(~is_inside.reshape(1, height * width, height * width), 0)
+    return out.masked_fill_(~is_inside.reshape(1, height * width, height * width), 0)
 
 
 def _offsets(side: int, mask: int, device: torch.device) -> Tensor:
@@ -43,7 +45,8 @@ def _offsets(side: int, mask: int, device: torch.device) -> Tensor:
 
 
 class PSA(nn.Module):
-    """Point-wise spatial attention (section 3): (N, C, h, w) -> (N, 2C, h, w).
+    """Point-wise spatial attention (section 3): (N, C, h, w) -> (N, C, h', w') on the map that
+    shrink_factor leaves.
 
     Args:
         channels: C.
@@ -51,7 +54,8 @@ class PSA(nn.Module):
         compact: the attention's channels are the positions themselves, without a mask;
             mask_h x mask_w must then be the size of the (shrunk) map.
         shrink_factor: attention works on a map of side (n - 1) // shrink_factor + 1.
-        mask_h, mask_w: size of the mask; up to twice the map's side minus 1 is of use.
+        mask_h, mask_w: size of the mask; more than twice the map's side minus 1 changes
+            nothing.
         normalization_factor: divides the attended features; None = mask_h * mask_w.
         psa_softmax: softmax over the positions that are summed.
     """
@@ -79,15 +83,13 @@ class PSA(nn.Module):
             self.reduce_p = conv_bn_relu(channels, reduced)
             self.attention_p = attention_head(reduced, mask_h * mask_w)
         self.proj = conv_bn_relu(reduced * (2 if psa_type == BOTH else 1), channels)
-        self.out_channels = 2 * channels
 
     def forward(self, x: Tensor) -> Tensor:
         attended = [
             (features.flatten(2) @ weights).view_as(features) / self.normalization_factor
             for features, weights in self.branches(x)
         ]
-        out = self.proj(torch.cat(attended, dim=1))
-        return torch.cat([x, upsample(out, list(x.shape[-2:]))], dim=1)
+        return self.proj(torch.cat(attended, dim=1))
 
     def branches(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Per branch, collect first: features (N, C', h', w') and attention (N, h'w', h'w').
@@ -114,9 +116,10 @@ class PSA(nn.Module):
             weights = logits.flatten(2)
         else:
             weights = psa_mask(logits, self.mask_h, self.mask_w)
-        if is_distribute:
-            weights = weights.transpose(1, 2)
-        return features, weights.softmax(dim=1) if self.psa_softmax else weights
+        # Transposed last, and only as a view, so that softmax makes the only copy.
+        if self.psa_softmax:
+            weights = weights.softmax(dim=2 if is_distribute else 1)
+        return features, weights.transpose(1, 2) if is_distribute else weights
 
 
 def conv_bn_relu(in_channels: int, channels: int) -> nn.Sequential:
@@ -139,7 +142,7 @@ class PSANet(Segmentor):
     """ResNet at stride 8, PSA, classifier: (N, 3, H, W) -> SegOutput.
 
     Args:
-        layers, classes, zoom_factor, dropout, deep_base: as in PSPNet.
+        layers, classes, zoom_factor, dropout, deep_base, fused: as in PSPNet.
         The others: as in PSA. The defaults fit a crop of 465 x 465.
     """
 
@@ -158,10 +161,12 @@ class PSANet(Segmentor):
         psa_softmax: bool = True,
         dropout: float = 0.1,
         deep_base: bool = True,
+        fused: bool = True,
     ) -> None:
-        super().__init__(layers=layers, zoom_factor=zoom_factor, deep_base=deep_base)
+        trunk = ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
+        super().__init__(trunk, zoom_factor=zoom_factor, fused=fused)
         self.psa = PSA(
-            self.trunk_channels[3],
+            self.trunk_channels[1],
             psa_type=psa_type,
             compact=compact,
             shrink_factor=shrink_factor,
@@ -170,7 +175,7 @@ class PSANet(Segmentor):
             normalization_factor=normalization_factor,
             psa_softmax=psa_softmax,
         )
-        self.add_heads(self.psa.out_channels, classes, dropout)
+        self.add_heads(2 * self.trunk_channels[1], classes, dropout)
 
     @classmethod
     def from_config(cls, cfg: Config, *, deep_base: bool) -> "PSANet":
@@ -187,6 +192,7 @@ class PSANet(Segmentor):
             normalization_factor=cfg.normalization_factor,
             psa_softmax=cfg.psa_softmax,
             deep_base=deep_base,
+            fused=cfg.classifier == "fused",
         )
 
     @classmethod
@@ -207,14 +213,14 @@ class PSANet(Segmentor):
                 "train_w), as its attention has a channel for every position of that crop"
             )
 
-    def context(self, x: Tensor) -> Tensor:
-        return self.psa(x)
+    def context(self, x: Tensor) -> list[Tensor]:
+        return [x, self.psa(x)]
 
     @torch.inference_mode()
     def attention_of(self, x: Tensor, row: int, column: int) -> dict[str, Tensor]:
         """Figure 6 of the paper: for a pixel of x (1, 3, H, W), what its position collects from
         all others, and what it distributes to them: name -> (h', w')."""
-        features = self.layer4(self.layer3(self.layer2(self.layer1(self.layer0(x)))))
+        features = self.trunk(x)[1]
         names = {COLLECT: ["collect"], DISTRIBUTE: ["distribute"], BOTH: ["collect", "distribute"]}
         maps = {}
         for name, (shape, weights) in zip(

@@ -1,21 +1,22 @@
 """PSPNet: Pyramid Scene Parsing Network (Zhao et al., CVPR 2017)."""
 
-import torch
 from torch import Tensor, nn
 
-from model.segmentor import Segmentor, upsample
+from model.resample import pyramid_pool
+from model.resnet import STRIDE_8, ResNet
+from model.segmentor import Segmentor
 from util.config import Config
 from util.error import ConfigError
 
 
 class PPM(nn.Module):
-    """Pyramid pooling (section 3.2): pool at several bins, reduce, upsample, concatenate.
-
-    (N, C, h, w) -> (N, C + len(bins) * (C // len(bins)), h, w), that is 2C for four bins.
+    """Pyramid pooling (section 3.2): average pooling to several bins, each reduced by a 1x1
+    convolution: (N, C, h, w) -> [(N, C // len(bins), b, b) for b in bins].
     """
 
     def __init__(self, channels: int, bins: tuple[int, ...]) -> None:
         super().__init__()
+        self.bins = bins
         reduced = channels // len(bins)
         self.features = nn.ModuleList(
             nn.Sequential(
@@ -28,9 +29,12 @@ class PPM(nn.Module):
         )
         self.out_channels = channels + reduced * len(bins)
 
-    def forward(self, x: Tensor) -> Tensor:
-        size = list(x.shape[-2:])
-        return torch.cat([x] + [upsample(level(x), size) for level in self.features], dim=1)
+    def forward(self, x: Tensor, *, fused: bool) -> list[Tensor]:
+        """`fused` pools by matrix products: equal up to rounding, and exact when exported."""
+        if not fused:
+            return [level(x) for level in self.features]
+        pooled = pyramid_pool(x, self.bins)
+        return [level[1:](small) for level, small in zip(self.features, pooled, strict=True)]
 
 
 class PSPNet(Segmentor):
@@ -43,6 +47,7 @@ class PSPNet(Segmentor):
         bins: sides of the pooled maps.
         dropout: probability of dropping a channel before the last convolution.
         deep_base: three-convolution stem instead of the plain 7x7 one.
+        fused: never make the enlarged maps (Segmentor.classify).
     """
 
     def __init__(
@@ -54,15 +59,21 @@ class PSPNet(Segmentor):
         bins: tuple[int, ...] = (1, 2, 3, 6),
         dropout: float = 0.1,
         deep_base: bool = True,
+        fused: bool = True,
     ) -> None:
-        super().__init__(layers=layers, zoom_factor=zoom_factor, deep_base=deep_base)
-        self.ppm = PPM(self.trunk_channels[3], tuple(bins))
+        trunk = ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
+        super().__init__(trunk, zoom_factor=zoom_factor, fused=fused)
+        self.ppm = PPM(self.trunk_channels[1], tuple(bins))
         self.add_heads(self.ppm.out_channels, classes, dropout)
 
     @classmethod
     def from_config(cls, cfg: Config, *, deep_base: bool) -> "PSPNet":
         return cls(
-            layers=cfg.layers, classes=cfg.classes, zoom_factor=cfg.zoom_factor, deep_base=deep_base
+            layers=cfg.layers,
+            classes=cfg.classes,
+            zoom_factor=cfg.zoom_factor,
+            deep_base=deep_base,
+            fused=cfg.classifier == "fused",
         )
 
     @classmethod
@@ -78,5 +89,5 @@ class PSPNet(Segmentor):
                 "TRAIN.freeze_bn True"
             )
 
-    def context(self, x: Tensor) -> Tensor:
-        return self.ppm(x)
+    def context(self, x: Tensor) -> list[Tensor]:
+        return [x, *self.ppm(x, fused=self.fused)]

@@ -1,11 +1,12 @@
-"""What all networks here share: trunk -> context -> cls, with aux on layer3 while training."""
+"""What the networks share: trunk -> context -> cls, and in training aux on the stage before."""
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
-from model.resnet import BACKBONES, STRIDE_8, ResNet
+from model.resample import conv3x3_of_concat, upsample
+from model.resnet import BACKBONES, ResNet
 from util.config import Config
 from util.error import ConfigError
 
@@ -13,10 +14,10 @@ NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster
 
 
 class SegOutput(NamedTuple):
-    """logits (N, classes, h, w); aux of the same shape in training mode, None in eval mode.
+    """logits (N, classes, h, w); aux None in eval mode, else one Tensor (N, classes, h', w') or
+    a tuple of them, for the auxiliary losses.
 
-    h = (H - 1) / 8 * zoom_factor + 1 for an input of height H, likewise w; with
-    `Segmentor.upsamples` False h = (H - 1) / 8 + 1.
+    Corners of the maps are those of the input.
     """
 
     logits: Tensor
@@ -29,22 +30,23 @@ class SegOutput(NamedTuple):
 
 
 class Segmentor(nn.Module):
-    """Dilated ResNet with a context module and two heads: (N, 3, H, W) -> SegOutput.
+    """A trunk, a context module and two heads: (N, 3, H, W) -> SegOutput.
 
     A network names its context module, implements `context` and calls `add_heads`, in this order
-    (the order of the published state dicts). H and W must be 8k+1.
+    (the order of the published state dicts).
     """
 
     aux_scales: tuple[float, ...] = (1.0,)  # of each auxiliary loss, times TRAIN.aux_weight
+    side_step = 8  # sides of the input are side_step * k + 1
 
-    def __init__(self, *, layers: int, zoom_factor: int, deep_base: bool) -> None:
+    def __init__(self, trunk: ResNet, *, zoom_factor: int, fused: bool) -> None:
         super().__init__()
-        trunk = ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
         self.layer0 = trunk.stem()
         self.layer1, self.layer2 = trunk.layer1, trunk.layer2
         self.layer3, self.layer4 = trunk.layer3, trunk.layer4
-        self.trunk_channels = trunk.channels
+        self.trunk_channels = trunk.channels[-2:]
         self.zoom_factor = zoom_factor
+        self.fused = fused
         # False leaves the logits at 1/8 to whoever enlarges them cheaper: the loss, the predictor.
         self.upsamples = True
 
@@ -64,39 +66,66 @@ class Segmentor(nn.Module):
         if cfg.layers not in BACKBONES:
             depths = ", ".join(map(str, BACKBONES))
             raise ConfigError(f"TRAIN.layers must be one of {depths}, got {cfg.layers}")
-        names = ("test_h", "test_w") if is_test else ("train_h", "train_w")
-        for name in names:
-            section, side = ("TEST" if is_test else "TRAIN"), getattr(cfg, name)
-            if side < 9 or side % 8 != 1:
-                low = max(9, (side - 1) // 8 * 8 + 1)
-                choices = "9" if side < 9 else f"{low}, {low + 8}"
-                raise ConfigError(f"{section}.{name} must be 8*k+1, got {side}; nearest: {choices}")
+        section = "TEST" if is_test else "TRAIN"
+        for name in ("test_h", "test_w") if is_test else ("train_h", "train_w"):
+            side = getattr(cfg, name)
+            above = next_side(side, cls.side_step)
+            if side != above:
+                below = above - cls.side_step
+                nearest = f"{below}, {above}" if below > cls.side_step else f"{above}"
+                raise ConfigError(
+                    f"{section}.{name} must be {cls.side_step}*k+1, got {side}; nearest: {nearest}"
+                )
+
+    def valid_side(self, side: int) -> int:
+        """The smallest side of at least `side` that the network takes."""
+        return next_side(side, self.side_step)
 
     def add_heads(self, context_channels: int, classes: int, dropout: float) -> None:
-        """Add `cls` on the context's output and `aux` on layer3's."""
+        """Add `cls` on the context's output and `aux` on the stage before the last."""
         self.cls = head(context_channels, 512, classes, dropout)
-        self.aux = head(self.trunk_channels[2], 256, classes, dropout)
+        self.aux = head(self.trunk_channels[0], 256, classes, dropout)
 
-    def context(self, x: Tensor) -> Tensor:
-        """Features of layer4 -> features that know their surroundings, same h and w."""
+    def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of the stage before the last, and of the last: ResNet's layer3 and layer4."""
+        middle = self.layer3(self.layer2(self.layer1(self.layer0(x))))
+        return middle, self.layer4(middle)
+
+    def context(self, x: Tensor) -> list[Tensor]:
+        """Features of the trunk -> what `cls` sees side by side: x and smaller maps, which are
+        enlarged to its size."""
         raise AssertionError(f"{type(self).__name__} must implement context()")
 
     def forward(self, x: Tensor) -> SegOutput:
-        height, width = x.shape[-2:]
-        assert height % 8 == 1 and width % 8 == 1, f"input sides must be 8k+1, got {height}x{width}"
-        middle = self.layer3(self.layer2(self.layer1(self.layer0(x))))
-        logits = self.cls(self.context(self.layer4(middle)))
+        size = list(x.shape[-2:])
+        assert size == [self.valid_side(side) for side in size], f"invalid input size {size}"
+        middle, last = self.trunk(x)
+        logits = self.classify(self.context(last))
         aux = self.aux(middle) if self.training else None
-
         if not self.upsamples:
             return SegOutput(logits, aux)
-        size = list(self.label_sizes(height, width)[0])
+        size = self.label_sizes(*size)[0]
         return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
 
     def label_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The sizes at which each head is compared with the label of a height x width image."""
-        rows, columns = ((side - 1) // 8 * self.zoom_factor + 1 for side in (height, width))
+        """The sizes at which the heads are compared with the label of a height x width image."""
+        rows, columns = ((side - 1) * self.zoom_factor // 8 + 1 for side in (height, width))
         return [(rows, columns)] * (1 + len(self.aux_scales))
+
+    def classify(self, maps: list[Tensor]) -> Tensor:
+        """`cls` on the maps, all enlarged to the size of the first, side by side.
+
+        Stepwise does just that, to the last bit as the first edition. Fused never makes the
+        enlarged maps, which is equal up to rounding and much faster (resample.py).
+        """
+        x, *smaller = maps
+        if not self.fused:
+            size = x.shape[-2:]
+            return self.cls(torch.cat([x, *(upsample(small, size) for small in smaller)], dim=1))
+        x = conv3x3_of_concat(self.cls[0], x, smaller)
+        for layer in self.cls[1:]:
+            x = layer(x)
+        return x
 
     def param_groups(self) -> list[dict]:
         """The trunk at the base learning rate, all newer modules at 10 times it (`lr_scale`)."""
@@ -110,6 +139,11 @@ class Segmentor(nn.Module):
         ]
 
 
+def next_side(side: int, step: int) -> int:
+    """The smallest step * k + 1 of at least `side`, k >= 1."""
+    return max(1, -((1 - side) // step)) * step + 1
+
+
 def head(in_channels: int, channels: int, classes: int, dropout: float) -> nn.Sequential:
     """Classifier: (N, in_channels, h, w) -> (N, classes, h, w)."""
     return nn.Sequential(
@@ -119,10 +153,3 @@ def head(in_channels: int, channels: int, classes: int, dropout: float) -> nn.Se
         nn.Dropout2d(dropout),
         nn.Conv2d(channels, classes, 1),
     )
-
-
-def upsample(x: Tensor, size: list[int]) -> Tensor:
-    """Bilinear with corners aligned, as everywhere in these networks; at equal size x itself."""
-    if list(x.shape[-2:]) == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)

@@ -15,7 +15,7 @@ from util.config import load_config
 def test_the_engine_equals_the_plain_loop_at_one_scale_and_six(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch, amp: str
 ) -> None:
-    monkeypatch.setattr("tool.benchmark.usable_amp", lambda kind, device: amp)
+    monkeypatch.setattr("util.extra.benchmark.inference.usable_amp", lambda kind, device: amp)
     output = tmp_path / "new/numbers.json"
     words = ["--runs", 1, "--output", output, "--config", tiny, "base_size", 40]
     code, out, err = run_tool("benchmark", "test", "--images", 2, *words)

@@ -34,7 +34,8 @@ def save(folder: Path, counts: ImageCounts, names: list[str] = NAMES, sha: str =
     content["protocol"] = {"list_sha256": sha}
     (folder / "scores.json").write_text(json.dumps(content))
     images = [f"p{i}" for i in range(len(counts.areas))]
-    np.savez_compressed(folder / "confusion.npz", images=images, **vars(areas))
+    matrix = counts.total.matrix.numpy()
+    np.savez_compressed(folder / "confusion.npz", matrix=matrix, images=images, **vars(areas))
     return folder
 
 
@@ -134,9 +135,59 @@ def test_results_that_cannot_be_compared(
     relabelled.areas[4][2][0] += 1
     code, _, err = run_tool("compare", a, save(tmp_path / "labels", relabelled))
     assert_one_sentence(code, err, "different labels for 1 of 30 images, first p4")
-    (tmp_path / "list/confusion.npz").write_bytes(b"PK")
-    code, _, err = run_tool("compare", a, tmp_path / "list")
-    assert_one_sentence(code, err, "damaged")
+
+
+def change(folder: Path, **entries: object) -> None:
+    """Other entries in scores.json; None removes one."""
+    path = folder / "scores.json"
+    content = {**json.loads(path.read_text()), **entries}
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def change_areas(folder: Path, **arrays: object) -> None:
+    with np.load(folder / "confusion.npz") as counts:
+        np.savez(folder / "confusion.npz", **{**counts, **arrays})
+
+
+DAMAGE = {
+    "no zip": lambda folder: (folder / "confusion.npz").write_bytes(b"PK"),
+    "empty": lambda folder: (folder / "confusion.npz").write_bytes(b""),
+    "no json": lambda folder: (folder / "scores.json").write_text("{"),
+    "latin-1": lambda folder: (folder / "scores.json").write_bytes(b'{"names": "\xe9"}'),
+    "list": lambda folder: (folder / "scores.json").write_text("[1, 2]"),
+    "null": lambda folder: (folder / "scores.json").write_text("null"),
+    "deep": lambda folder: (folder / "scores.json").write_text("[" * 10**5),
+    "names are a number": lambda folder: change(folder, names=4),
+    "names are numbers": lambda folder: change(folder, names=[1, 2, 3, 4]),
+    "names are text": lambda folder: change(folder, names="abcd"),
+    "a name too few": lambda folder: change(folder, names=NAMES[:3]),
+    "no protocol": lambda folder: change(folder, protocol=None),
+    "protocol is text": lambda folder: change(folder, protocol="x"),
+    "protocol is a list": lambda folder: change(folder, protocol=[]),
+    "no list": lambda folder: change(folder, protocol={}),
+    "miou is text": lambda folder: change(folder, miou="high"),
+    "miou is a list": lambda folder: change(folder, miou=[1]),
+    "iou of too few": lambda folder: change(folder, iou_class=[0.5]),
+    "iou is text": lambda folder: change(folder, iou_class=["a", "b", "c", "d"]),
+    "iou is nested": lambda folder: change(folder, iou_class=[[1], [1, 2], 3, 4]),
+    "areas of too few images": lambda folder: change_areas(folder, union=np.zeros((3, 4), int)),
+    "areas are fractions": lambda folder: change_areas(folder, union=np.zeros((30, 4))),
+    "areas are flat": lambda folder: change_areas(folder, target=np.zeros(4, int)),
+    "images are objects": lambda folder: change_areas(folder, images=np.array([{}] * 30)),
+    "images are numbers": lambda folder: change_areas(folder, images=np.arange(30)),
+    "one image": lambda folder: change_areas(folder, images=np.array("p0")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_results_are_a_sentence(
+    tmp_path: Path, rng: np.random.Generator, run_tool: RunTool, damage: str
+) -> None:
+    a = save(tmp_path / "a", counted(rng, wrong=0.3))
+    DAMAGE[damage](a)
+    for folders in ((a, a), (a, save(tmp_path / "b", counted(rng, wrong=0.3)))):
+        code, _, err = run_tool("compare", *folders)
+        assert_one_sentence(code, err, f"{a} holds a damaged scores.json or confusion.npz")
 
 
 @pytest.mark.parametrize("void", [False, True])
@@ -173,7 +224,7 @@ def test_a_test_writes_all_of_it(tiny: Path, tmp_path: Path, run_tool: RunTool) 
     protocol = scores["protocol"]
     digest = hashlib.sha256((tmp_path / "data/val.txt").read_bytes()).hexdigest()
     assert protocol["list_sha256"] == digest and protocol["images"] == 4
-    assert protocol["stride"] == [22, 28] and protocol["checkpoint_sha256"] is None
+    assert protocol["checkpoint_sha256"] is None and "scales" not in protocol  # made elsewhere
     assert protocol["versions"].keys() == {"python", "torch", "numpy", "opencv"}
     with np.load(folder / "confusion.npz") as counts:
         assert counts["images"].tolist() == ["p0", "p1", "p2", "p3"]

@@ -4,25 +4,19 @@ import base64
 import re
 import shutil
 import subprocess
-from html import escape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 
-from util.evaluation.bootstrap import Areas, draw_counts, intervals
+from util.evaluation.result import Result, make_result
 from util.extra.report.images import ERROR, Example, errors, shrunk
-from util.extra.report.page import (
-    IMAGES,
-    LIMIT,
-    Results,
-    choose_images,
-    confused_pairs,
-    write_report,
-)
+from util.extra.report.page import IMAGES, LIMIT, choose_images, confused_pairs, write_report
 from util.metric import ImageCounts
 from util.palette import distinct_colors
 
@@ -41,8 +35,16 @@ FRAME = """<script>addEventListener("message", e => document.title = "probe," + 
 <iframe src="probe.html" width="WIDTH" height="800" style="border:0"></iframe>"""
 
 
-def made_up(names: list[str], *, images: int = 12, size: tuple[int, int] = (60, 90)) -> Results:
-    """Results of noisy stripes of all classes, with a void border."""
+class MadeUp(NamedTuple):
+    """A test as `write_report` takes it."""
+
+    result: Result
+    image_of: np.ndarray
+    data: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def made_up(names: list[str], *, images: int = 12, size: tuple[int, int] = (60, 90)) -> MadeUp:
+    """A result of noisy stripes of all classes, with a void border."""
     rng = np.random.default_rng(2)
     counts, data = ImageCounts(len(names)), []
     for i in range(images):
@@ -52,30 +54,22 @@ def made_up(names: list[str], *, images: int = 12, size: tuple[int, int] = (60, 
         label[:3] = 255
         data.append((rng.integers(0, 256, (*size, 3), np.uint8), label, pred))
         counts.add(pred, label, image=i)
-    areas, scores = Areas.stack(counts.areas), vars(counts.total.scores())
-    ends = intervals(areas, draw_counts(images, draws=50))
     protocol = {"images": images, "images_per_second": 2.5, "has_prediction": False}
-    content = {
-        **scores,
-        "miou_interval": ends.miou.tolist(),
-        "iou_class_interval": [None if np.isnan(e).any() else e.tolist() for e in ends.iou_class],
-        "bootstrap": {"draws": 50},
-        "names": names,
-        "protocol": {**protocol, "list": "<list> & more.txt", "scales": [0.5, 1.0]},
-    }
-    return Results(
-        content,
-        counts.total.matrix.numpy(),
-        areas,
-        counts.image_of,
-        [f"<p{i}>&" for i in range(images)],
-        distinct_colors(len(names)),
-        data.__getitem__,
+    protocol |= {"list": "<list> & more.txt", "scales": [0.5, 1.0], "network": {"arch": "<psp>"}}
+    image_names = [f"<p{i}>&" for i in range(images)]
+    result = make_result(counts, names=names, images=image_names, protocol=protocol)
+    return MadeUp(result, counts.image_of, data)
+
+
+def write(tmp_path: Path, test: MadeUp) -> str:
+    write_report(
+        tmp_path / "report.html",
+        test.result,
+        image_of=test.image_of,
+        colors=distinct_colors(len(test.result.names)),
+        load=test.data.__getitem__,
+        title="<run> & co",
     )
-
-
-def write(tmp_path: Path, results: Results) -> str:
-    write_report(tmp_path / "report.html", results, title="<run> & co")
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -104,21 +98,21 @@ class Checker(HTMLParser):
 
 
 def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
-    results = made_up(BAD_NAMES)
-    page = write(tmp_path, results)
+    test = made_up(BAD_NAMES)
+    page = write(tmp_path, test)
     checker = Checker()
     checker.feed(page)
     assert checker.open == []
     tags = [tag for tag, _ in checker.tags]
     assert "script" not in tags and "link" not in tags
-    for name in (*BAD_NAMES[:3], *results.image_names[:1], "<run> & co", "<list> & more.txt"):
-        assert name in checker.text and escape(name) in page
+    for name in (*BAD_NAMES[:3], *test.result.images[:1], "<run> & co", "<list> & more.txt"):
+        assert name in checker.text and str(escape(name)) in page
     for _, attributes in checker.tags:
         assert attributes.get("src", "data:").startswith("data:image/") or "src" not in attributes
         assert "href" not in attributes
     assert "http" not in page and "url(" not in page
     for key in ("miou", "macc", "aacc", "fwiou"):
-        assert f"{100 * results.scores[key]:.1f} %" in checker.text
+        assert f"{100 * test.result.scores[key]:.1f} %" in checker.text
     assert tags.count("figure") == 3 * IMAGES + 6
 
 
@@ -148,7 +142,7 @@ def test_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_single_class_without_mistakes(tmp_path: Path) -> None:
     results = made_up(["only"], images=1)
     page = write(tmp_path, results)
-    assert "There is none." in page and page.count("<figure>") == 1
+    assert "There are none." in page and page.count("<figure>") == 1
 
 
 @pytest.mark.parametrize("count", range(12))

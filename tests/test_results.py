@@ -1,7 +1,9 @@
-"""The result folder: whole files or none, one protocol, names and ids for a server."""
+"""The result folder: whole files or none, one protocol, nothing of the user's overwritten."""
 
 import errno
-from dataclasses import replace
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +11,13 @@ import pytest
 from PIL import Image
 
 from tests.conftest import RunTool, assert_one_sentence
-from util.data.image import (
-    is_whole_png,
-    read_image,
-    read_label,
-    read_note,
-    write_image,
-    write_label,
-)
+from util.data.image import read_image, read_label, read_note, write_image, write_label
 from util.data.label_map import load_export, load_label_map
 from util.error import ConfigError, DataError
-from util.evaluation.result_folder import ResultFolder, check_names
-from util.palette import distinct_colors
+from util.evaluation.protocol import UNKNOWN_PROTOCOL
+from util.evaluation.result_folder import ResultFolder, read_protocol
+from util.evaluation.submission import check_names
+from util.palette import colorize, distinct_colors
 
 PROTOCOL = {"checkpoint": "a.pth", "checkpoint_sha256": "1f", "scales": (0.5, 1.0), "flip": True}
 
@@ -39,82 +36,180 @@ def folder(path: Path, **changed: object) -> ResultFolder:
     return ResultFolder(path, {**PROTOCOL, **changed}, distinct_colors(3), np.array([7, 8, 300]))
 
 
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
+def write(results: ResultFolder, image: np.ndarray, pred: np.ndarray) -> None:
+    results.write("city/a", image, pred)
 
 
 def test_what_was_written_is_found(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
     results = folder(tmp_path)
     assert results.find("city/a", image) is None
-    results.write("city/a", image, pred)
+    write(results, image, pred)
     np.testing.assert_array_equal(results.find("city/a", image), pred)
-    moved = folder(tmp_path, checkpoint="elsewhere/a.pth")  # the same weights in another place
-    assert moved.find("city/a", image) is not None
+    np.testing.assert_array_equal(results.read("city/a", image), pred)
+    # The same weights in another place, another number of windows a forward pass.
+    same = folder(tmp_path, checkpoint="elsewhere/a.pth", batch_windows=3)
+    assert same.find("city/a", image) is not None
     assert read_image(tmp_path / "color/city/a.png").shape == (20, 30, 3)
-    results.write_submission("city/a", pred)
     saved = read_label(tmp_path / "submission/a.png")
     np.testing.assert_array_equal(saved, np.array([7, 8, 300])[pred])
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_is_not_whole_or_of_something_else_is_not_found(
-    tmp_path: Path, image: np.ndarray, pred: np.ndarray
+FAULTS: dict[str, Callable] = {
+    "truncated": lambda gray, pred: gray.write_bytes(gray.read_bytes()[:-40]),
+    "empty": lambda gray, pred: gray.write_bytes(b""),
+    "made by something else": lambda gray, pred: write_label(gray, pred),
+    "wrong size": lambda gray, pred: write_label(gray, pred[:-1], note=read_note(gray)),
+    "id out of range": lambda gray, pred: write_label(gray, pred + 1, note=read_note(gray)),
+    "colour image": lambda gray, pred: Image.new("RGB", (30, 20)).save(gray),
+    "gone": lambda gray, pred: gray.unlink(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_not_whole_is_neither_found_nor_scored(
+    tmp_path: Path, image: np.ndarray, pred: np.ndarray, fault: str
 ) -> None:
     results = folder(tmp_path)
-    gray = results.gray("a")
-    faults = {
-        "truncated": lambda: cut(gray),
-        "empty": lambda: gray.write_bytes(b""),
-        "no note": lambda: write_label(gray, pred),
-        "wrong size": lambda: write_label(gray, pred[:-1], note=read_note(gray)),
-        "id out of range": lambda: write_label(gray, pred + 1, note=read_note(gray)),
-        "colour image": lambda: Image.new("RGB", (30, 20)).save(gray),
-        "truncated colours": lambda: cut(tmp_path / "color/a.png"),
-        "no overlay": lambda: (tmp_path / "overlay/a.png").unlink(),
-        "other weights": lambda: folder(tmp_path, checkpoint_sha256="2e").write("a", image, pred),
-        "other image": lambda: results.write("a", image + 1, pred),
-        "other colours": lambda: replace(results, colors=results.colors + 1).write(
-            "a", image, pred
-        ),
-    }
-    for name, break_it in faults.items():
-        results.write("a", image, pred)
-        assert results.find("a", image) is not None
-        break_it()
-        assert results.find("a", image) is None, name
+    write(results, image, pred)
+    FAULTS[fault](results.gray("city/a"), pred)
+    assert results.find("city/a", image) is None
+    with pytest.raises(DataError):
+        results.read("city/a", image)
 
 
-def test_a_prediction_that_cannot_be_scored(tmp_path: Path, pred: np.ndarray) -> None:
+def test_a_prediction_of_other_weights_or_another_image_is_neither_found_nor_scored(
+    tmp_path: Path, image: np.ndarray, pred: np.ndarray
+) -> None:
+    """Also where another run, which a protocol.json no longer tells of, has left it there."""
     results = folder(tmp_path)
+    for other in (folder(tmp_path, checkpoint_sha256="2e"), folder(tmp_path, scales=[0.25])):
+        write(other, image, pred)
+        assert results.find("city/a", image) is None
+        with pytest.raises(DataError, match=r"was not made as .*protocol.json says"):
+            results.read("city/a", image)
+    write(results, image + 1, pred)
+    assert results.find("city/a", image) is None
+    with pytest.raises(DataError, match="or of another image"):
+        results.read("city/a", image)
+
+
+def test_predictions_that_are_found_get_the_colours_asked_for(
+    tmp_path: Path, image: np.ndarray, pred: np.ndarray
+) -> None:
+    write(folder(tmp_path), image, pred)
+    (tmp_path / "overlay/city/a.png").unlink()
+    other = ResultFolder(tmp_path, PROTOCOL, distinct_colors(4)[1:])
+    found = other.find("city/a", image)
+    assert found is not None
+    other.write("city/a", image, found)
+    shown = read_image(tmp_path / "color/city/a.png")
+    np.testing.assert_array_equal(shown, colorize(pred, distinct_colors(4)[1:]))
+    assert (tmp_path / "overlay/city/a.png").is_file()
+
+
+def test_a_prediction_of_unknown_origin_that_cannot_be_scored(
+    tmp_path: Path, image: np.ndarray, pred: np.ndarray
+) -> None:
+    results = ResultFolder(tmp_path, UNKNOWN_PROTOCOL, distinct_colors(3))
     with pytest.raises(DataError, match=r"no prediction .*TEST.has_prediction"):
-        results.read("a", (20, 30))
+        results.read("a", image)
     write_label(results.gray("a"), pred)
-    with pytest.raises(DataError, match="is 30x20, its image is 31x20"):
-        results.read("a", (20, 31))
+    np.testing.assert_array_equal(results.read("a", image), pred)
+    with pytest.raises(DataError, match="is 30x20, its image is 30x19"):
+        results.read("a", image[1:])
     write_label(results.gray("a"), pred + 1)
     with pytest.raises(DataError, match=r"holds id 3, but DATA.classes is 3"):
-        results.read("a", (20, 30))
+        results.read("a", image)
 
 
-def test_predictions_of_two_protocols_do_not_mix(
+def test_a_folder_has_one_protocol(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
+    first, other = folder(tmp_path), folder(tmp_path, checkpoint_sha256="9" * 64, scales=[1.0])
+    other.open(["city/a"], [])
+    first.open(["city/a"], [])  # the other one has predicted nothing
+    write(first, image, pred)
+    first.open(["city/a", "b"], [])
+    folder(tmp_path, checkpoint="b.pth", batch_windows=3).open(["city/a"], [])
+    before = (tmp_path / "protocol.json").read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        other.open(["city/a"], [])
+    for part in (
+        "checkpoint_sha256 (there 1f, now 999999999999...)",
+        "scales (there [0.5, 1.0], now [1.0])",
+        "choose another TEST.save_folder, or remove that folder",
+    ):
+        assert part in str(caught.value)
+    assert (tmp_path / "protocol.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '"text"', "3", "{}", '{"scales": [1.0]}', "[" * 10**5, "null"]
+)
+def test_a_damaged_protocol_is_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "protocol.json").write_text(content)
+    for call in (
+        lambda: read_protocol(tmp_path),
+        lambda: folder(tmp_path).open([], []),
+        lambda: folder(tmp_path).open_existing([]),
+    ):
+        with pytest.raises(ConfigError, match=r"protocol.json is damaged or not of a test"):
+            call()
+    assert (tmp_path / "protocol.json").read_text() == content
+
+
+FILES = ["gray/a.png", "color/a.png", "overlay/a.png", "submission/a.png", "config.yaml"]
+FILES += ["environment.json", "scores.json", "confusion.npz", "report.html"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match=rf"TEST.save_folder: {path} exists and is no result"):
+        folder(tmp_path).open(["a"], [])
+    assert path.read_text() == "mine"
+
+
+def test_labels_that_are_predictions_of_an_earlier_run_are_not_overwritten(
     tmp_path: Path, image: np.ndarray, pred: np.ndarray
 ) -> None:
-    first = folder(tmp_path)
-    first.claim(skip_existing=True)  # nothing is there yet
-    first.write("a", image, pred)
-    first.claim(skip_existing=True)
-    folder(tmp_path, checkpoint="b.pth").claim(skip_existing=True)
-    with pytest.raises(ConfigError) as caught:
-        folder(tmp_path, checkpoint_sha256="9" * 64, scales=[1.0]).claim(skip_existing=True)
-    for part in ("checkpoint_sha256 (there 1f, now 999999999999...)", "scales (there [0.5, 1.0]"):
-        assert part in str(caught.value)
-    assert "TEST.skip_existing False" in str(caught.value)
-    folder(tmp_path, scales=[1.0]).claim(skip_existing=False)
-    with pytest.raises(ConfigError, match="another scales"):
-        first.claim(skip_existing=True)
-    (tmp_path / "protocol.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"no readable protocol.json"):
-        first.claim(skip_existing=True)
+    """The folder is one of ours and the protocol the same; by a link, too."""
+    results = folder(tmp_path / "out")
+    results.open(["city/a"], [])
+    write(results, image, pred)
+    (tmp_path / "labels").symlink_to(tmp_path / "out/gray")
+    for label in (results.gray("city/a"), tmp_path / "labels/city/a.png"):
+        with pytest.raises(ConfigError, match="is one of the files that are read"):
+            results.open(["city/a"], [label])
+    results.open(["city/a"], [tmp_path / "city/a.png"])
+
+
+@pytest.mark.parametrize("name", ["../a", "city/../../a", "/tmp/a"])
+def test_a_result_outside_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"result {name} would lie outside"):
+        folder(tmp_path).open(["b", name], [])
+
+
+def make_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+PLACES: dict[str, Callable[[Path], None]] = {
+    "file": make_file,
+    "fifo": lambda path: os.mkfifo(path),
+    "loop": lambda path: path.symlink_to(path),
+    "dangling link": lambda path: path.symlink_to(path.with_name("nowhere")),
+    "link to a device": lambda path: path.symlink_to("/dev/null"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("below", ["", "sub/folder"])
+def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str, below: str) -> None:
+    PLACES[place](tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"TEST.save_folder: cannot make the folder .*: choose"):
+        folder(tmp_path / "out" / below).open([], [])
 
 
 def test_a_full_disk_is_said_and_leaves_no_half_file(
@@ -131,14 +226,16 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_notes_and_ends_of_images(tmp_path: Path, pred: np.ndarray) -> None:
-    write_label(tmp_path / "a.png", pred, note="made by x")
-    assert read_note(tmp_path / "a.png") == "made by x" and is_whole_png(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_label(tmp_path / "a.png"), pred)
-    write_label(tmp_path / "b.png", pred)
-    assert read_note(tmp_path / "b.png") == ""
-    cut(tmp_path / "b.png")
-    assert not is_whole_png(tmp_path / "b.png") and not is_whole_png(tmp_path / "none.png")
+def test_predictions_of_unknown_origin_get_a_protocol_that_says_so(tmp_path: Path) -> None:
+    results = ResultFolder(tmp_path, UNKNOWN_PROTOCOL, distinct_colors(3))
+    with pytest.raises(ConfigError, match=r"TEST.has_prediction: no predictions"):
+        ResultFolder(tmp_path / "none", UNKNOWN_PROTOCOL, distinct_colors(3)).open_existing([])
+    write_label(results.gray("a"), np.zeros((4, 4), np.uint8))
+    results.open_existing([])
+    assert json.loads((tmp_path / "protocol.json").read_text())["checkpoint_sha256"] is None
+    results.open_existing([])
+    with pytest.raises(ConfigError, match=r"another .*checkpoint_sha256 \(there nothing"):
+        folder(tmp_path).open(["a"], [])
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("ade20k", 150)])

@@ -68,6 +68,7 @@ def assert_same_results(a: Path, b: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) -> None:
     tool = (sys.executable, "tool/test.py")
     for number in (1, 2, 3):
@@ -91,7 +92,8 @@ def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) ->
     assert again == before  # protocol.json says how they were made
 
 
-def test_a_bad_image_ends_all_processes_in_words(ready: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_bad_image_ends_all_processes_with_a_sentence(ready: Path, tmp_path: Path) -> None:
     bad = tmp_path / "data/images/bonn/ulm_000000_000005_leftImg8bit.png"
     bad.write_bytes(bad.read_bytes()[:200])
     done = command(
@@ -144,20 +146,69 @@ def test_killed_and_started_again(ready: Path, tmp_path: Path, run_tool: RunTool
     assert_same_results(part, whole)
 
 
-def test_predictions_of_another_protocol_are_refused(
-    ready: Path, tmp_path: Path, run_tool: RunTool
+def files(folder: Path) -> dict[str, bytes]:
+    """But for the log, which says that it failed."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("skip_existing", [False, True])
+def test_a_folder_keeps_the_predictions_of_one_protocol(
+    ready: Path, tmp_path: Path, run_tool: RunTool, skip_existing: bool
 ) -> None:
+    """Neither replaced nor mixed, and what is there is scored as what it is."""
     folder = tmp_path / "out"
     assert run_tool("test", *words(ready, folder, "TEST.index_step", 2))[0] == 0
-    again = words(ready, folder, "TEST.skip_existing", "True")
-    code, _, err = run_tool("test", *again, "TEST.scales", "[0.5, 1.0]")
-    assert_one_sentence(code, err, "another scales (there [1.0], now [0.5, 1.0])", "save_folder")
+    before = files(folder)
+    again = words(ready, folder, "TEST.skip_existing", skip_existing, "TEST.index_step", 2)
+    code, _, err = run_tool("test", *again, "TEST.scales", "[0.25]")
+    assert_one_sentence(code, err, "another scales (there [1.0], now [0.25])", "save_folder")
     model = tmp_path / "run/model/train_epoch_1.pth"
     content = torch.load(model, weights_only=True)
     content["state_dict"]["cls.4.bias"] += 1
     save_atomically(model, content)
     code, _, err = run_tool("test", *again)
-    assert_one_sentence(code, err, "another checkpoint_sha256", "TEST.skip_existing False")
+    assert_one_sentence(code, err, "another checkpoint_sha256", "or remove that folder")
+    assert files(folder) == before
+    scored = [*again, "TEST.has_prediction", "True", "TEST.scales", "[0.25]"]
+    code, _, err = run_tool("test", *scored)
+    assert code == 0, err
+    assert json.loads((folder / "scores.json").read_text())["protocol"]["scales"] == [1.0]
+    for name in ("config.yaml", "environment.json", "protocol.json"):
+        assert (folder / name).read_bytes() == before[name]  # as they were predicted
+
+
+def test_a_dataset_is_not_taken_for_a_result_folder(
+    ready: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    """Images in color/ and labels in gray/, as results have them."""
+    data = tmp_path / "data"
+    (data / "images").rename(data / "color")
+    (data / "labels").rename(data / "gray")
+    lines = [f"color/p{i}.png gray/p{i}.png" for i in range(4)]
+    (data / "val.txt").write_text("\n".join(lines))
+    before = files(data)
+    code, _, err = run_tool("test", *words(ready, data))
+    assert_one_sentence(code, err, "TEST.save_folder", "gray/p0.png", "choose another folder")
+    assert files(data) == before
+
+
+@pytest.mark.slow
+def test_a_disk_without_space_ends_the_test_with_a_sentence(ready: Path, tmp_path: Path) -> None:
+    """At each place where something is written: a limit on the size of files is such a disk."""
+    whole = tmp_path / "whole"
+    script = 'ulimit -f "$1"; shift; exec "$@"'
+    reached = set()
+    for blocks in (0, 1, 2, 6, 20):  # of 512 or 1024 bytes
+        tool = (sys.executable, "tool/test.py", *words(ready, whole, "TEST.index_step", 1))
+        done = command("sh", "-c", script, "sh", blocks, *tool)
+        assert done.returncode in (0, 2), done.stderr
+        if done.returncode:
+            assert "Traceback" not in done.stderr, done.stderr
+            assert "File too large" in done.stderr
+            reached.add(done.stderr.split(": ")[1].rpartition("/")[2])
+        assert not list(whole.rglob("*.part"))
+    assert len(reached) > 1
 
 
 def test_interrupted(ready: Path, tmp_path: Path) -> None:
@@ -181,7 +232,7 @@ def test_a_signal_stops_the_test_and_it_goes_on(
         run.send_signal(signal.SIGUSR1)
         text, err = run.communicate(timeout=60)
     assert run.returncode == 75 and not err, err
-    assert "stopped by a signal" in text and "TEST.skip_existing True goes on" in text
+    assert "stopped by a signal" in text and "TEST.skip_existing True continues" in text
     assert not (out / "scores.json").exists() and not list(out.rglob("*.part"))
     code, text, err = run_tool("test", *words(ready, out, "TEST.skip_existing", "True"))
     assert code == 0, err

@@ -1,212 +1,81 @@
 """Measure this project against the plain way of doing the same, in one run on this machine."""
 
 import argparse
-import json
-import statistics
+import shlex
 import sys
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, run_cli  # isort: split
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from model import build_model, check_network, load_trained
-from util.config import Config, ConfigParser, check_test, load_config
-from util.data.image import read_image
-from util.data.list_file import read_list
-from util.distributed import describe, single_device
-from util.distributed.device import usable_amp
-from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop, side_8k1
-from util.extra.timer import Timer, Turn
-from util.inference import build_predictor
-from util.training.checkpoint import checkpoints, find_checkpoint
-
-SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
-DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
-SALT = "benchmark"  # names the random weights and drawn images
+from model import check_network
+from util.config import ConfigParser, check_test, load_config
+from util.config.load import ROOT
+from util.extra.benchmark.gpu import SHARES, Settings, benchmark_gpu
+from util.extra.benchmark.inference import benchmark_test
 
 TEST_HELP = """Test images with the plain loop (one window and its mirror image at a time,
 probabilities in float64 NumPy) and with the engine of tool/test.py, in turn, at one scale and at
 six. Medians over runs and images; the speed-up is the median of the ratios of each turn."""
 
+GPU_HELP = """Everything that needs a GPU: its ceilings, the tests marked gpu, the golden numbers
+(env); training steps of the large networks in every mode (step); the engine (test); the toy recipe,
+killed and resumed (resume); CamVid from ImageNet weights (camvid). gpu.jsonl in the output folder
+grows row by row; gpu.json, gpu.md and gpu_files.tar.gz are written after every part."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=ConfigParser)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=make_parser)
     test = commands.add_parser("test", description=TEST_HELP, help="the inference engine")
     test.add_argument("--images", type=int, default=1, help="so many of the test list; default 1")
     test.add_argument("--runs", type=int, default=3, help="turns of each; default 3")
     test.add_argument("--output", metavar="FILE", help="also write the numbers, as JSON")
+    test.set_defaults(run=run_test)
+
+    gpu = commands.add_parser(
+        "gpu", has_config=False, description=GPU_HELP, help="all that needs a GPU"
+    )
+    gpu.add_argument("--parts", default=",".join(SHARES), help="of them; default all: %(default)s")
+    gpu.add_argument("--budget", type=float, default=540, help="seconds in all; default 540")
+    gpu.add_argument("--output", type=Path, default=ROOT / "exp/benchmark_gpu", metavar="FOLDER")
+    gpu.add_argument("--camvid", type=Path, default=ROOT / "dataset/camvid", metavar="FOLDER")
+    gpu.add_argument("--weights", default=str(ROOT / "initmodel/resnet50_v1.pth"), metavar="FILE")
+    gpu.add_argument("--tiny", action="store_true", help="a dry run on the CPU, small sizes")
+    gpu.set_defaults(run=run_gpu)
     args = parser.parse_args()
+    args.run(args)
+
+
+def make_parser(*, has_config: bool = True, **settings: Any) -> argparse.ArgumentParser:
+    """The parser of a command, with --config and overrides or without."""
+    return (ConfigParser if has_config else argparse.ArgumentParser)(**settings)
+
+
+def run_test(args: argparse.Namespace) -> None:
+    """benchmark test."""
     for name in ("images", "runs"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(args, name)}")
     cfg = load_config(args.config, args.overrides)
-    check_test(cfg)
     check_network(cfg, is_test=True)
-    benchmark_test(cfg, args)
+    check_test(cfg)
+    benchmark_test(cfg, config=args.config, count=args.images, runs=args.runs, output=args.output)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the table. Times in seconds an image; equality is with the plain loop."""
-
-    scales: list[float]
-    method: str
-    seconds: float
-    network_seconds: float
-    besides: float  # time outside the network, as a share of that within
-    speed_up: float
-    equal_labels: float  # share of pixels
-    max_difference: float  # of probabilities
-
-
-def benchmark_test(cfg: Config, args: argparse.Namespace) -> None:
-    """The plain loop and the engine on the same weights and images: a table, and a JSON file."""
-    device = single_device(cfg.test_gpu)
-    model, weights = choose_weights(cfg)
-    images, source = choose_images(cfg, args.images)
-    about = {
-        "config": args.config,
-        "network": f"{type(model).__name__}{cfg.layers}, {cfg.classes} classes",
-        "weights": weights,
-        "images": source,
-        "protocol": f"{cfg.test_mode}, crop {cfg.test_h}x{cfg.test_w}, base_size {cfg.base_size}",
-        "machine": describe(device),
-        "torch": torch.__version__,
-        "runs": args.runs,
-    }
-    print("\n".join(f"{name + ':':<10} {value}" for name, value in about.items()), flush=True)
-    kinds = ["off"]
-    if usable_amp("bf16", device) == "bf16":
-        kinds.append("bf16")
-    print(
-        f"\n{'scales':>6} {'method':<18} {'s/image':>9} {'network':>8} {'besides':>8} "
-        f"{'speed-up':>8} {'equal labels':>12} {'max diff':>8}"
+def run_gpu(args: argparse.Namespace) -> None:
+    """benchmark gpu."""
+    parts = args.parts.split(",")
+    for name in parts:
+        if name not in SHARES:
+            raise ConfigError(f"--parts knows {', '.join(SHARES)}, got '{name}'")
+    if args.budget <= 0:
+        raise ConfigError(f"--budget must be above 0 seconds, got {args.budget:g}")
+    settings = Settings(
+        parts, args.budget, args.output.absolute(), args.camvid.absolute(), args.weights, args.tiny
     )
-    rows = []
-    for scales in SCALES:
-        for row in compare(cfg, scales, model, images, device, kinds=kinds, runs=args.runs):
-            rows.append(asdict(row))
-            print(
-                f"{len(scales):>6} {row.method:<18} {row.seconds:>9.3f} "
-                f"{row.network_seconds:>8.3f} {row.besides:>8.1%} {row.speed_up:>8.2f} "
-                f"{row.equal_labels:>12.4%} {row.max_difference:>8.0e}",
-                flush=True,
-            )
-    if args.output:
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**about, "rows": rows}, indent=2)
-        Path(args.output).write_text(f"{text}\n", encoding="utf-8")
-
-
-def choose_weights(cfg: Config) -> tuple[nn.Module, str]:
-    """The checkpoint that tool/test.py would take, else random weights; and words for it."""
-    if cfg.model_path or (cfg.save_path and checkpoints(cfg.save_path)):
-        path = find_checkpoint(cfg.model_path, cfg.save_path)
-        return load_trained(cfg, path), path
-    return fill(build_model(cfg), SALT), "random (there is no checkpoint)"
-
-
-def choose_images(cfg: Config, count: int) -> tuple[list[np.ndarray], str]:
-    """The first images of the test list, else drawn ones; and words for them."""
-    path = cfg.test_list or cfg.val_list
-    if path and Path(path).is_file():
-        samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")[:count]
-        return [read_image(s.image) for s in samples], f"{len(samples)} of {path}"
-    height, width = DRAWN_SIZE
-    drawn = [smooth_image(f"{SALT}{i}", height, width) for i in range(count)]
-    return drawn, f"{count} drawn, {height}x{width} (there is no list)"
-
-
-def compare(
-    cfg: Config,
-    scales: list[float],
-    model: nn.Module,
-    images: list[np.ndarray],
-    device: torch.device,
-    *,
-    kinds: list[str],
-    runs: int,
-) -> list[Row]:
-    """The rows of these scales, the plain loop first."""
-    model = model.to(device).eval()
-    protocol = {"crop": (cfg.test_h, cfg.test_w), "base_size": cfg.base_size, "scales": scales}
-    predictors = {
-        f"engine {'float32' if kind == 'off' else kind}": build_predictor(
-            replace(cfg, scales=scales), model, device=device, amp=kind
-        )
-        for kind in kinds
-    }
-    watches = {name: Timer(p.model, device) for name, p in predictors.items()}
-    plain = Timer(model, device)
-    turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
-    equal: dict[str, list[float]] = {name: [] for name in predictors}
-    differences: dict[str, list[float]] = {name: [] for name in predictors}
-
-    def logits(windows: Tensor) -> Tensor:
-        found = model(windows.to(device, torch.float32)).logits
-        return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
-
-    for run in range(runs):
-        for image in images:
-            turn, probs = plain.time(
-                lambda image=image: plain_loop(
-                    logits,
-                    image,
-                    classes=cfg.classes,
-                    **protocol,
-                    whole=side_8k1 if cfg.test_mode == "whole" else None,
-                )
-            )
-            turns["plain loop"].append(turn)
-            for name, predictor in predictors.items():
-                if run == 0:  # also warms up
-                    found = predictor.probabilities(image).permute(1, 2, 0).cpu().numpy()
-                    differences[name].append(float(np.abs(found - probs).max()))
-                turn, label = watches[name].time(lambda p=predictor, i=image: p.predict(i))
-                turns[name].append(turn)
-                equal[name].append(float((label == probs.argmax(axis=2)).mean()))
-    base = turns["plain loop"]
-    return [
-        summarise(
-            scales,
-            name,
-            own,
-            base,
-            equal_labels=statistics.mean(equal.get(name, [1.0])),
-            max_difference=max(differences.get(name, [0.0])),
-        )
-        for name, own in turns.items()
-    ]
-
-
-def summarise(
-    scales: list[float],
-    method: str,
-    turns: list[Turn],
-    base: list[Turn],
-    *,
-    equal_labels: float,
-    max_difference: float,
-) -> Row:
-    """Medians over all turns."""
-    return Row(
-        scales,
-        method,
-        seconds=statistics.median(t.seconds for t in turns),
-        network_seconds=statistics.median(t.network for t in turns),
-        besides=statistics.median(t.seconds / t.network - 1 for t in turns),
-        speed_up=statistics.median(b.seconds / t.seconds for b, t in zip(base, turns, strict=True)),
-        equal_labels=equal_labels,
-        max_difference=max_difference,
-    )
+    print(benchmark_gpu(settings, f"python {shlex.join(sys.argv)}"))
 
 
 if __name__ == "__main__":

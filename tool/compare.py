@@ -4,10 +4,7 @@ Paired bootstrap over images: a mark stands where the 95 % interval of B - A exc
 """
 
 import argparse
-import json
 import sys
-import zipfile
-from dataclasses import dataclass, fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -15,20 +12,8 @@ from util.error import DataError, run_cli  # isort: split
 
 import numpy as np
 
-from util.evaluation.bootstrap import CONFIDENCE, DRAWS, Areas, difference_intervals, draw_counts
-
-
-@dataclass(frozen=True)
-class Result:
-    """A result folder: names of its C classes and N images, their areas, and its scores."""
-
-    folder: Path
-    names: list[str]
-    images: list[str]
-    list_sha256: str
-    areas: Areas
-    iou_class: np.ndarray
-    miou: float
+from util.evaluation.bootstrap import CONFIDENCE, DRAWS, difference_intervals, draw_counts
+from util.evaluation.result import Result, read_result
 
 
 def main() -> None:
@@ -37,49 +22,20 @@ def main() -> None:
         parser.add_argument(name, type=Path, help="folder with scores.json and confusion.npz")
     args = parser.parse_args()
     first, second = read_result(args.A), read_result(args.B)
-    check_comparable(first, second)
-    print(f"A: {first.folder}\nB: {second.folder}\n{len(first.images)} images\n")
+    check_comparable(first, second, args.A, args.B)
+    print(f"A: {args.A}\nB: {args.B}\n{len(first.images)} images\n")
     print_table(first, second)
 
 
-def read_result(folder: Path) -> Result:
-    """The files of a result folder. Raises DataError."""
-    scores_path, counts_path = folder / "scores.json", folder / "confusion.npz"
-    for path in (scores_path, counts_path):
-        if not path.is_file():
-            raise DataError(
-                f"no {path}: give folders that tool/test.py wrote; TEST.has_prediction True scores "
-                "the predictions of an older one again"
-            )
-    try:
-        scores = json.loads(scores_path.read_text(encoding="utf-8"))
-        with np.load(counts_path) as counts:
-            areas = Areas(**{field.name: counts[field.name] for field in fields(Areas)})
-            images = counts["images"].tolist()
-        return Result(
-            folder,
-            scores["names"],
-            images,
-            scores["protocol"]["list_sha256"],
-            areas,
-            np.array(scores["iou_class"]),
-            scores["miou"],
-        )
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        raise DataError(
-            f"{folder} holds a damaged scores.json or confusion.npz: test again"
-        ) from None
-
-
-def check_comparable(first: Result, second: Result) -> None:
-    """Raise DataError unless both scored the same images against the same labels."""
-    a, b = first.folder, second.folder
+def check_comparable(first: Result, second: Result, a: Path, b: Path) -> None:
+    """Raise DataError unless both, of folders a and b, scored the same images and labels."""
     if first.names != second.names:
         raise DataError(
             f"{a} has {len(first.names)} classes ({_some(first.names)}), {b} has "
-            f"{len(second.names)} ({_some(second.names)}): results of the same classes compare"
+            f"{len(second.names)} ({_some(second.names)}): only results of the same classes compare"
         )
-    if (first.list_sha256, first.images) != (second.list_sha256, second.images):
+    lists = [result.scores["protocol"]["list_sha256"] for result in (first, second)]
+    if first.images != second.images or lists[0] != lists[1]:
         raise DataError(
             f"{a} has {len(first.images)} images, {b} has {len(second.images)}, of different "
             "lists or parts of lists: test both on the same TEST.test_list"
@@ -102,11 +58,12 @@ def print_table(first: Result, second: Result) -> None:
     width = max(map(len, [*first.names, "mIoU"]))
     print(f"{'id':>4} {'class':<{width}}  IoU A  IoU B    B - A  {CONFIDENCE:.0%} interval")
     marks = 0
+    a, b = first.scores, second.scores
     for i, name in enumerate(first.names):
-        line, is_beyond_chance = _cells(first.iou_class[i], second.iou_class[i], ends.iou_class[i])
+        line, is_beyond_chance = _cells(a["iou_class"][i], b["iou_class"][i], ends.iou_class[i])
         marks += is_beyond_chance
         print(f"{i:>4} {name:<{width}} {line}")
-    line, _ = _cells(first.miou, second.miou, ends.miou)
+    line, _ = _cells(a["miou"], b["miou"], ends.miou)
     print(f"{'':>4} {'mIoU':<{width}} {line}")
     chance = (1 - CONFIDENCE) * len(first.names)
     print(

@@ -16,7 +16,7 @@ EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal after saving; run the same
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 MAX_SENTENCE = 4000  # characters of an error on the terminal
-PACKAGES = ("torch", "numpy", "cv2", "PIL", "yaml", "scipy", "tensorboardX", "tqdm")
+PACKAGES = ("torch", "numpy", "cv2", "PIL", "yaml", "scipy", "jinja2", "tensorboardX", "tqdm")
 
 # What an error of the system is mostly fixed by.
 _FIXES = {

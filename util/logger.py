@@ -192,20 +192,23 @@ def headline(scores: Scores) -> str:
     return f"mIoU/mAcc/aAcc {scores.miou:.4f}/{scores.macc:.4f}/{scores.aacc:.4f}."
 
 
-def write_origin(folder: Path, *, root: Path, device: str) -> dict[str, Any]:
+def write_origin(
+    folder: Path, *, root: Path, device: str, overwrite: bool = True
+) -> dict[str, Any]:
     """Keep what it takes to repeat a run: environment.json, and git.diff of a changed checkout.
 
-    Returns what environment.json holds.
+    Returns what environment.json holds; without `overwrite` files that are there stay.
     """
 
-    def git(*words: str) -> str:
+    def git(*words: str) -> bytes:
+        command = ["git", "-C", str(root), *words]
         try:
-            run = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-        except FileNotFoundError:  # no git on this machine
-            return ""
-        return run.stdout if run.returncode == 0 else ""
+            run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):  # no git here, or it hangs
+            return b""
+        return run.stdout if run.returncode == 0 else b""
 
-    commit, diff = git("rev-parse", "HEAD").strip(), git("diff", "HEAD")
+    commit, diff = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD")
     record = {
         "command": [sys.executable, *sys.argv],
         "directory": os.getcwd(),
@@ -220,9 +223,11 @@ def write_origin(folder: Path, *, root: Path, device: str) -> dict[str, Any]:
         "git_commit": commit or None,
         "has_git_diff": bool(diff),
     }
-    (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
-    if diff:
-        (folder / "git.diff").write_text(diff)
+    if overwrite or not (folder / "environment.json").exists():
+        (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+        (folder / "git.diff").unlink(missing_ok=True)
+        if diff:
+            (folder / "git.diff").write_bytes(diff)  # of files in any encoding
     return record
 
 

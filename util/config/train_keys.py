@@ -92,6 +92,12 @@ class Train:
         help="PSANet: divides the attended features; empty: mask_h * mask_w",
     )
     psa_softmax: bool = key(True, network=True, help="PSANet: softmax over the attended positions")
+    classifier: str = key(
+        "fused",
+        choices=("fused", "stepwise"),
+        help="PSPNet, PSANet: `fused` convolves the context maps before enlarging them (equal up "
+        "to rounding, much faster); `stepwise` after, in the papers' order",
+    )
     train_gpu: list[int] = key(
         [0],
         span=(0, 1023),

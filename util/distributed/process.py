@@ -47,6 +47,11 @@ class Process:
         ids = [self.device] if on_gpu else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids)
 
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """The tensor added up over all processes, in place."""
         if self.world_size > 1:

@@ -1,8 +1,11 @@
 """Runs over the images of a test: predict or find what was predicted, write it, count it."""
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,12 +13,14 @@ from util.data.dataset import load_label
 from util.data.image import check_sizes, read_image
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
-from util.evaluation.pipeline import Threads
 from util.evaluation.result_folder import ResultFolder
-from util.logger import Progress, RunLogger
+from util.logger import Progress
 from util.metric import ImageCounts, count_pixels
 
 READERS, WRITERS = 2, 3  # threads: encoding an image's three PNGs costs more than decoding it
+
+log = logging.getLogger("semseg")
+Item, Output = TypeVar("Item"), TypeVar("Output")
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class LoadedImage:
 class Evaluator:
     """The images of a test, whose results have `names`; one of several processes or the only one.
 
-    Reading and writing go on beside the network. `counts`, `done` (images) and `predicted` (how
-    many of them were predicted, not found) speak of what has been done so far.
+    Threads read and write beside the network, a few images at a time. `counts`, `done` (images)
+    and `predicted` (how many of them were predicted, not found) are those so far.
 
     Args:
         predict: (H, W, 3) uint8 -> ids (H, W); None: all predictions are there already.
@@ -56,55 +61,62 @@ class Evaluator:
         self.label_map, self.classes = label_map, classes
         self.counts = ImageCounts(classes, label_map.ignore_label)
         self.done = self.predicted = 0
-        self._lock = Lock()  # of the counts
 
-    def run(
-        self, numbers: Iterable[int], logger: RunLogger, *, print_freq: int, share: int
-    ) -> None:
+    def run(self, numbers: Iterable[int], *, print_freq: int, share: int, is_main: bool) -> None:
         """The images of these numbers, about `share` of them; other processes may take those
-        between. Raises DataError."""
-        progress = Progress(done=0, total=share, active=logger.active)
-        with Threads(READERS, waiting=1) as readers, Threads(WRITERS, waiting=1) as writers:
-            images = readers.ahead(self.read, numbers)
+        between. Raises UserError; an error of a thread ends the run within a few images."""
+        progress = Progress(done=0, total=share, active=is_main)
+        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
+            images = read_ahead(readers, self.read, numbers, room=READERS)
+            written: deque[Future] = deque()
             for i, image in enumerate(progress.steps(images, length=share, title="Test"), 1):
                 pred = image.pred
                 if pred is None:
                     assert self.predict is not None
                     pred = self.predict(image.image)
                     self.predicted += 1
-                writers.behind(self.finish, image, pred)
-                self.done += 1
+                written.append(writers.submit(self._write_and_count, image, pred))
+                if len(written) > WRITERS:
+                    self._take(written.popleft())
                 if i % print_freq == 0 or image.number + 1 == len(self.samples):
                     place = f"[{image.number + 1}/{len(self.samples)}]"
-                    logger.info(f"Test: {place} {progress.line()}{self._accuracy()}")
+                    log.info(f"Test: {place} {progress.line()}{self._accuracy()}")
+            for future in written:
+                self._take(future)
 
     def read(self, number: int) -> LoadedImage:
         """Decode an image, its label and an earlier prediction. Raises DataError."""
         name, (image, label), pred = self.names[number], self._decode(number), None
         if self.predict is None:
-            pred = self.results.read(name, image.shape[:2])
+            pred = self.results.read(name, image)
         elif self.skip_existing:
             pred = self.results.find(name, image)
         return LoadedImage(number, image, label, pred)
-
-    def finish(self, image: LoadedImage, pred: np.ndarray) -> None:
-        """Write a prediction that is new, and count it."""
-        name = self.names[image.number]
-        if image.pred is None:
-            self.results.write(name, image.image, pred)
-        self.results.write_submission(name, pred)
-        if image.label is not None:
-            matrix = count_pixels(
-                pred, image.label, classes=self.classes, ignore_label=self.label_map.ignore_label
-            )
-            with self._lock:
-                self.counts.add_matrix(matrix, image=image.number)
 
     def load(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A labelled image after the test: RGB (H, W, 3), label and prediction (H, W)."""
         image, label = self._decode(number)
         assert label is not None
-        return image, label, self.results.read(self.names[number], image.shape[:2])
+        return image, label, self.results.read(self.names[number], image)
+
+    def _write_and_count(self, image: LoadedImage, pred: np.ndarray) -> tuple[int, np.ndarray]:
+        """The image's number, and its pixels by label and prediction (0 without a label)."""
+        name, label = self.names[image.number], image.label
+        if self.predict is None:
+            self.results.write_submission(name, pred)
+        else:  # those that were found, too: other colours may be asked for
+            self.results.write(name, image.image, pred)
+        if label is None:
+            return image.number, np.zeros((self.classes, self.classes), np.int64)
+        ignore_label = self.label_map.ignore_label
+        return image.number, count_pixels(
+            pred, label, classes=self.classes, ignore_label=ignore_label
+        )
+
+    def _take(self, future: Future) -> None:
+        number, matrix = future.result()
+        self.counts.add_matrix(matrix, image=number)
+        self.done += 1
 
     def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         sample = self.samples[number]
@@ -117,7 +129,19 @@ class Evaluator:
 
     def _accuracy(self) -> str:
         """Over the labelled images counted so far, for the log."""
-        with self._lock:
-            matrix = self.counts.total.matrix.numpy()
-            total = matrix.sum()
-            return f" Accuracy {matrix.trace() / total:.4f}" if total else ""
+        matrix = self.counts.total.matrix.numpy()
+        total = matrix.sum()
+        return f" Accuracy {matrix.trace() / total:.4f}" if total else ""
+
+
+def read_ahead(
+    pool: Executor, work: Callable[[Item], Output], items: Iterable[Item], *, room: int
+) -> Iterator[Output]:
+    """work(item) of every item, in their order; the next `room` ones are under way meanwhile."""
+    waiting: deque[Future] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > room:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

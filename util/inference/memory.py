@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from util.error import RunError
+from util.error import RunError, is_out_of_memory
 
 CPU_BATCH_PIXELS = 2 * 473 * 473  # of one forward pass; more is no faster on 2 cores
 CUDA_BATCH_PIXELS = 32 * 473 * 473  # a limit, so that the choice seldom depends on the free memory
@@ -61,16 +61,11 @@ def memory_errors(size: tuple[int, int]) -> Iterator[None]:
     """Turns an allocation that fails while an image of `size` is predicted into a RunError."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _is_of_cpu(error)):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         raise RunError(
             f"out of memory for an image of {size[1]}x{size[0]} pixels: lower TEST.scales, "
             "TEST.base_size, TEST.batch_windows or TEST.test_h and test_w, use TEST.test_amp, or "
             "set TEST.test_mode slide"
         ) from None
-
-
-def _is_of_cpu(error: RuntimeError) -> bool:
-    """Whether PyTorch's allocator on the CPU raised it; it has no class of its own."""
-    return "DefaultCPUAllocator" in str(error)

@@ -1,16 +1,13 @@
-"""Images of the report, as data inside the page: image, label, prediction, errors; a legend."""
+"""Images of the report, as data inside the page: image, label, prediction, errors."""
 
 import base64
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from html import escape
 from io import BytesIO
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from util.extra.report.charts import swatch
 from util.palette import colorize
 
 ERROR = np.array([226, 48, 48], np.uint8)
@@ -65,57 +62,26 @@ def errors(example: Example, classes: int) -> np.ndarray:
     return out
 
 
-def image_figure(example: Example, colors: np.ndarray, *, note: str) -> str:
-    """image | label | prediction | errors, with the image's name."""
-    panels = [
-        ("image", _jpeg(example.image)),
-        ("label", _png(colorize(example.label, colors))),
-        ("prediction", _png(colorize(example.pred, colors))),
-        ("errors", _jpeg(errors(example, len(colors)))),
-    ]
-    name = escape(example.name)
-    return (
-        f'<figure><figcaption><b>{name}</b> <span class="muted">{escape(note)}</span></figcaption>'
-        f'<div class="panels">{_panels(panels, name)}</div></figure>'
-    )
+def panels(example: Example, colors: np.ndarray) -> list[tuple[str, str]]:
+    """(what it is, data) of image, label, prediction, errors."""
+    wrong = ("errors", _jpeg(errors(example, len(colors))))
+    return [("image", _jpeg(example.image)), *_maps(example, colors), wrong]
 
 
-def pair_figure(
-    example: Example, colors: np.ndarray, *, pair: tuple[int, int], names: list[str], note: str
-) -> str:
-    """image, with the confused region outlined | label | prediction."""
-    true, given = pair
-    confused = ((example.label == true) & (example.pred == given)).astype(np.uint8)
+def pair_panels(
+    example: Example, colors: np.ndarray, pair: tuple[int, int]
+) -> list[tuple[str, str]]:
+    """(what it is, data) of the image with the confused region outlined, label, prediction."""
+    confused = ((example.label == pair[0]) & (example.pred == pair[1])).astype(np.uint8)
     outlines, _ = cv2.findContours(confused, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     image = cv2.drawContours(np.ascontiguousarray(example.image), outlines, -1, (0, 0, 0), 3)
     image = cv2.drawContours(image, outlines, -1, (255, 230, 0), 1)
-    panels = [
-        ("image", _jpeg(image)),
-        ("label", _png(colorize(example.label, colors))),
-        ("prediction", _png(colorize(example.pred, colors))),
-    ]
-    return (
-        f"<figure><figcaption>{swatch(colors[true])}<b>{escape(names[true])}</b> taken for "
-        f"{swatch(colors[given])}<b>{escape(names[given])}</b>"
-        f'<br><span class="muted">{escape(note)}; {escape(example.name)}</span></figcaption>'
-        f'<div class="panels three">{_panels(panels, escape(example.name))}</div></figure>'
-    )
+    return [("image", _jpeg(image)), *_maps(example, colors)]
 
 
-def legend(names: list[str], colors: np.ndarray, examples: Iterable[Example]) -> str:
-    """The colours of the classes that the examples show, and what black and red mean."""
-    ids = {i for e in examples for i in np.unique([e.label, e.pred]).tolist()}
-    items = [(colors[i], names[i]) for i in sorted(ids) if i < len(names)]
-    items += [(VOID, "without a label"), (ERROR, "wrong")]
-    listed = "".join(f"<li>{swatch(color)}{escape(name)}</li>" for color, name in items)
-    return f'<ul class="legend">{listed}</ul>'
-
-
-def _panels(panels: list[tuple[str, str]], name: str) -> str:
-    return "".join(
-        f'<div><img src="{source}" alt="{what} of {name}"><small>{what}</small></div>'
-        for what, source in panels
-    )
+def _maps(example: Example, colors: np.ndarray) -> list[tuple[str, str]]:
+    maps = {"label": example.label, "prediction": example.pred}
+    return [(what, _png(colorize(ids, colors))) for what, ids in maps.items()]
 
 
 def _jpeg(image: np.ndarray) -> str:

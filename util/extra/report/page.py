@@ -1,57 +1,67 @@
 """report.html: what a test found, on one page that needs no network, no scripts and no server."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from util.evaluation.bootstrap import CONFIDENCE, Areas
-from util.extra.report.charts import class_table, confusion_svg, number, percent
-from util.extra.report.images import Example, image_figure, legend, pair_figure, shrunk
+from util.evaluation.output import replacing
+from util.evaluation.result import Result
+from util.extra.report.images import ERROR, VOID, Example, pair_panels, panels, shrunk
 
-STYLE = Path(__file__).with_name("style.css")
 LIMIT = 3_000_000  # bytes of the page: it can be sent by mail
 SIDES = (480, 320, 200, 120)  # long side of its images in pixels: the first that fits is taken
 IMAGES = 3  # shown of the best, the typical and the worst
 PAIRS = 6
+NUMBERED = 24  # classes up to which a cell of the confusion matrix has room for its number
+SHOWN_SHARE = 0.005  # smaller cells are left out: they would look empty and make the page large
 
 
-@dataclass(frozen=True)
-class Results:
-    """What a test of N images and C classes found.
+def write_report(
+    path: Path,
+    result: Result,
+    *,
+    image_of: np.ndarray,
+    colors: np.ndarray,
+    load: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    title: str,
+) -> None:
+    """Write the page, its images as large as LIMIT allows.
 
-    `scores` is the content of scores.json. `matrix` (C, C) counts pixels by label and prediction,
-    `image_of[l, p]` is the image with the most of each. `load(i)` gives image i as RGB
-    (H, W, 3), label and prediction (H, W). `colors` (C, 3) uint8.
+    `image_of[l, p]` is the image with the most pixels of label l predicted as p, `colors` (C, 3)
+    uint8, load(i) gives image i as RGB (H, W, 3), label and prediction (H, W).
     """
-
-    scores: dict[str, Any]
-    matrix: np.ndarray
-    areas: Areas
-    image_of: np.ndarray
-    image_names: list[str]
-    colors: np.ndarray
-    load: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-def write_report(path: Path, results: Results, *, title: str) -> None:
-    """Write the page, its images as large as LIMIT allows."""
+    chosen = choose_images(result.areas.image_miou())
     groups = {
-        head: [_example(results, i) for i in chosen]
-        for head, chosen in choose_images(results.areas.image_miou()).items()
+        head: [Example(result.images[i], i, *load(i)) for i in some]
+        for head, some in chosen.items()
     }
-    pairs = [
-        (_example(results, int(results.image_of[pair])).around(*pair), pair)
-        for pair in confused_pairs(results.matrix)
-    ]
+    pairs = []
+    for pair in confused_pairs(result.matrix):
+        i = int(image_of[pair])
+        pairs.append((pair, Example(result.images[i], i, *load(i)).around(*pair)))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    shown = [e for some in groups.values() for e in some] + [e for _, e in pairs]
+    facts = {"title": title, "groups": groups, "pairs": pairs, **_facts(result, colors, shown)}
     for side in SIDES:
-        page = _page(results, groups, pairs, title=title, side=side)
+        page = environment.get_template("template.html").render(
+            facts,
+            panels_of=lambda e, side=side: panels(shrunk(e, side), colors),
+            pair_panels_of=lambda e, pair, side=side // 2: pair_panels(
+                shrunk(e, side), colors, pair
+            ),
+        )
         if len(page.encode()) <= LIMIT:
             break
-    path.write_text(page, encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def choose_images(miou: np.ndarray) -> dict[str, list[int]]:
@@ -80,117 +90,72 @@ def confused_pairs(matrix: np.ndarray) -> list[tuple[int, int]]:
     return [pair for pair in pairs if cost[pair] > 0]
 
 
-def _example(results: Results, index: int) -> Example:
-    return Example(results.image_names[index], index, *results.load(index))
+def _facts(result: Result, colors: np.ndarray, shown: list[Example]) -> dict[str, Any]:
+    """What the template needs besides images."""
+    scores, names = result.scores, result.names
+    ids = sorted({i for e in shown for i in np.unique([e.label, e.pred]).tolist()})
+    legend = [(colors[i].tolist(), names[i]) for i in ids if i < len(names)]
+    legend += [(VOID.tolist(), "unlabelled"), (ERROR.tolist(), "wrong")]
+    return {
+        "scores": scores,
+        "colors": colors.tolist(),
+        "miou": result.areas.image_miou().tolist(),
+        "matrix": result.matrix.tolist(),
+        "tiles": _tiles(scores),
+        "absent": [names[i] for i in scores["absent"]],
+        "rows": _rows(result, colors),
+        "map": _map(result),
+        "legend": legend,
+    }
 
 
-def _page(
-    results: Results,
-    groups: dict[str, list[Example]],
-    pairs: list[tuple[Example, tuple[int, int]]],
-    *,
-    title: str,
-    side: int,
-) -> str:
-    """The whole page, its images at most `side` pixels long."""
-    names, colors, miou = results.scores["names"], results.colors, results.areas.image_miou()
-    shown = [e for examples in groups.values() for e in examples] + [e for e, _ in pairs]
-    galleries = "".join(
-        f"<h3>{head}</h3>"
-        + "".join(
-            image_figure(shrunk(e, side), colors, note=f"mIoU {percent(miou[e.index])}")
-            for e in examples
-        )
-        for head, examples in groups.items()
-        if examples
-    )
-    target = results.matrix.sum(axis=1)
-    confusions = "".join(
-        pair_figure(
-            shrunk(e, side // 2),
-            colors,
-            pair=pair,
-            names=names,
-            note=f"{number(results.matrix[pair])} pixels, "
-            f"{percent(results.matrix[pair] / max(1, target[pair[0]]))} of {names[pair[0]]}",
-        )
-        for e, pair in pairs
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header><h1>Test report</h1><p class="muted">{escape(title)}</p></header>
-<main>
-{_summary(results.scores)}
-<section><h2>Classes</h2>{class_table(results.scores, colors, target)}</section>
-<section><h2>Confusion matrix</h2>
-<p class="muted">Rows are labels, columns predictions: percent of the label's pixels.</p>
-{confusion_svg(results.matrix, names)}</section>
-<section><h2>Images</h2>
-<p class="muted">By the mean IoU of the classes in each image.</p>
-{legend(names, colors, shown)}{galleries}</section>
-<section><h2>Most confused classes</h2>
-<p class="muted">The confusions that cost the mean IoU most, where each is largest (outlined).</p>
-<div class="pairs">{confusions or "<p>There is none.</p>"}</div></section>
-<section><h2>How it was measured</h2>{_protocol(results.scores["protocol"])}</section>
-</main>
-</body>
-</html>
-"""
-
-
-def _summary(scores: dict[str, Any]) -> str:
-    """Tiles with the numbers of the results tables, and what to know about them."""
-    low, high = scores["miou_interval"] or (None, None)
-    protocol, absent = scores["protocol"], scores["absent"]
+def _tiles(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(head, number, note) of the numbers of the results tables."""
+    protocol = scores["protocol"]
+    low, high = scores["miou_interval"] or (0, 0)
+    notes = {
+        "mIoU": f"{100 * low:.1f} % to {100 * high:.1f} %*" if scores["miou_interval"] else "",
+        "mAcc": "mean over classes",
+        "aAcc": "of all pixels",
+        "fwIoU": "weighted by pixels",
+    }
+    tiles = [(head, f"{100 * scores[head.lower()]:.1f} %", notes[head]) for head in notes]
     speed = f"{protocol['images_per_second']:g} a second"
-    tiles = [
-        ("mIoU", percent(scores["miou"]), f"{percent(low)} to {percent(high)}*"),
-        ("mAcc", percent(scores["macc"]), "mean over classes"),
-        ("aAcc", percent(scores["aacc"]), "of all pixels"),
-        ("fwIoU", percent(scores["fwiou"]), "weighted by pixels"),
-        (
-            "Images",
-            number(protocol["images"]),
-            "predicted earlier" if protocol["has_prediction"] else speed,
-        ),
+    note = "predicted earlier" if protocol["has_prediction"] else speed
+    return [*tiles, ("Images", f"{protocol['images']:,}", note)]
+
+
+def _rows(result: Result, colors: np.ndarray) -> list[dict[str, Any]]:
+    """The classes, best IoU first; values, interval and share in percent."""
+    scores, target = result.scores, result.matrix.sum(axis=1)
+    kinds = ("iou_class", "acc_class", "precision_class")
+    return [
+        {
+            "name": result.names[i],
+            "color": colors[i].tolist(),
+            "values": [100 * scores[kind][i] for kind in kinds],
+            "interval": [100 * end for end in scores["iou_class_interval"][i] or []],
+            "is_absent": i in scores["absent"],
+            "share": 100 * target[i] / max(1, target.sum()),
+        }
+        for i in np.argsort(-np.array(scores["iou_class"]), kind="stable").tolist()
     ]
-    cells = "".join(
-        f'<div class="tile"><span>{head}</span><b>{value}</b><small>{note}</small></div>'
-        for head, value, note in tiles
-    )
-    note = (
-        f'<p class="muted">* {100 * CONFIDENCE:g} % interval, by drawing as many images with '
-        f"replacement {number(scores['bootstrap']['draws'])} times.</p>"
-    )
-    if absent:
-        listed = ", ".join(scores["names"][i] for i in absent)
-        note += (
-            f"<p>Absent from labels and predictions, counted 0: {escape(listed)}. Mean IoU over "
-            f"the others: {percent(scores['miou_present'])}.</p>"
-        )
-    return f'<section><div class="tiles">{cells}</div>{note}</section>'
 
 
-def _protocol(protocol: dict[str, Any]) -> str:
-    """Every entry of the protocol as a row."""
-    rows = "".join(
-        f"<tr><th>{escape(key.replace('_', ' '))}</th><td>{escape(_text(value))}</td></tr>"
-        for key, value in protocol.items()
-    )
-    return f'<table class="protocol">{rows}</table>'
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(v) for v in value)
-    return {None: "unknown", True: "yes", False: "no"}.get(value, str(value))
+def _map(result: Result) -> dict[str, Any]:
+    """The confusion matrix as a drawing: sizes in pixels, cells as (row, column, share of row)."""
+    classes = len(result.names)
+    cell, font, smallest = (34, 11, 0.75) if classes <= NUMBERED else (12, 9, 1)
+    names = [name if len(name) <= 18 else f"{name[:17]}…" for name in result.names]
+    margin = round(max(map(len, names)) * font * 0.6) + 12
+    share = result.matrix / np.maximum(result.matrix.sum(axis=1, keepdims=True), 1)
+    return {
+        "names": names,
+        "cell": cell,
+        "font": font,
+        "smallest": smallest,
+        "margin": margin,
+        "size": margin + classes * cell,
+        "is_numbered": classes <= NUMBERED,
+        "cells": [(i, j, share[i, j]) for i, j in np.argwhere(share >= SHOWN_SHARE).tolist()],
+    }

@@ -1,0 +1,57 @@
+"""Where results may go: into a folder that can be made, and never over a file of the user's."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from util.error import ConfigError
+
+
+def make_folder(path: Path, *, key: str) -> None:
+    """Make a folder and those above it. Raises ConfigError, naming `key`, where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(
+            f"{key}: cannot make the folder {path} ({reason}): choose another"
+        ) from None
+
+
+def check_targets(
+    targets: Sequence[Path],
+    *,
+    inputs: Iterable[Path],
+    is_ours: Callable[[Path], bool],
+    key: str,
+) -> None:
+    """Raise ConfigError, naming `key`, where a target is one of the inputs or not ours."""
+    existing = [path for path in targets if os.path.lexists(path)]
+    read = {os.path.realpath(path) for path in inputs} if existing else set()
+    folders = {folder: os.path.realpath(folder) for folder in {p.parent for p in existing}}
+    for path in existing:
+        if os.path.join(folders[path.parent], path.name) in read:
+            raise ConfigError(
+                f"{key}: {path} is one of the files that are read and would be overwritten: "
+                "choose another folder"
+            )
+        if not is_ours(path):
+            raise ConfigError(
+                f"{key}: {path} exists and is no result of an earlier run, so it is not "
+                "overwritten: choose another folder"
+            )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there at the end becomes `path`, or nothing on an error."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk Python does not say it
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)

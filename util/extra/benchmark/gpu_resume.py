@@ -1,0 +1,142 @@
+"""benchmark gpu, part resume: the quick start's recipe, killed and resumed, weights compared."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.config.load import ROOT
+from util.extra.benchmark.parts import guarded
+from util.extra.benchmark.record import Deadline, Record
+from util.extra.benchmark.runs import Command, scores, tool, wait_for
+from util.training.checkpoint import checkpoints
+from util.training.weight_file import load_file, state_dict_of
+
+RECIPE = ROOT / "config/toy/toy_pspnet18.yaml"
+# Runs a tool with deterministic algorithms where there are any, and names those that are not.
+DETERMINISTIC = """
+import runpy, sys, torch
+torch.use_deterministic_algorithms(True, warn_only=True)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to draw and to train; `kill_after` steps of a run that is killed."""
+
+    train: int
+    val: int
+    epochs: int
+    short_epochs: int
+    kill_after: int
+    kinds: tuple[bool, ...] = (True, False)  # with deterministic algorithms, and without
+    keys: tuple[tuple[str, Any], ...] = ()
+
+
+FULL = Size(train=300, val=40, epochs=12, short_epochs=3, kill_after=40)
+TINY = Size(
+    train=8,
+    val=2,
+    epochs=2,
+    short_epochs=2,
+    kill_after=1,
+    kinds=(True,),
+    keys=(
+        ("train_h", 33),
+        ("train_w", 33),
+        ("test_h", 33),
+        ("test_w", 33),
+        ("base_size", 40),
+        ("batch_size", 4),
+        ("workers", 0),
+    ),
+)
+
+
+def run(record: Record, deadline: Deadline, *, work: Path, log: Path, size: Size) -> None:
+    """Rows: the recipe's score, and resumed against unbroken weights with and without
+    deterministic algorithms. Runs that are not timed go side by side."""
+    data = work / "toy"
+    draw = [str(ROOT / "tool/prepare_toy.py"), "--out", str(data)]
+    draw += ["--train", str(size.train), "--val", str(size.val)]
+    Command(draw, log).start().end(deadline.left())
+    runs = {kind: Pair(kind, work, log, size) for kind in size.kinds}
+    for pair in runs.values():
+        pair.start()
+    for is_deterministic, pair in runs.items():
+        name = f"toy recipe, killed and resumed{', deterministic' * is_deterministic}"
+        guarded(record, "resume", name, lambda pair=pair: pair.compare(deadline))
+    name = "toy recipe, scales 0.75, 1, 1.25"
+    guarded(record, "resume", name, lambda: score(runs[size.kinds[-1]], deadline))
+
+
+class Pair:
+    """A training in one go beside one that is killed and resumed."""
+
+    def __init__(self, deterministic: bool, work: Path, log: Path, size: Size) -> None:
+        self.deterministic, self.log, self.size = deterministic, log, size
+        self.folders = [work / f"{name}_{deterministic}" for name in ("whole", "broken")]
+        self.keys = {
+            "data_root": work / "toy",
+            "train_list": work / "toy/list/train.txt",
+            "val_list": work / "toy/list/val.txt",
+            "test_list": work / "toy/list/val.txt",
+            "epochs": size.short_epochs if deterministic else size.epochs,
+            "save_every_steps": size.kill_after,
+            **dict(size.keys),
+        }
+
+    def command(self, folder: Path, **keys: Any) -> Command:
+        words = tool("train", RECIPE, {**self.keys, "save_path": folder, **keys})
+        environment = {}
+        if self.deterministic:
+            words = ["-c", DETERMINISTIC, *words]
+            environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        return Command(words, self.log.with_name(f"{folder.name}.log"), environment)
+
+    def start(self) -> None:
+        """Start both."""
+        self.began = time.monotonic()
+        self.whole, self.broken = (self.command(f).start() for f in self.folders)
+
+    def compare(self, deadline: Deadline) -> dict[str, Any]:
+        """Kill one of them after its first checkpoint, resume it, let both end, compare."""
+        folder = self.folders[1]
+        found = wait_for(
+            lambda: bool(checkpoints(folder)) or self.broken.has_ended(),
+            deadline.left(),
+        )
+        self.broken.kill()
+        killed_at = checkpoints(folder)[0].name if found and checkpoints(folder) else None
+        resumed = self.command(folder, resume="auto").start()
+        self.whole.end(deadline.left())
+        seconds = time.monotonic() - self.began
+        resumed.end(deadline.left())
+        one, other = (
+            state_dict_of(load_file(checkpoints(f)[0]), source=str(f)) for f in self.folders
+        )
+        deviation = max(float((one[n].double() - other[n].double()).abs().max()) for n in one)
+        text = resumed.log.read_text(errors="replace")
+        warned = {
+            w.split(" does not have")[0].split()[-1]
+            for w in text.splitlines()
+            if "does not have a deterministic" in w
+        }
+        return {
+            "killed_at": killed_at,
+            "bit_equal": all(torch.equal(one[n], other[n]) for n in one),
+            "largest_deviation": deviation,
+            "seconds_of_the_whole_run": seconds,
+            "not_deterministic": ", ".join(sorted(warned)) or None,
+        }
+
+
+def score(pair: Pair, deadline: Deadline) -> dict[str, Any]:
+    """The whole run's score by the quick start's test."""
+    keys = {**pair.keys, "save_path": pair.folders[0], "scales": "[0.75, 1.0, 1.25]"}
+    folder = pair.folders[0].with_name("toy_result")
+    return scores(RECIPE, keys, folder=folder, log=pair.log, deadline=deadline)

@@ -1,0 +1,183 @@
+"""benchmark test: the plain loop and the engine of tool/test.py in turn, at one scale and six."""
+
+import json
+import statistics
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import build_model, load_trained
+from util.config import Config
+from util.data.image import read_image
+from util.data.list_file import read_list
+from util.distributed import describe, single_device
+from util.distributed.device import usable_amp
+from util.extra.golden import fill, smooth_image
+from util.extra.sliding_window_reference import plain_loop, side_8k1
+from util.extra.timer import Timer, Turn
+from util.inference import build_predictor
+from util.training.checkpoint import checkpoints, find_checkpoint
+
+SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
+DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
+SALT = "benchmark"  # names the random weights and drawn images
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. Times in seconds an image; equality is with the plain loop."""
+
+    scales: list[float]
+    method: str
+    seconds: float
+    network_seconds: float
+    besides: float  # time outside the network, as a share of that within
+    speed_up: float
+    equal_labels: float  # share of pixels
+    max_difference: float  # of probabilities
+
+
+def benchmark_test(cfg: Config, *, config: str, count: int, runs: int, output: str | None) -> None:
+    """The plain loop and the engine on the same weights and images: a table, and a JSON file."""
+    device = single_device(cfg.test_gpu)
+    model, weights = choose_weights(cfg)
+    images, source = choose_images(cfg, count)
+    about = {
+        "config": config,
+        "network": f"{type(model).__name__}{cfg.layers}, {cfg.classes} classes",
+        "weights": weights,
+        "images": source,
+        "protocol": f"{cfg.test_mode}, crop {cfg.test_h}x{cfg.test_w}, base_size {cfg.base_size}",
+        "machine": describe(device),
+        "torch": torch.__version__,
+        "runs": runs,
+    }
+    print("\n".join(f"{name + ':':<10} {value}" for name, value in about.items()), flush=True)
+    kinds = ["off"]
+    if usable_amp("bf16", device) == "bf16":
+        kinds.append("bf16")
+    print(
+        f"\n{'scales':>6} {'method':<18} {'s/image':>9} {'network':>8} {'besides':>8} "
+        f"{'speed-up':>8} {'equal labels':>12} {'max diff':>8}"
+    )
+    rows = []
+    for scales in SCALES:
+        for row in compare(cfg, scales, model, images, device, kinds=kinds, runs=runs):
+            rows.append(asdict(row))
+            print(
+                f"{len(scales):>6} {row.method:<18} {row.seconds:>9.3f} "
+                f"{row.network_seconds:>8.3f} {row.besides:>8.1%} {row.speed_up:>8.2f} "
+                f"{row.equal_labels:>12.4%} {row.max_difference:>8.0e}",
+                flush=True,
+            )
+    if output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**about, "rows": rows}, indent=2)
+        Path(output).write_text(f"{text}\n", encoding="utf-8")
+
+
+def choose_weights(cfg: Config) -> tuple[nn.Module, str]:
+    """The checkpoint that tool/test.py would take, else random weights; and words for it."""
+    if cfg.model_path or (cfg.save_path and checkpoints(cfg.save_path)):
+        path = find_checkpoint(cfg.model_path, cfg.save_path)
+        return load_trained(cfg, path), path
+    return fill(build_model(cfg), SALT), "random (there is no checkpoint)"
+
+
+def choose_images(cfg: Config, count: int) -> tuple[list[np.ndarray], str]:
+    """The first images of the test list, else drawn ones; and words for them."""
+    path = cfg.test_list or cfg.val_list
+    if path and Path(path).is_file():
+        samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")[:count]
+        return [read_image(s.image) for s in samples], f"{len(samples)} of {path}"
+    height, width = DRAWN_SIZE
+    drawn = [smooth_image(f"{SALT}{i}", height, width) for i in range(count)]
+    return drawn, f"{count} drawn, {height}x{width} (there is no list)"
+
+
+def compare(
+    cfg: Config,
+    scales: list[float],
+    model: nn.Module,
+    images: list[np.ndarray],
+    device: torch.device,
+    *,
+    kinds: list[str],
+    runs: int,
+) -> list[Row]:
+    """The rows of these scales, the plain loop first."""
+    model = model.to(device).eval()
+    protocol = {"crop": (cfg.test_h, cfg.test_w), "base_size": cfg.base_size, "scales": scales}
+    predictors = {
+        f"engine {'float32' if kind == 'off' else kind}": build_predictor(
+            replace(cfg, scales=scales), model, device=device, amp=kind
+        )
+        for kind in kinds
+    }
+    watches = {name: Timer(p.model, device) for name, p in predictors.items()}
+    plain = Timer(model, device)
+    turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
+    equal: dict[str, list[float]] = {name: [] for name in predictors}
+    differences: dict[str, list[float]] = {name: [] for name in predictors}
+
+    def logits(windows: Tensor) -> Tensor:
+        found = model(windows.to(device, torch.float32)).logits
+        return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
+
+    for run in range(runs):
+        for image in images:
+            turn, probs = plain.time(
+                lambda image=image: plain_loop(
+                    logits,
+                    image,
+                    classes=cfg.classes,
+                    **protocol,
+                    whole=side_8k1 if cfg.test_mode == "whole" else None,
+                )
+            )
+            turns["plain loop"].append(turn)
+            for name, predictor in predictors.items():
+                if run == 0:  # also warms up
+                    found = predictor.probabilities(image).permute(1, 2, 0).cpu().numpy()
+                    differences[name].append(float(np.abs(found - probs).max()))
+                turn, label = watches[name].time(lambda p=predictor, i=image: p.predict(i))
+                turns[name].append(turn)
+                equal[name].append(float((label == probs.argmax(axis=2)).mean()))
+    base = turns["plain loop"]
+    return [
+        summarise(
+            scales,
+            name,
+            own,
+            base,
+            equal_labels=statistics.mean(equal.get(name, [1.0])),
+            max_difference=max(differences.get(name, [0.0])),
+        )
+        for name, own in turns.items()
+    ]
+
+
+def summarise(
+    scales: list[float],
+    method: str,
+    turns: list[Turn],
+    base: list[Turn],
+    *,
+    equal_labels: float,
+    max_difference: float,
+) -> Row:
+    """Medians over all turns."""
+    return Row(
+        scales,
+        method,
+        seconds=statistics.median(t.seconds for t in turns),
+        network_seconds=statistics.median(t.network for t in turns),
+        besides=statistics.median(t.seconds / t.network - 1 for t in turns),
+        speed_up=statistics.median(b.seconds / t.seconds for b, t in zip(base, turns, strict=True)),
+        equal_labels=equal_labels,
+        max_difference=max_difference,
+    )

@@ -1,0 +1,102 @@
+"""Runs the parts of a long benchmark, each in a process of its own and within its time.
+
+A part that raises, hangs, runs out of memory or breaks the GPU's context ends alone.
+"""
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+
+from util.extra.benchmark.record import Deadline, Record
+
+Work = Callable[[Record, Deadline], None]
+
+GRACE = 10.0  # seconds that a part may be late before it is killed
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work that adds rows until its deadline; `share` of the time that is left, by weight."""
+
+    name: str
+    work: Work
+    share: float
+
+
+def run_parts(
+    parts: Sequence[Part], record: Record, *, seconds: float, after: Callable[[], None]
+) -> None:
+    """All parts in order, in `seconds` at most; what one leaves of its time goes to the next.
+
+    `after` is called after each.
+    """
+    end = Deadline.after(seconds)
+    context = _context()
+    for i, part in enumerate(parts):
+        limit = (end.left() - GRACE) * part.share / sum(p.share for p in parts[i:])
+        if limit <= 0:
+            record.add(part.name, "skipped", note="no time is left")
+            continue
+        start = time.monotonic()
+        process = context.Process(target=_run, args=(part, record, Deadline.after(limit)))
+        process.start()
+        process.join(limit + GRACE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            record.add(part.name, "cut off", note=f"killed after {limit + GRACE:.0f} s")
+        elif process.exitcode:
+            record.add(part.name, "ended early", note=f"exit code {process.exitcode}")
+        record.add("time", part.name, seconds=time.monotonic() - start)
+        after()
+
+
+def guarded(record: Record, part: str, name: str, work: Callable[[], Mapping | None]) -> bool:
+    """Add a row of what `work` returns, or of its error; whether it went well."""
+    try:
+        values = work()
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        record.add(part, name, note=f"{type(error).__name__}: {' '.join(lines[:2])[:300]}")
+        traceback.print_exc()
+        return False
+    if values is not None:
+        record.add(part, name, **values)
+    return True
+
+
+def _run(part: Part, record: Record, deadline: Deadline) -> None:
+    os.environ["PYTHONFAULTHANDLER"] = "1"
+    if not guarded(record, part.name, "failed", lambda: part.work(record, deadline)):
+        raise SystemExit(1)
+
+
+def apart(work: Callable[[], object], *, seconds: float = 60) -> object:
+    """What `work` returns in a process of its own; None if it raises or takes too long."""
+    context = _context()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(work, theirs))
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv() if ours.poll(seconds) else None
+    except EOFError:
+        return None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _send(work: Callable[[], object], pipe: Connection) -> None:
+    pipe.send(work())
+
+
+def _context() -> BaseContext:
+    # Forked, a part need not import everything again; the parent has not touched the GPU.
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("fork" if "fork" in methods else "spawn")

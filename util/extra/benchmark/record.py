@@ -1,0 +1,86 @@
+"""The rows of a benchmark: on disk as they come, then as JSON and as Markdown tables."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Rows go to <path>.jsonl at once, so that a run that is cut off keeps what it has."""
+
+    path: Path  # without suffix
+
+    def add(self, part: str, name: str, **values: Any) -> Row:
+        """Keep a row and print it."""
+        row = {"part": part, "name": name, **values}
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        shown = ", ".join(f"{k} {text(v)}" for k, v in values.items() if v is not None)
+        print(f"{part}: {name}: {shown}", flush=True)
+        return row
+
+    def start(self) -> None:
+        """Begin with no rows."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lines.write_text("")
+
+    def rows(self) -> list[Row]:
+        """All rows so far, of all processes."""
+        lines = self._lines.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def write(self, about: dict[str, Any]) -> str:
+        """<path>.json: {**about, "rows": [...]}, and <path>.md; returns the Markdown."""
+        rows = self.rows()
+        content = json.dumps({**about, "rows": rows}, indent=2) + "\n"
+        self.path.with_suffix(".json").write_text(content, encoding="utf-8")
+        head = "\n".join(f"- {name}: {text(value)}" for name, value in about.items())
+        parts = dict.fromkeys(row["part"] for row in rows)
+        tables = [table(part, [row for row in rows if row["part"] == part]) for part in parts]
+        markdown = "\n\n".join([head, *tables]) + "\n"
+        self.path.with_suffix(".md").write_text(markdown, encoding="utf-8")
+        return markdown
+
+    @property
+    def _lines(self) -> Path:
+        return self.path.with_suffix(".jsonl")
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The moment (of time.monotonic) by which a part must have ended."""
+
+    moment: float
+
+    @staticmethod
+    def after(seconds: float) -> "Deadline":
+        return Deadline(time.monotonic() + seconds)
+
+    def left(self) -> float:
+        """Seconds until then, negative after it."""
+        return self.moment - time.monotonic()
+
+
+def table(title: str, rows: list[Row]) -> str:
+    """A Markdown table of the rows' values: a column per name that any of them has."""
+    names = list(dict.fromkeys(n for row in rows for n in row if n != "part"))
+    heads = [title if name == "name" else name.replace("_", " ") for name in names]
+    lines = [heads, ["---"] * len(names)]
+    lines += [[text(row.get(name)).replace("|", "\\|") for name in names] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def text(value: Any) -> str:
+    """A value for a reader: numbers with four digits, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(text, value))
+    return " ".join(str(value).split())
