@@ -16,7 +16,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import tool.train
-import util.distributed.watch
 from util.config import Config, load_config
 from util.distributed import Process, launch
 from util.error import DataError, run_cli
@@ -70,8 +69,6 @@ def meet(trouble: str) -> None:
         os.kill(worker.pid, signal.SIGKILL)
         time.sleep(1000)  # PyTorch's handler ends the wait
 
-
-util.distributed.watch.SILENCE = 10.0
 
 if __name__ == "__main__":
     run_cli(lambda: launch(run, load_config(sys.argv[2], sys.argv[3:]), gpus=[]))

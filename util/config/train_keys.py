@@ -30,6 +30,12 @@ class Train:
     scale_max: float = key(2.0, span=(0.01, 10), help="largest random scale")
     rotate_min: float = key(-10.0, span=(-180, 180), help="smallest random rotation in degrees")
     rotate_max: float = key(10.0, span=(-180, 180), help="largest random rotation in degrees")
+    augment: str = key(
+        "stepwise",
+        choices=("stepwise", "fused"),
+        help="`fused` augments each crop in one warp (same distribution, many times faster); "
+        "`stepwise` the whole image step by step, in the original order",
+    )
     zoom_factor: int = key(
         8,
         choices=(1, 2, 4, 8),

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from util.config import Config
+from util.data.augment import FusedAugmentation
 from util.data.image import check_label, check_sizes, read_image, read_label
 from util.data.label_map import LabelMap, load_label_map
 from util.data.list_file import Sample, read_list
@@ -177,6 +178,9 @@ def build_loader(
             rotate=(cfg.rotate_min, cfg.rotate_max),
             ignore_label=cfg.ignore_label,
         )
+        if cfg.augment == "fused":
+            largest_id = max(cfg.classes - 1, cfg.ignore_label)
+            transform = FusedAugmentation(transform, largest_id)
     else:
         transform = val_transform(crop, ignore_label=cfg.ignore_label)
     data = SegmentationData(

@@ -18,6 +18,7 @@ from torch import Tensor
 MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 PROBABILITY = 0.5  # of each optional step
+BLUR = 5  # pixels
 
 
 class Transform(Protocol):
@@ -43,8 +44,7 @@ class RandomScale:
     def apply(
         self, image: np.ndarray, label: np.ndarray, drawn: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        # Never down to nothing: a side stays at least one pixel.
-        size = tuple(max(1, round(side * drawn)) for side in (label.shape[1], label.shape[0]))
+        size = scaled_size(label.shape, drawn)[::-1]
         return (
             cv2.resize(image, size, interpolation=cv2.INTER_LINEAR),
             cv2.resize(label, size, interpolation=cv2.INTER_NEAREST),
@@ -96,7 +96,7 @@ class RandomBlur:
     def apply(
         self, image: np.ndarray, label: np.ndarray, drawn: bool
     ) -> tuple[np.ndarray, np.ndarray]:
-        return (cv2.GaussianBlur(image, (5, 5), 0) if drawn else image), label
+        return (cv2.GaussianBlur(image, (BLUR, BLUR), 0) if drawn else image), label
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,17 @@ class Crop:
         window = slice(y, y + self.height), slice(x, x + self.width)
         return image[window], label[window]
 
-    def _corner(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> tuple[int, int]:
+    def window(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> tuple[slice, slice]:
+        """Rows and columns of an image of that shape; where it is smaller they reach beyond."""
+        sides = self.height, self.width
+        padded = [max(side, wanted) for side, wanted in zip(shape, sides, strict=True)]
+        starts = [
+            corner - (large - small) // 2
+            for corner, large, small in zip(self._corner(padded, drawn), padded, shape, strict=True)
+        ]
+        return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])
+
+    def _corner(self, shape: Sequence[int], drawn: tuple[float, float]) -> tuple[int, int]:
         return (
             int(drawn[0] * (shape[0] - self.height + 1)),
             int(drawn[1] * (shape[1] - self.width + 1)),
@@ -154,7 +164,7 @@ class CenterCrop(Crop):
     def draw(self, rng: Generator) -> tuple[float, float]:
         return 0.5, 0.5
 
-    def _corner(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> tuple[int, int]:
+    def _corner(self, shape: Sequence[int], drawn: tuple[float, float]) -> tuple[int, int]:
         return (shape[0] - self.height) // 2, (shape[1] - self.width) // 2
 
 
@@ -178,8 +188,15 @@ class Compose:
         )
 
 
+def scaled_size(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+    """(height, width) times a factor: never down to nothing, a side stays at least one pixel."""
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
 def denormalise(image: Tensor) -> np.ndarray:
-    """A normalised image (3, H, W) back as RGB (H, W, 3) uint8."""
+    """An image (3, H, W), normalised or uint8, as RGB (H, W, 3) uint8."""
+    if image.dtype == torch.uint8:
+        return image.cpu().permute(1, 2, 0).numpy()
     pixels = image.float().cpu().permute(1, 2, 0).numpy() * np.float32(STD) + np.float32(MEAN)
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 

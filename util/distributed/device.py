@@ -27,13 +27,6 @@ def list_devices(gpus: Sequence[int]) -> list[torch.device]:
     return devices or [torch.device("cpu")]
 
 
-def local_device(local_rank: int) -> torch.device:
-    """The GPU of a process by its number on its machine, or the CPU where there is no GPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
-
-
 def single_device(gpus: Sequence[int]) -> torch.device:
     """The one device of a tool that runs in a single process, made current."""
     return activate(list_devices(gpus)[0])
