@@ -135,9 +135,7 @@ def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> N
         assert all(v.isfinite().all() for v in weights(path).values()), path
     words += ["nonfinite", "skip", "save_path", tmp_path / "b/model"]
     code, _, err = run_tool("train", *words)
-    assert_one_sentence(
-        code, err, "no step of this epoch", "has diverged", "base_lr (1000.0"
-    )
+    assert_one_sentence(code, err, "no step of this epoch", "has diverged", "base_lr (1000.0")
 
 
 def test_images_without_any_label_do_no_harm(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
