@@ -201,7 +201,7 @@ def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -
     def criterion(*words: str) -> SegmentationLoss:
         cfg = load_config(tiny, words)
         data = build_loader(cfg, is_training=True).data
-        return make_criterion(cfg, Process(world_size=2), data)
+        return make_criterion(cfg, Process(), (1.0,), data)
 
     assert criterion() == SegmentationLoss(CrossEntropy(IGNORED), CrossEntropy(IGNORED), 0.4)
     ohem = criterion("TRAIN.loss", "ohem").main

@@ -12,7 +12,6 @@ from util.distributed.device import autocast
 from util.training.batch import image_on, label_on
 from util.training.loss import SegmentationLoss, label_at
 from util.training.nonfinite import BatchNormStatistics, has_nonfinite_gradient, nan_unless_finite
-from util.training.schedule import poly_lr
 from util.training.seed import seed_step
 from util.training.state import State
 
@@ -51,7 +50,7 @@ def train_step(
     labelled pixels of the whole step, so neither the parts nor the processes change it.
     """
     seed_step(cfg.manual_seed, state.step, process.rank)
-    lr = poly_lr(cfg.base_lr, state.step, state.total_steps, cfg.power)
+    lr = state.rate(cfg)
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
     batch_norm = BatchNormStatistics(state.model)
