@@ -87,7 +87,7 @@ def _count_images(
     amp: str,
     epoch: int,
 ) -> None:
-    """Add this process's whole images, predicted as tool/test.py would."""
+    """Add whole images, predicted as tool/test.py would; whichever process is free takes one."""
     once = replace(cfg, test_compile=False)  # the weights serve for this epoch alone
     predictor = build_predictor(once, network, device=process.device, amp=amp)
     for index in process.shared_indices(len(loader.data), name=f"validation {epoch}"):
