@@ -131,7 +131,7 @@ def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> 
     data.write_all_labels(np.minimum(data.ids(6), 2))
     _, found, _ = data.check(run_tool)
     labels = sorted(data.root.glob("train/*.png"))
-    weights = median_weights(labels, LabelMap(255), classes=3)
+    weights = median_weights(labels, LabelMap(3, 255), classes=3)
     assert weights == found["class_weights"] == [1.0, 1.0, 0.25]
     assert read_weights(data.root / "found.json", classes=3) == weights
     with pytest.raises(ConfigError, match="holds 3 numbers, but 4"):
@@ -139,7 +139,7 @@ def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> 
     with pytest.raises(ConfigError, match="must be JSON"):
         read_weights(data.config, classes=3)
     with pytest.raises(DataError, match=r"holds id 2 \(512 pixels\)"):
-        median_weights(labels, LabelMap(255), classes=2)
+        median_weights(labels, LabelMap(2, 255), classes=2)
 
 
 @pytest.mark.skipif(not (ROOT / "dataset/camvid").exists(), reason="needs dataset/camvid")

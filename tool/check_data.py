@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, run_cli  # isort: split
 
 from util.config import Config, check_labels, config_parser, load_config
-from util.data.label_map import load_label_map
+from util.data.label_map import label_map_of
 from util.extra.dataset_check.check import Finding, Report, examine
 from util.palette import load_names
 
@@ -33,13 +33,7 @@ def main() -> None:
     report = examine(
         chosen_lists(cfg, args.split),
         cfg.data_root,
-        classes=cfg.classes,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
+        label_map=label_map_of(cfg),
         map_source=cfg.label_map if isinstance(cfg.label_map, str) else "",
         names_path=cfg.names_path,
         colors_path=cfg.colors_path,

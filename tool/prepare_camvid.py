@@ -17,6 +17,7 @@ from util.error import DataError, run_cli  # isort: split
 import numpy as np
 
 from util.data.image import read_label
+from util.data.label import pack_colors
 from util.data.label_map import color_text
 from util.extra.prepare.plan import Plan, carry_out, prepare_parser
 from util.extra.prepare.raw import (
@@ -25,7 +26,6 @@ from util.extra.prepare.raw import (
     files_by_stem,
     find_root,
     id_reader,
-    pack_colors,
     pair_up,
     translate,
 )

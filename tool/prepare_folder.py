@@ -22,10 +22,10 @@ from util.error import DataError, UserError, run_cli  # isort: split
 import numpy as np
 
 from util.config import ROOT
-from util.data.image import IMAGE_SUFFIXES
+from util.data.image import IMAGE_SUFFIXES, image_info
 from util.extra.prepare.masks import Classes, find_classes, read_class_file, scan_mask
 from util.extra.prepare.plan import Plan, carry_out, parallel, prepare_parser, write_text
-from util.extra.prepare.raw import Item, files_by_stem, image_info, pair_up
+from util.extra.prepare.raw import Item, files_by_stem, pair_up
 
 LARGEST_CROP = 473  # as in the recipes of ADE20K and VOC 2012
 LARGEST_BATCH = 8

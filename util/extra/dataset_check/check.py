@@ -37,7 +37,6 @@ def examine(
     lists: Mapping[str, str],
     data_root: str,
     *,
-    classes: int,
     label_map: LabelMap,
     map_source: str = "",
     names_path: str = "",
@@ -47,7 +46,7 @@ def examine(
 
     `map_source` is the file of DATA.label_map where it is one.
     """
-    findings, entries = [], []
+    findings, entries, classes = [], [], label_map.classes
     for split, list_path in lists.items():
         found, broken = read_entries(split, list_path, data_root)
         findings += missing_files(list_path, data_root, broken, are_all=not found)
@@ -98,7 +97,7 @@ def check_attributes(
                 colors = loaded
         except ConfigError as error:
             found = Path(path)
-            lines = len(found.read_text().rstrip().splitlines()) if found.is_file() else 0
+            lines = len(found.read_bytes().rstrip().splitlines()) if found.is_file() else 0
             cure = f"give {path} {classes} lines"
             if lines > 1 and lines != classes:
                 cure = f"DATA.classes: {lines}, or {cure}"

@@ -14,12 +14,14 @@ DAMAGE = {
     "empty-file": "file of no bytes",
     "truncated": "file that ends too early",
     "unreadable": "file that cannot be read",
+    "coding": "file stored in a way that cannot be read for certain",
     "size-mismatch": "label of another size than its image",
 }
 DAMAGE_CURES = {
     "empty-file": "copy it from the source again, or leave it out",
     "truncated": "copy it from the source again, or leave it out",
     "unreadable": "copy it from the source again, or leave it out",
+    "coding": "do what the line above says, or leave it out",
     "size-mismatch": "make the label at the image's size again (nearest neighbour), or leave it "
     "out",
 }
@@ -52,7 +54,7 @@ def missing_files(
     cure = blank_lines((Path(list_path), number) for number, _ in broken)
     if are_all:
         root = _likely_root(list_path, data_root)
-        cure = f"DATA.data_root: {root or 'the folder that the paths in the list start from'}"
+        cure = f"DATA.data_root: {root}" if root else f"correct the list: {broken[0][1]}"
     files = [sentence for _, sentence in broken]
     yield Finding("missing", f"{plural(len(files), 'line')} of missing files", files, cure)
 

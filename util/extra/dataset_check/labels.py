@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from util.data.image import Cause, probable_cause
+from util.data.cause import Cause, probable_cause, union
+from util.data.coding import contradictions, voids
 from util.data.label_map import LabelMap, color_text
 from util.extra.dataset_check.counts import mapped_histogram
 from util.extra.dataset_check.report import Entry, Finding, blank_lines, plural
@@ -44,14 +45,18 @@ def label_findings(entries: Sequence[Entry], labelling: Labelling) -> list[Findi
 
 
 def wrong_ids(entries: Sequence[Entry], labelling: Labelling) -> Iterable[Finding]:
-    """Ids outside 0..classes-1, one finding for each cause."""
-    has_map = bool(labelling.label_map.table)
-    masks = [] if has_map or labelling.label_map.ignore_ids else _masks(entries, labelling)
-    if masks:
-        has_one = any(1 in e.facts.ids for e in entries)
-        table = "{0: 0, 1: 1, 255: 1}" if has_one else "{0: 0, 255: 1}"
-        cause = Cause("mask-0-255", "look like 0/255 masks", f"DATA.label_map: {table}")
-        yield _finding(masks, [255], cause)
+    """Labels that are coded otherwise than the rest; ids outside 0..classes-1, by cause."""
+    facts = [e.facts.label for e in entries]
+    faults = contradictions(facts, labelling.label_map)
+    half = [f for f in voids(facts, labelling.label_map) if f.kind == "half-void"]
+    for fault in [*faults, *half]:
+        odd = [e for e in entries if e.facts.label.path in fault.paths]
+        if fault.kind.startswith("mask"):
+            yield _finding(odd, [255], Cause(fault.kind, fault.what, fault.fix))
+            continue
+        what = f"{plural(len(odd), 'label')}, the first of which {fault.what}"
+        yield Finding(fault.kind, what, [str(e.sample.label) for e in odd], fault.fix)
+    if any(fault.kind == "mask-0-255" for fault in faults):
         return
     wrong = {i: w for i, e in enumerate(entries) if (w := labelling.wrong_ids(e.facts.ids))}
     for cause, places in _by_cause(entries, wrong, labelling):
@@ -65,21 +70,21 @@ def _by_cause(
     """(cause, places in `entries`): one for all where one explains them, else label by label."""
     if not wrong:
         return
-    whole = _cause({i for e in entries for i in e.facts.ids}, labelling)
+    whole = _cause(union(e.facts.ids for e in entries), labelling)
     if whole.kind != "other-ids":
         yield whole, list(wrong)
         return
     groups = defaultdict(list)
     for place in wrong:
-        cause = _cause(set(entries[place].facts.ids), labelling)
+        cause = _cause(entries[place].facts.ids, labelling)
         groups[cause.kind].append(place)
     for group in groups.values():
-        yield _cause({i for p in group for i in entries[p].facts.ids}, labelling), group
+        yield _cause(union(entries[p].facts.ids for p in group), labelling), group
 
 
-def _cause(raw: set[int], labelling: Labelling) -> Cause:
+def _cause(found: dict[int, int], labelling: Labelling) -> Cause:
     """Why these raw ids, all of some labels, do not fit; some of them are wrong."""
-    wrong, ignored = labelling.wrong_ids(raw), labelling.label_map.ignore_label
+    wrong, ignored = labelling.wrong_ids(found), labelling.label_map.ignore_label
     if labelling.label_map.is_of_colors:
         lines = " ".join(f"'{color_text(i)} {ignored}'" for i in wrong)
         cure = f"printf '%s\\n' {lines} >> {labelling.map_source}"
@@ -88,40 +93,17 @@ def _cause(raw: set[int], labelling: Labelling) -> Cause:
         ids = sorted({*labelling.label_map.ignore_ids, *wrong})
         cure = f"DATA.ignore_ids: {ids}"
         return Cause("unnamed-ids", "are not named in DATA.label_map", cure)
-    cause = probable_cause(sorted(raw), classes=labelling.classes, ignore_label=ignored)
+    cause = probable_cause(
+        found,
+        classes=labelling.classes,
+        ignore_label=ignored,
+        colors=labelling.label_map.colors,
+    )
     assert cause is not None
-    if cause.kind in ("other-ids", "void-id") and labelling.colors is not None:
-        cause = gray_cause(raw - {ignored}, labelling.colors) or cause
-    if cause.kind == "void-id":
+    if cause.kind == "void-id" and labelling.label_map.ignore_ids:
         ids = sorted({*labelling.label_map.ignore_ids, *wrong})
-        more = wrong[-1] + 1
-        cure = f"DATA.ignore_ids: {ids} (or, if it is a class more, DATA.classes: {more})"
-        cause = Cause(cause.kind, cause.looks_like, cure)
+        cause = Cause(cause.kind, cause.looks_like, f"DATA.ignore_ids: {ids}")
     return cause
-
-
-def gray_cause(ids: set[int], colors: np.ndarray) -> Cause | None:
-    """Whether all ids are the gray values of class colours (C, 3): colours read as gray."""
-    luma = np.round(colors @ np.array([0.299, 0.587, 0.114])).astype(int).tolist()  # ITU-R BT.601
-    classes_of = {gray: [i for i, g in enumerate(luma) if g == gray] for gray in ids}
-    if len(ids - {0}) < 2 or not all(classes_of.values()):
-        return None
-    if any(len(found) > 1 for found in classes_of.values()):
-        cure = "save the masks again as ids or RGB: some classes have the same gray"
-    else:
-        table = ", ".join(f"{gray}: {classes_of[gray][0]}" for gray in sorted(ids))
-        cure = f"DATA.label_map: {{{table}}}"
-    return Cause("colours-as-gray", "are the class colours turned to gray", cure)
-
-
-def _masks(entries: Sequence[Entry], labelling: Labelling) -> list[Entry]:
-    """0/255 masks where 255 passes for void: two classes, and no label has both 1 and 255."""
-    if labelling.classes != 2 or labelling.label_map.ignore_label != 255:
-        return []
-    ids = [set(e.facts.ids) for e in entries]
-    if any({1, 255} <= i or i - {0, 1, 255} for i in ids):
-        return []
-    return [e for e, i in zip(entries, ids, strict=True) if 255 in i]
 
 
 def _finding(entries: Sequence[Entry], ids: Sequence[int], cause: Cause) -> Finding:
@@ -135,7 +117,7 @@ def _finding(entries: Sequence[Entry], ids: Sequence[int], cause: Cause) -> Find
             some = [(color_text(i), n) for i, n in some]
         files.append(f"{entry.sample.label}: {', '.join(f'{i} ({n} pixels)' for i, n in some)}")
     what = f"{plural(len(entries), 'label')} with {shown} ({total} pixels): {cause.looks_like}"
-    return Finding(cause.kind, what, files, cause.cure)
+    return Finding(cause.kind, what, files, cause.fix)
 
 
 def color_images(entries: Sequence[Entry], labelling: Labelling) -> Iterable[Finding]:

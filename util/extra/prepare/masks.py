@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from util.data.image import read_label
+from util.data.image import image_info, read_label
 from util.data.label_map import color_text
 from util.error import DataError, UserError
-from util.extra.prepare.raw import VOID, image_info, translate
+from util.extra.prepare.raw import VOID, translate
 from util.palette import distinct_colors
 
 MOST_CLASSES = 255  # ids 0..254; 255 is VOID

@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from util.data.image import check_sizes, read_label, write_label
+from util.data.file import Header, read_header
+from util.data.image import IMAGE_SUFFIXES, read_label, write_label
+from util.data.label import UPRIGHT
+from util.data.load import check_pair
 from util.error import DataError, UserError
-from util.extra.prepare.raw import Item, Reader, image_info
+from util.extra.prepare.raw import Item, Reader
 
 
 @dataclass(frozen=True)
@@ -163,14 +166,18 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
     label_path, label = out / item.label_name, None
     if item.label is not None:
         label = read(item.label)
-        _, height, width = image_info(item.image)
-        check_sizes(np.empty((height, width, 0)), label, item.image, item.label)
+        image = read_header(item.image)
+        turned = 1  # SBD's labels are no images
+        if item.label.suffix.lower() in IMAGE_SUFFIXES:
+            turned = read_header(item.label, "label").turned
+        check_pair(image, Header(item.label, "", *label.shape, turned))
+        note = UPRIGHT if image.turned > 1 else ""
         if label_path.exists() and not np.array_equal(read_label(label_path), label):
             raise DataError(f"{label_path} is another label map: remove it or choose another --out")
     _place(item.image, out / item.image_name, copy)
     if label is None or label_path.exists():
         return False
-    write_label(label_path, label)
+    write_label(label_path, label, note=note)
     return True
 
 

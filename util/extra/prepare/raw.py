@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from util.data.image import IMAGE_SUFFIXES, read_label
 from util.error import DataError
@@ -126,21 +125,3 @@ def id_reader(table: Mapping[int, int], expected: str) -> Reader:
         return ids
 
     return read
-
-
-def pack_colors(rgb: np.ndarray) -> np.ndarray:
-    """RGB (..., 3) uint8 -> 0xRRGGBB (...) int32."""
-    return (rgb.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1, dtype=np.int32)
-
-
-def image_info(path: Path) -> tuple[str, int, int]:
-    """Pillow's mode, height and width (as shown upright) of a file, without decoding it."""
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            turned = file.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5..8 lie on their side
-            return file.mode, width if turned else height, height if turned else width
-    except FileNotFoundError:
-        raise DataError(f"no image {path}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise DataError(f"{path} cannot be read: damaged or not an image") from None
