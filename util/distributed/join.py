@@ -115,7 +115,7 @@ def _watch_agent() -> None:
 def _end(code: int) -> NoReturn:
     """Leave at once: an orderly end would wait for the other processes."""
     for loader in multiprocessing.active_children():
-        loader.terminate()
+        loader.kill()  # deaf to SIGTERM
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

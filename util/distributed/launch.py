@@ -82,7 +82,7 @@ def _torchrun_numbers() -> tuple[int, int, int]:
 
 def _number(name: str, *, low: int = 0, high: int = 65535) -> int:
     text = os.environ[name].strip()
-    if text.isdecimal() and low <= int(text) <= high:
+    if text.isdecimal() and len(text) < 6 and low <= int(text) <= high:
         return int(text)
     raise ConfigError(
         f"the environment variable {name} must be a whole number from {low} to {high}, got "
@@ -94,7 +94,7 @@ def _srun_step() -> dict[str, int] | None:
     """The numbers of srun's step, None outside of one and in an interactive shell (srun --pty)."""
     names = ("JOB_ID", "STEP_NUM_TASKS", "STEP_NUM_NODES", "PROCID", "LOCALID")
     found = {name: os.environ.get(f"SLURM_{name}", "") for name in names}
-    if "SLURM_PTY_PORT" in os.environ or not all(value.isdecimal() for value in found.values()):
+    if "SLURM_PTY_PORT" in os.environ or not all(map(str.isdecimal, found.values())):
         return None
     return {name: int(value) for name, value in found.items()}
 
