@@ -3,7 +3,8 @@
 A new network or backbone is one row in ARCHS or resnet.BACKBONES.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from model.segmentor import Segmentor, SegOutput
 from util.config import Config
 from util.error import CheckpointError, ConfigError, nearest, show
 from util.training.weight_file import load_file, load_weights, state_dict_of
+
+log = logging.getLogger("semseg")
 
 __all__ = [
     "ARCHS",
@@ -68,9 +71,7 @@ def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segme
     return _network_class(cfg).from_config(cfg, deep_base=deep_base is not False)
 
 
-def start_network(
-    cfg: Config, resume: str, content: Mapping[str, Any], *, say: Callable[[str], None]
-) -> Segmentor:
+def start_network(cfg: Config, resume: str, content: Mapping[str, Any]) -> Segmentor:
     """The network before training: of the resumed file's content, of TRAIN.weight, else pretrained.
 
     Raises CheckpointError when the weights do not fit.
@@ -82,7 +83,8 @@ def start_network(
     elif cfg.weight:
         network, skipped = load_for_finetuning(cfg)
         if skipped:
-            say(f"TRAIN.weight has another number of classes: {', '.join(skipped)} start random")
+            names = ", ".join(skipped)
+            log.info(f"TRAIN.weight has another number of classes: {names} start random")
     else:
         network = load_pretrained(cfg)
     if cfg.activation_checkpointing:

@@ -21,7 +21,8 @@ six. Medians over runs and images; the speed-up is the median of the ratios of e
 
 GPU_HELP = """Everything that needs a GPU: its ceilings, the tests marked gpu, the golden numbers
 (env); training steps of the large networks in every mode (step); the engine (test); the toy recipe,
-killed and resumed (resume); CamVid from ImageNet weights (camvid). gpu.jsonl in the output folder
+killed and resumed (resume); CamVid from ImageNet weights: PSPNet18 with both ways to augment
+(augment), PSPNet50 as long as the time allows (camvid). gpu.jsonl in the output folder
 grows row by row; gpu.json, gpu.md and gpu_files.tar.gz are written after every part."""
 
 
@@ -42,6 +43,8 @@ def main() -> None:
     gpu.add_argument("--output", type=Path, default=ROOT / "exp/benchmark_gpu", metavar="FOLDER")
     gpu.add_argument("--camvid", type=Path, default=ROOT / "dataset/camvid", metavar="FOLDER")
     gpu.add_argument("--weights", default=str(ROOT / "initmodel/resnet50_v1.pth"), metavar="FILE")
+    small = str(ROOT / "initmodel/resnet18_v1.pth")
+    gpu.add_argument("--weights-18", default=small, metavar="FILE")
     gpu.add_argument("--tiny", action="store_true", help="a dry run on the CPU, small sizes")
     gpu.set_defaults(run=run_gpu)
     args = parser.parse_args()
@@ -73,7 +76,13 @@ def run_gpu(args: argparse.Namespace) -> None:
     if args.budget <= 0:
         raise ConfigError(f"--budget must be above 0 seconds, got {args.budget:g}")
     settings = Settings(
-        parts, args.budget, args.output.absolute(), args.camvid.absolute(), args.weights, args.tiny
+        parts=parts,
+        budget=args.budget,
+        output=args.output.absolute(),
+        data_root=args.camvid.absolute(),
+        weights=args.weights,
+        weights_18=args.weights_18,
+        tiny=args.tiny,
     )
     print(benchmark_gpu(settings, f"python {shlex.join(sys.argv)}"))
 
