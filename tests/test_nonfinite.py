@@ -19,7 +19,7 @@ from util.data.image import read_label, write_label
 from util.distributed import Process
 from util.error import RunError
 from util.training.checkpoint import checkpoints
-from util.training.loss import CrossEntropy, SegmentationLoss
+from util.training.loss import CrossEntropy, HeadLoss, SegmentationLoss
 from util.training.nonfinite import (
     BatchNormStatistics,
     NonfiniteCheck,
@@ -32,15 +32,15 @@ from util.training.step import StepResult, train_mode, train_step
 PLAIN = CrossEntropy(255)
 
 
-def infinite_loss(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    total, weight = PLAIN(logits, label)
-    return total * torch.inf, weight
+def infinite_loss(logits: Tensor, label: Tensor) -> HeadLoss:
+    loss = PLAIN(logits, label)
+    return loss._replace(total=loss.total * torch.inf)
 
 
-def infinite_gradient(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def infinite_gradient(logits: Tensor, label: Tensor) -> HeadLoss:
     """A finite loss: the square root has an infinite slope at 0."""
-    total, weight = PLAIN(logits, label)
-    return total + (total * 0).sqrt(), weight
+    loss = PLAIN(logits, label)
+    return loss._replace(total=loss.total + (loss.total * 0).sqrt())
 
 
 class Run:

@@ -20,7 +20,7 @@ from util.config import Config, load_config
 from util.distributed import Process, launch
 from util.error import DataError, run_cli
 from util.training import trainer
-from util.training.loss import SegmentationLoss
+from util.training.loss import HeadLoss, SegmentationLoss
 from util.training.state import State
 from util.training.step import StepResult
 
@@ -46,9 +46,9 @@ def run(process: Process, cfg: Config) -> None:
 
 
 def poisoned(criterion: SegmentationLoss) -> SegmentationLoss:
-    def main(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        total, weight = criterion.main(logits, label)
-        return total * torch.nan, weight
+    def main(logits: Tensor, label: Tensor) -> HeadLoss:
+        loss = criterion.main(logits, label)
+        return loss._replace(total=loss.total * torch.nan)
 
     return SegmentationLoss(main, criterion.aux, criterion.aux_weight)
 

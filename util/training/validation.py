@@ -68,10 +68,12 @@ def _count_crops(
         image = image_on(process.device, image)
         with autocast(process.device, amp):
             logits = network(image).logits
-        label = label_at(label_on(process.device, label), logits.shape[-2:])
-        sums += torch.stack(criterion(logits, label))
-        batch = image, label, logits.argmax(dim=1)
-        matrix.update(batch[2], label)
+        label = label_on(process.device, label)
+        label = label_at(label, network.label_sizes(*label.shape[-2:])[0])
+        loss, weight, pred = criterion(logits, label)
+        sums += torch.stack([loss, weight])
+        matrix.update(pred, label)
+        batch = image, label, pred
     return batch
 
 
