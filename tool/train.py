@@ -15,7 +15,7 @@ from model import check_network, start_network
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.data.dataset import Loader, SegmentationData, build_loader
 from util.distributed import Process, StopRequest, describe, launch
-from util.extra.dataset_check.check import median_weights, read_weights
+from util.extra.dataset_check.counts import median_weights, read_weights
 from util.logger import naming, start_logging, write_origin
 from util.palette import load_colors
 from util.training.batch import batch_norm_images, check_batch

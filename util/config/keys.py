@@ -31,7 +31,7 @@ class Data:
         "a mapping such as `{0: 0, 255: 1}` or a file",
     )
     ignore_ids: list[int] = key(
-        [], span=(0, 65535), help="ids of the label files that are treated as ignore_label"
+        [], span=(-32768, 65535), help="ids of the label files that are treated as ignore_label"
     )
 
 

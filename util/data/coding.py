@@ -36,6 +36,10 @@ class LabelFacts:
         """Of a stored id."""
         return self.storage[1]
 
+    def share(self, raw: int) -> float:
+        """The part of the pixels that hold an id."""
+        return self.ids.get(raw, 0) / sum(self.ids.values())
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -146,8 +150,8 @@ def _class_colors(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[
             )
     if odd:
         fix = (
-            "set DATA.label_map to that file, if the colours are right; or correct "
-            "TEST.colors_path, if the ids are"
+            "DATA.label_map: the file of TEST.colors_path, if the palette's colours are right; or "
+            "correct that file, if the ids are"
         )
         yield Fault("palette-colours", [f.path for f in odd], shown, fix)
 
@@ -163,20 +167,21 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     """Masks of 0 and 255 where 255 passes for void."""
     if label_map.ignore_label != 255 or label_map.table or 255 in label_map.ignore_ids:
         return
+    masks = [f for f in facts if {255} <= f.ids.keys() <= {0, 255}]
     others = [f for f in facts if f.ids.keys() - {0, 255}]
     ids = {i for f in facts for i in f.ids}
-    if any(255 in f.ids for f in others):
-        return
-    masks = [f.path for f in facts if 255 in f.ids]
     if masks and label_map.classes == 2 and ids <= {0, 1, 255}:
-        table = "{0: 0, 1: 1, 255: 1}" if 1 in ids else "{0: 0, 255: 1}"
-        what = "looks like a 0/255 mask, whose 255 would count as void"
-        yield Fault("mask-0-255", masks, what, f"DATA.label_map: {table}")
-    masks = [f.path for f in facts if f.ids.keys() == {0, 255}]
-    if masks and label_map.classes > 2 and len(others) > 2 * len(masks):
+        if not any(255 in f.ids for f in others):
+            table = "{0: 0, 1: 1, 255: 1}" if 1 in ids else "{0: 0, 255: 1}"
+            what = "looks like a 0/255 mask, whose 255 would count as void"
+            yield Fault("mask-0-255", [f.path for f in masks], what, f"DATA.label_map: {table}")
+        return
+    usual = max((f.share(255) for f in others), default=1.0)
+    odd = [f.path for f in masks if 0 in f.ids and f.share(255) > 3 * usual]
+    if odd and label_map.classes > 2 and len(others) > 2 * len(odd):
         what = f"holds nothing but 0 and 255 among labels of ids up to {max(ids - {255})}"
         fix = "save it again with class ids; or DATA.ignore_ids: [255], if 255 is void there"
-        yield Fault("mask-among-ids", masks, what, fix)
+        yield Fault("mask-among-ids", odd, what, fix)
 
 
 def voids(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:

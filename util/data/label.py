@@ -83,8 +83,8 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
     """
     with opened(path, "label") as file:
         _check_coding(file, path)
+        bits = stored_bits(file)  # before EXIF data are read, which decodes a PNG file
         turned = 0 if note_of(file) == UPRIGHT else orientation(file)
-        bits = stored_bits(file)
         if as_colors and file.mode[0] in "IF":
             raise CodingError(
                 f"label {path} holds ids (mode {file.mode}), but DATA.label_map names colours: "
