@@ -2,9 +2,9 @@
 
 from model.build import (
     ARCHS,
-    BACKBONES,
     build_model,
     check_network,
+    load_predictor,
     load_pretrained,
     load_trained,
     start_network,
@@ -13,11 +13,11 @@ from model.segmentor import Segmentor, SegOutput
 
 __all__ = [
     "ARCHS",
-    "BACKBONES",
     "SegOutput",
     "Segmentor",
     "build_model",
     "check_network",
+    "load_predictor",
     "load_pretrained",
     "load_trained",
     "start_network",

@@ -46,7 +46,7 @@ def train(process: Process, cfg: Config) -> None:
         val_loader = make_loader(cfg, process, is_training=False) if cfg.evaluate else None
         colors = load_colors(cfg.colors_path, cfg.classes)
         seed_everything(cfg.manual_seed)
-        network = start_network(cfg, *(checkpoint or ("", {})), say=log.info)
+        network = start_network(cfg, *(checkpoint or ()))
         criterion = make_criterion(cfg, process, train_loader.data)
         state = start_state(cfg, process, network, steps_per_epoch=len(train_loader))
         if checkpoint:
@@ -98,7 +98,8 @@ def describe_run(
     (folder / "config.yaml").write_text(dump_config(cfg), encoding="utf-8")
     write_origin(folder, root=ROOT, device=device)
     log.info(
-        f"{cfg.arch} on ResNet-{cfg.layers}, {cfg.classes} classes, {len(data)} images, "
+        f"{cfg.arch} on {cfg.backbone or f'resnet{cfg.layers}'}, {cfg.classes} classes, "
+        f"{len(data)} images, "
         f"{state.steps_per_epoch} steps an epoch, {device}, processes: {process.world_size}, "
         f"seed {cfg.manual_seed}"
     )

@@ -69,7 +69,7 @@ def conv_bn(channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
 def network_of(cfg: Config, dtype: torch.dtype) -> nn.Module:
     seed_everything(1)
     is_small = os.environ.get("SMALL") == "1"
-    network = SmallNet(cfg) if is_small else start_network(cfg, "", {}, say=print)
+    network = SmallNet(cfg) if is_small else start_network(cfg)
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0
