@@ -2,6 +2,7 @@
 
 from model.build import (
     ARCHS,
+    backbone_name,
     build_model,
     check_network,
     load_predictor,
@@ -15,6 +16,7 @@ __all__ = [
     "ARCHS",
     "SegOutput",
     "Segmentor",
+    "backbone_name",
     "build_model",
     "check_network",
     "load_predictor",

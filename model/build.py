@@ -47,6 +47,11 @@ def _network_class(cfg: Config) -> type[Segmentor]:
     return ARCHS[cfg.arch]
 
 
+def backbone_name(cfg: Config) -> str:
+    """`resnet50` or what else TRAIN.backbone says."""
+    return cfg.backbone or f"resnet{cfg.layers}"
+
+
 def build_model(cfg: Config, *, state: Mapping[str, Tensor] | None = None) -> Segmentor:
     """The network of a config with random weights, its stem as TRAIN.deep_base says.
 

@@ -128,8 +128,13 @@ class Segmentor(nn.Module):
         aux = self.aux(middle) if self.training else None
         if not self.upsamples:
             return SegOutput(logits, aux)
-        size = [(side - 1) * self.zoom_factor // 8 + 1 for side in size]
+        size = self.label_sizes(*size)[0]
         return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
+
+    def label_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """The sizes at which the heads are compared with the label of a height x width image."""
+        rows, columns = ((side - 1) * self.zoom_factor // 8 + 1 for side in (height, width))
+        return [(rows, columns)] * (1 + len(self.aux_scales))
 
     def classify(self, maps: list[Tensor]) -> Tensor:
         """`cls` on the maps, all enlarged to the size of the first, side by side.

@@ -38,13 +38,20 @@ def test_a_dry_run_of_all_parts(tmp_path: Path) -> None:
     failed = [row for row in rows if "Error" in row.get("note", "") or row["name"] == "failed"]
     assert not failed, run.stderr
     parts = {part: [r for r in rows if r["part"] == part] for part in {r["part"] for r in rows}}
-    assert set(parts) == {*("env", "step", "test", "resume", "camvid"), "time", "operators"}
+    assert set(parts) == {
+        *("env", "step", "test", "resume", "augment", "camvid"),
+        "time",
+        "operators",
+    }
     assert sum("golden" in row["name"] and row["bf16"] < 0.1 for row in parts["env"]) == 1
     assert [row["end"] for row in parts["env"] if "end" in row] == ["exit code 0"] * 2
     assert len(parts["step"]) == 5 and all(r["images_per_second"] > 0 for r in parts["step"])
     assert [r["equal_labels"] for r in parts["test"] if "equal_labels" in r][1:] == [1, 1]
     resumed = parts["resume"][0]
     assert resumed["bit_equal"] and resumed["killed_at"].startswith("train_epoch_0_step_")
+    assert [row["name"] for row in parts["augment"] if "deviation" in row] == [
+        *("stepwise, mean", "fused, mean")
+    ]
     trained = next(row for row in parts["camvid"] if "epochs" in row["name"])
     assert trained["train_loss"] > 0 and sum("miou" in row for row in parts["camvid"]) == 3
     assert "| PSPNet50 473, batch 16, float32, TF32 off |" in (folder / "gpu.md").read_text()
@@ -52,7 +59,9 @@ def test_a_dry_run_of_all_parts(tmp_path: Path) -> None:
 
 def test_mistakes(run_tool: RunTool) -> None:
     code, _, err = run_tool("benchmark", "gpu", "--parts", "env,stpe")
-    assert_one_sentence(code, err, "--parts knows env, step, test, resume, camvid, got 'stpe'")
+    assert_one_sentence(
+        code, err, "--parts knows env, step, test, resume, augment, camvid, got 'stpe'"
+    )
     code, _, err = run_tool("benchmark", "gpu", "--budget", 0)
     assert_one_sentence(code, err, "--budget must be above 0 seconds, got 0")
 

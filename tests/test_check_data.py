@@ -87,15 +87,6 @@ def test_faults_of_all_kinds_at_once(tmp_path: Path, run_tool: RunTool) -> None:
     assert found["pairs"]["train"] == 40 - 1 - 5 - 1  # missing, unusable, leaked; void id cured
 
 
-def test_one_name_in_two_folders_is_a_note(data: Data, run_tool: RunTool) -> None:
-    (data.root / "train/more").mkdir()
-    Image.new("RGB", (WIDTH, HEIGHT)).save(data.root / "train/more/2.jpg")
-    data.copy("train/2.png", "train/more/2.png")
-    data.add_line("train", "train/more/2.jpg train/more/2.png")
-    code, found, _ = data.check(run_tool)
-    assert code == 0 and [note["kind"] for note in found["notes"]] == ["same-name"]
-
-
 def test_sixteen_bit_labels_of_many_classes_are_clean(data: Data, run_tool: RunTool) -> None:
     label = (np.arange(HEIGHT * WIDTH) % 700).astype(np.uint16).reshape(HEIGHT, WIDTH)
     label[-1] = 65535
@@ -116,11 +107,19 @@ def test_cannot_run(data: Data, run_tool: RunTool) -> None:
     assert_one_sentence(*refused("--split", "val", "DATA.val_list", ""), "DATA.val_list is empty")
     assert_one_sentence(*refused("DATA.label_map", "cityscapez"), "DATA.label_map: no file")
     assert_one_sentence(*refused("TRAIN.ignore_label", "2"), "is also a class id")
+    before = (data.root / "train.txt").read_bytes()
+    code, err = refused("--json", str(data.root / "train.txt"))
+    assert_one_sentence(code, err, "train.txt is there and no report of this tool")
+    assert (data.root / "train.txt").read_bytes() == before
+    assert_one_sentence(*refused("--json", "/dev/full/x.json"), "/dev/full")
 
 
-def test_the_doctor_needs_no_torch() -> None:
-    for path in [ROOT / "tool/check_data.py", *(ROOT / "util/doctor").glob("*.py")]:
-        assert "torch" not in path.read_text(), path
+def test_names_in_latin_1_are_a_finding(data: Data, run_tool: RunTool) -> None:
+    path = data.root / "names.txt"
+    path.write_bytes("Straße\nWiese\n\x1b[31mrot\n".encode("latin-1"))
+    code, found, out = data.check(run_tool, "TEST.names_path", str(path))
+    assert code in (0, 1) and "\x1b[" not in out
+    assert code == 0 or any(finding["kind"] == "names" for finding in found["findings"])
 
 
 def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> None:
@@ -131,7 +130,7 @@ def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> 
     data.write_all_labels(np.minimum(data.ids(6), 2))
     _, found, _ = data.check(run_tool)
     labels = sorted(data.root.glob("train/*.png"))
-    weights = median_weights(labels, LabelMap(255), classes=3)
+    weights = median_weights(labels, LabelMap(3, 255), classes=3)
     assert weights == found["class_weights"] == [1.0, 1.0, 0.25]
     assert read_weights(data.root / "found.json", classes=3) == weights
     with pytest.raises(ConfigError, match="holds 3 numbers, but 4"):
@@ -139,7 +138,7 @@ def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> 
     with pytest.raises(ConfigError, match="must be JSON"):
         read_weights(data.config, classes=3)
     with pytest.raises(DataError, match=r"holds id 2 \(512 pixels\)"):
-        median_weights(labels, LabelMap(255), classes=2)
+        median_weights(labels, LabelMap(2, 255), classes=2)
 
 
 @pytest.mark.skipif(not (ROOT / "dataset/camvid").exists(), reason="needs dataset/camvid")

@@ -1,30 +1,31 @@
-"""Weight files: atomic, safe, strict."""
+"""The checkpoints of a folder: names, which are kept, which one a run continues from."""
 
-import os
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from util.error import CheckpointError
+from util.error import CheckpointError, ConfigError
 from util.training.checkpoint import checkpoints, find_checkpoint, find_resume, save_checkpoint
-from util.training.weight_file import load_file, load_weights, save_atomically, state_dict_of
+from util.training.weight_file import load_file
 
 
-class Danger:
-    """Unpickling this would run a command."""
+def save(folder: Path, epoch: int, step: int = 0, **options: object) -> list[str]:
+    """Save a small checkpoint; the names of the files written."""
+    folder.mkdir(exist_ok=True)
+    content = {"epoch": epoch, "step_in_epoch": step, "state_dict": {"w": torch.rand(9999)}}
+    return [path.name for path in save_checkpoint(folder, content, **options)]
 
-    def __reduce__(self) -> tuple:
-        return os.system, ("echo ran > ran",)
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_newest_are_kept_and_found(tmp_path: Path) -> None:
+def test_the_newest_are_kept_and_found(tmp_path: Path) -> None:
     for epoch in (1, 2, 9, 10):
-        content = {"epoch": epoch, "state_dict": {"w": torch.ones(1) * epoch}}
-        written = save_checkpoint(tmp_path, content, is_due=True, is_best=epoch == 2)
-        assert next(p.name for p in written) == f"train_epoch_{epoch}.pth"
+        is_best = epoch == 2
+        written = save(tmp_path, epoch, is_best=is_best)
+        assert written == ["best.pth"] * is_best + [f"train_epoch_{epoch}.pth"]
     assert [p.name for p in checkpoints(tmp_path)] == ["train_epoch_10.pth", "train_epoch_9.pth"]
     assert load_file(tmp_path / "best.pth")["epoch"] == 2
     assert find_checkpoint("", str(tmp_path)).endswith("train_epoch_10.pth")
@@ -34,18 +35,76 @@ def test_newest_are_kept_and_found(tmp_path: Path) -> None:
 
 
 def test_steps_come_between_epochs(tmp_path: Path) -> None:
-    for epoch, step in ((1, 0), (1, 90), (1, 100), (2, 0), (0, 5)):
-        content = {"epoch": epoch, "step_in_epoch": step, "state_dict": {"w": torch.zeros(1)}}
-        save_checkpoint(tmp_path, content)
+    for epoch, step in ((1, 0), (1, 90), (1, 100), (2, 0)):
+        save(tmp_path, epoch, step)
     found = [p.name for p in checkpoints(tmp_path)]
     assert found == ["train_epoch_2.pth", "train_epoch_1_step_100.pth"]
+
+
+def test_what_was_just_written_is_never_deleted(tmp_path: Path) -> None:
+    for epoch in (8, 9):
+        save(tmp_path, epoch)
+    save(tmp_path, 5)
+    assert names(tmp_path) == [f"train_epoch_{epoch}.pth" for epoch in (5, 8, 9)]
+
+
+def test_best_survives_a_kill_between_the_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resumed run has the best score from before, and so writes best.pth again."""
+
+    def killed(path: Path, content: dict) -> None:
+        torch.save(content, path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("util.training.checkpoint.save_atomically", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 1, is_best=True)
+    assert names(tmp_path) == ["best.pth"]
+
+
+def test_a_checkpoint_behind_the_folder_is_refused(tmp_path: Path) -> None:
+    """TRAIN.resume of an older file, or of another run's."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    save(own, 2, is_best=True)
+    for epoch in (4, 5):
+        save(own, epoch)
+    save(other, 3, 2)
+    save(other, 5)
+    before = {path: path.read_bytes() for path in own.iterdir()}
+    for path in (own / "best.pth", own / "train_epoch_4.pth", *checkpoints(other)):
+        with pytest.raises(ConfigError) as error:
+            find_resume(str(path), str(own))
+        text = str(error.value)
+        assert text.startswith(f"TRAIN.resume {path} is of epoch ")
+        assert f"already holds {own / 'train_epoch_5.pth'}" in text and "resume auto" in text
+    assert {path: path.read_bytes() for path in own.iterdir()} == before
+    for path in (own / "train_epoch_5.pth", "auto"):
+        assert find_resume(str(path), str(own)).path == str(own / "train_epoch_5.pth")
+
+
+def test_a_checkpoint_of_another_run_that_is_ahead(tmp_path: Path) -> None:
+    """It may continue in a folder with less, whose files stay."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    save(own, 1)
+    save(other, 3)
+    path = str(other / "train_epoch_3.pth")
+    assert find_resume(path, str(own)).content["epoch"] == 3
+    foreign = checkpoints(own)
+    for epoch in (4, 5, 6):
+        save(own, epoch, foreign=foreign)
+    assert names(own) == [f"train_epoch_{epoch}.pth" for epoch in (1, 5, 6)]
+    best = tmp_path / "best"
+    save(best, 1, is_due=False, is_best=True)
+    with pytest.raises(ConfigError, match=r"already holds .*best\.pth, which the run would overwr"):
+        find_resume(path, str(best))
 
 
 def test_resuming_falls_back_from_a_damaged_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for epoch in (1, 2):
-        save_checkpoint(tmp_path, {"epoch": epoch, "state_dict": {"w": torch.rand(9999)}})
+        save(tmp_path, epoch)
     newest = tmp_path / "train_epoch_2.pth"
     whole = newest.read_bytes()
     flipped = bytearray(whole)
@@ -61,72 +120,3 @@ def test_resuming_falls_back_from_a_damaged_file(
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         find_resume("auto", str(tmp_path))
     assert find_resume("auto", str(tmp_path / "new")) is None
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    save_atomically(path, {"w": torch.ones(1)})
-    with pytest.raises((AttributeError, pickle.PicklingError, TypeError)):
-        save_atomically(path, {"w": lambda: 0})
-    assert load_file(path)["w"] == 1
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_damaged_files_are_said_so(tmp_path: Path) -> None:
-    path = tmp_path / "a.pth"
-    torch.save({"w": torch.arange(10000.0)}, path)
-    whole = path.read_bytes()
-    for cut in (0, 100, len(whole) // 2, len(whole) - 10):
-        path.write_bytes(whole[:cut])
-        with pytest.raises(CheckpointError, match="truncated or damaged"):
-            load_file(path)
-    path.write_text("hello")
-    with pytest.raises(CheckpointError, match="truncated or damaged"):
-        load_file(path)
-    with pytest.raises(CheckpointError, match="no weight file"):
-        load_file(tmp_path / "none.pth")
-
-
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_a_file_with_code_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_zip: bool
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "evil.pth"
-    torch.save({"w": Danger()}, path, _use_new_zipfile_serialization=is_zip)
-    with pytest.raises(CheckpointError, match="could run code"):
-        load_file(path)
-    assert not (tmp_path / "ran").exists()
-
-
-def test_prefixes_and_wrappings(tmp_path: Path) -> None:
-    weights = {"module.a": torch.zeros(1), "module.b": torch.zeros(2)}
-    content = {"epoch": 3, "state_dict": weights, "optimizer": {}}
-    for stored in (content, weights):
-        assert list(state_dict_of(stored, source="f")) == ["a", "b"]
-    with pytest.raises(CheckpointError, match="holds no state dict"):
-        state_dict_of({"epoch": 1}, source="f")
-
-
-def test_a_misfit_is_reported_by_kind_and_changes_nothing() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    state = dict(model.state_dict(), extra=torch.zeros(1))
-    state["0.weight"] = torch.zeros(3, 1, 1, 1)
-    del state["1.bias"], state["1.num_batches_tracked"]
-    with pytest.raises(CheckpointError) as error:
-        load_weights(model, state, source="w.pth")
-    text = str(error.value)
-    assert "1 missing in the file (1.bias)" in text
-    assert "1 unknown to the network (extra)" in text
-    assert "0.weight (3, 1, 1, 1) in the file, (2, 1, 1, 1) in the network" in text
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-
-
-def test_entries_may_be_missing_only_by_name() -> None:
-    model = nn.Conv2d(1, 1, 1)
-    state = {"weight": torch.full((1, 1, 1, 1), 7.0)}
-    with pytest.raises(CheckpointError, match="bias"):
-        load_weights(model, state, source="w.pth")
-    load_weights(model, state, source="w.pth", may_miss=lambda name: name == "bias")
-    assert model.weight.item() == 7

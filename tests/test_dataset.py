@@ -10,6 +10,7 @@ from PIL import Image
 from tests.conftest import write_pair
 from util.data.dataset import BatchSampler, Loader, SegmentationData
 from util.data.image import read_image, read_label, write_image, write_label
+from util.data.label_map import LabelMap
 from util.data.list_file import read_list, result_names
 from util.data.transform import train_transform
 from util.error import DataError
@@ -128,8 +129,7 @@ def make_loader(
     data = SegmentationData(
         read_list(root / "l.txt", root, has_labels=True),
         train_transform((17, 17), scale=(0.5, 2), rotate=(-10, 10), ignore_label=255),
-        classes=3,
-        ignore_label=255,
+        LabelMap(3, 255),
         seed=5,
     )
     sampler = BatchSampler(count, batch, shuffle=True, seed=5, rank=rank, world_size=world)

@@ -1,6 +1,8 @@
 """tool/demo.py on videos, cameras and mistakes; images are in tests/test_run.py."""
 
 import csv
+import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +11,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from model import build_model
 from tests.conftest import RunTool, assert_one_sentence, command
 from util.config import load_config
 from util.data.image import read_image, read_label
+from util.extra.demo_files import open_source
 from util.extra.video import VideoReader, VideoWriter
 from util.training.weight_file import save_atomically
 
@@ -34,14 +38,18 @@ def images(tmp_path: Path) -> list[np.ndarray]:
     return [cv2.resize(image, (192, 144), interpolation=cv2.INTER_NEAREST) for image in images]
 
 
+def write_video(path: Path, codec: str, frames: list[np.ndarray]) -> Path:
+    size = frames[0].shape[1::-1]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 12.5, size)
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+    return path
+
+
 @pytest.mark.parametrize(("suffix", "codec"), [(".avi", "MJPG"), (".mp4", "mp4v")])
 def test_a_video(ready: Path, tmp_path: Path, run_tool: RunTool, suffix: str, codec: str) -> None:
-    path = tmp_path / f"drive{suffix}"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 12.5, (192, 144))
-    for image in images(tmp_path):
-        writer.write(np.ascontiguousarray(image[..., ::-1]))
-    writer.release()
-    out = tmp_path / "out"
+    path, out = write_video(tmp_path / f"drive{suffix}", codec, images(tmp_path)), tmp_path / "out"
     code, text, err = run_tool("demo", "--config", ready, "--image", path, "--output", out)
     assert code == 0, err
     assert "drive: 4 frames: class" in text
@@ -67,6 +75,39 @@ def test_a_video(ready: Path, tmp_path: Path, run_tool: RunTool, suffix: str, co
     gray = read_label(out / "frame_gray.png")
     for i in range(3):
         assert float(rows[0][f"class {i}"]) == pytest.approx((gray == i).mean(), abs=1e-4)
+
+
+RARE = {"a.flv": "FLV1", "a.3gp": "mp4v", "a.ts": "mp4v", "a.mkv": "MJPG", "a.WMV": "WMV2"}
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_videos_with_rare_suffixes(tmp_path: Path, name: str) -> None:
+    frames = [np.full((48, 64, 3), 24 * i, np.uint8) for i in range(10)]
+    source = open_source(str(write_video(tmp_path / name, RARE[name], frames)))
+    assert isinstance(source, VideoReader)
+    with source as video:
+        assert len(list(video)) == 10
+
+
+def test_files_without_a_known_suffix_are_told_by_what_they_hold(tmp_path: Path) -> None:
+    frames = [np.full((48, 64, 3), 60 * i, np.uint8) for i in range(3)]
+    write_video(tmp_path / "a.avi", "MJPG", frames).rename(tmp_path / "film.weird")
+    assert isinstance(open_source(str(tmp_path / "film.weird")), VideoReader)
+    Image.fromarray(frames[0]).save(tmp_path / "photo", "JPEG")
+    assert open_source(str(tmp_path / "photo")) == [(tmp_path / "photo", "photo")]
+    stills = [Image.fromarray(frame) for frame in frames]
+    stills[0].save(tmp_path / "still.gif")
+    assert open_source(str(tmp_path / "still.gif")) == [(tmp_path / "still.gif", "still")]
+
+
+def test_images_of_linked_folders(tmp_path: Path) -> None:
+    for path in (tmp_path / "in/a.png", tmp_path / "disk/b.png", tmp_path / "disk/b.jpg"):
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    (tmp_path / "in/night").symlink_to(tmp_path / "disk")
+    (tmp_path / "in/night/up").symlink_to(tmp_path / "in")  # no end of it
+    found = [name for _, name in open_source(str(tmp_path / "in"))]
+    assert found == ["a", "night/b.jpg", "night/b.png"]
 
 
 class FakeCamera:
@@ -98,29 +139,101 @@ def test_a_camera_until_it_is_interrupted(
     monkeypatch.setattr(cv2, "VideoCapture", lambda source: camera)
     code, text, err = run_tool("demo", "--config", ready, "--image", 1, "--output", tmp_path)
     assert code == 0, err
-    assert "camera1: 3 frames: " in text and camera.is_released
+    assert "3 frames: " in text and camera.is_released
     monkeypatch.undo()
-    with VideoReader(tmp_path / "camera1_overlay.mp4") as video:
+    (path,) = tmp_path.glob("camera1_2*_overlay.mp4")  # of this recording, not of another
+    with VideoReader(path) as video:
         assert len(list(video)) == 3 and video.fps == 25
-    assert len((tmp_path / "camera1_shares.csv").read_text().splitlines()) == 4
+    (table,) = tmp_path.glob("camera1_2*_shares.csv")
+    assert len(table.read_text().splitlines()) == 4
 
 
 def test_mistakes(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
     (tmp_path / "notes.mp4").write_text("no video at all")
     (tmp_path / "notes.txt").write_text("no image at all")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "fifo")
     image = tmp_path / "data/images/p0.png"
     for words, part in (
         (
             ["--image", tmp_path / "notes.mp4"],
-            "notes.mp4 cannot be decoded: damaged or not a video",
+            "notes.mp4 cannot be decoded: damaged, not a video",
         ),
         (["--image", tmp_path / "notes.txt"], "notes.txt cannot be decoded"),
         (["--image", "77"], "camera 77 cannot be opened"),
+        (["--image", "7" * 30], "cannot be opened"),
+        (["--image", "²"], "--image: no file or folder ²"),
+        (["--image", ""], "--image must be a file, a folder or a camera's number, got ''"),
+        (["--image", "/dev/null"], "--image must be a file, a folder or a camera's number"),
+        (["--image", tmp_path / "fifo"], "--image must be a file, a folder or a camera's number"),
+        (["--image", tmp_path / "empty"], "holds no image"),
         (["--image", tmp_path / "data/imagse"], "nearest: "),
         (["--image", image, "--attention", "1,2"], "--attention needs a PSANet"),
+        (["TEST.scales", "[]", "--image", image], "TEST.scales is empty"),  # in any order
     ):
         code, _, err = run_tool("demo", "--config", ready, *words)
         assert_one_sentence(code, err, part)
+
+
+@pytest.mark.parametrize("place", ["file", "fifo", "loop", "dangling", "/dev/null", "file/below"])
+def test_an_output_that_cannot_be_a_folder(
+    ready: Path, tmp_path: Path, run_tool: RunTool, place: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    words = ["--config", ready, "--image", tmp_path / "data/images/p0.png"]
+    code, _, err = run_tool("demo", *words, "--output", tmp_path / place)
+    assert_one_sentence(code, err, "--output: cannot make the folder", "choose another")
+    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "nowhere").exists()
+
+
+USERS = ["p0_gray.png", "p1_color.png", "p2_overlay.png", "p3_gray.png"]
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_the_folder_of_the_images_keeps_the_users_files(
+    ready: Path, tmp_path: Path, run_tool: RunTool, name: str
+) -> None:
+    folder = tmp_path / "data/images"
+    shutil.copy(folder / "p3.png", folder / name)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for _ in range(2):
+        words = ["--config", ready, "--image", folder, "--output", folder]
+        code, _, err = run_tool("demo", *words)
+        assert_one_sentence(code, err, f"--output: {folder / name} ", "choose another folder")
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_second_run_replaces_its_own_results_and_does_not_take_them_as_images(
+    ready: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    folder = tmp_path / "data/images"
+    words = ["--config", ready, "--image", folder, "--output", folder]
+    assert run_tool("demo", *words)[0] == 0
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(first) == 4 + 3 * 4
+    code, out, err = run_tool("demo", *words)
+    assert code == 0, err
+    assert "12 results of an earlier run" in out
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+@pytest.mark.parametrize("name", ["a_overlay.mp4", "a_shares.csv"])
+def test_a_video_does_not_replace_the_users_files(
+    ready: Path, tmp_path: Path, run_tool: RunTool, name: str
+) -> None:
+    path = write_video(tmp_path / "a.avi", "MJPG", images(tmp_path)[:1])
+    words = ["--config", ready, "--image", path, "--output", tmp_path]
+    (tmp_path / name).write_text("mine")
+    code, _, err = run_tool("demo", *words)
+    assert_one_sentence(code, err, f"--output: {tmp_path / name} exists")
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    for _ in range(2):  # its own it does
+        code, _, err = run_tool("demo", *words)
+        assert code == 0, err
 
 
 def test_the_decoders_are_silent(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_node_that_is_alone(
     done = command(sys.executable, "tool/train.py", *words, "dist_url", f"tcp://{meeting}")
     assert done.returncode == 2
     (line,) = [s for s in done.stderr.splitlines() if s.startswith("error: ")]
-    assert f"2 processes should meet at {meeting} within 0.02 minutes" in line
+    assert f"2 machines should meet at {meeting} within 0.02 minutes" in line
     assert "each with its own Distributed.rank" in line and "Traceback" not in done.stderr
     code, _, err = run_tool("train", *words, "dist_url", meeting)
     assert_one_sentence(code, err, "must be tcp://<address of the first node>:<port>", meeting)
@@ -138,4 +138,4 @@ def test_ctrl_c_ends_all_processes(tiny: Path) -> None:
                 break
         _, err = run.communicate(timeout=60)
     (line,) = err.strip().splitlines()
-    assert run.returncode == 130 and line.endswith(": interrupted"), err
+    assert run.returncode == 130 and line == "interrupted", err

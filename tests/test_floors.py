@@ -18,6 +18,7 @@ FLOORS = {
     "util.data.transform": 1,
     "util.training.loss": 1,
     "util.training.schedule": 1,
+    "util.training.upsampled_loss": 1,
     "util.training.seed": 1,
     "util.data": 2,
     "util.distributed": 2,

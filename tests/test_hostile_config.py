@@ -8,7 +8,7 @@ import pytest
 from model import check_network
 from tests.conftest import RunTool, assert_one_sentence
 from util.config import Config, check_test, check_train, dump_config, load_config
-from util.config.keys import FIELDS, TYPES, full_name
+from util.config.keys import FIELDS
 from util.config.load import parse_value
 from util.error import ConfigError
 
@@ -108,21 +108,45 @@ def test_escapes_do_not_reach_the_terminal(tiny: Path, run_tool: RunTool) -> Non
     assert_one_sentence(code, err, r"got \x1b[31mred\nerror: fake")
 
 
-EXTREMES = [
-    (name, value)
-    for name, f in FIELDS.items()
-    for value in (f.metadata["span"] or f.metadata["above"] or ())
-    if name not in ("classes", "layers", "save_every_minutes")
+EXTREMES = [  # numbers at their limits; several of them in one run where none ends it
+    "manual_seed 9223372036854775807 scale_min 10 scale_max 10 rotate_min 180 rotate_max 180",
+    "scale_min 0.01 scale_max 0.01 aux_weight 1000 weight_decay 1000 momentum 1 power 100",
+    "base_lr 1000 nonfinite skip epochs 2",
+    "ignore_label 65535 ohem_min_kept 2147483647 loss ohem ohem_threshold 1e-300",
+    "train_h 8193 batch_size 2 timeout_minutes 100000 print_freq 2147483647",
+    "batch_size 65536",
+    "accumulate_steps 65536",
+    "workers 16 save_every_steps 2147483647 save_every_minutes 1e6 train_gpu [1023]",
+    "arch psa shrink_factor 64 mask_h 1 mask_w 1 normalization_factor 1e-6",
+    "arch psa mask_h 4097",
+    "world_size 65536 rank 65535 timeout_minutes 1e-9",
+    "class_weights [1e6,1e6,1e6]",
+    "classes 65535 ignore_label 65535 train_h 9 train_w 9",
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "value"), EXTREMES)
-def test_a_run_with_a_number_at_its_limit(
-    tiny: Path, run_tool: RunTool, name: str, value: float
-) -> None:
-    text = f"[{value}]" if "list" in str(TYPES[name]) else f"{value}"
-    tool = "test" if full_name(name).startswith("TEST.") else "train"
-    code, _, err = run_tool(tool, "--config", tiny, name, text)
+@pytest.mark.parametrize("words", EXTREMES)
+def test_a_training_with_numbers_at_their_limits(tiny: Path, run_tool: RunTool, words: str) -> None:
+    code, _, err = run_tool("train", "--config", tiny, *words.split())
+    assert code in (0, 2), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        "scales [0.01] base_size 1",
+        "scales [100] base_size 1 index_step 1",
+        "test_w 8193 index_step 1 batch_windows 1",
+        "index_start 2147483647",
+        "test_gpu [1023] batch_windows 65536 index_step 2147483647",
+    ],
+)
+def test_a_test_with_numbers_at_their_limits(tiny: Path, run_tool: RunTool, words: str) -> None:
+    code, _, err = run_tool("train", "--config", tiny)
+    assert code == 0, err
+    code, _, err = run_tool("test", "--config", tiny, *words.split())
     assert code in (0, 2), err
     assert "Traceback" not in err

@@ -10,10 +10,11 @@ from PIL import Image
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, write_pair
 from util.config import dump_config, load_config
-from util.data.dataset import BatchSampler, Loader, SegmentationData, load_label
-from util.data.image import check_label, read_image, read_label, write_label
-from util.data.label_map import LabelMap, load_label_map
+from util.data.dataset import BatchSampler, Loader, SegmentationData
+from util.data.image import read_image, read_label, write_label
+from util.data.label_map import LabelMap, check_label, load_label_map
 from util.data.list_file import read_list
+from util.data.load import load_label
 from util.data.transform import train_transform
 from util.error import ConfigError, DataError
 
@@ -28,7 +29,7 @@ def mapped(label_map: LabelMap, *ids: int, kind: type = np.uint8) -> list[int]:
 
 def test_without_a_map_labels_pass_untouched() -> None:
     label = np.arange(256, dtype=np.uint8)
-    assert made("", classes=3).apply(label, Path("x")) is label
+    assert made("", classes=255).apply(label, Path("x")) is label
 
 
 def test_cityscapes_follows_the_official_table() -> None:
@@ -45,7 +46,9 @@ def test_ade20k_shifts_by_one() -> None:
 
 
 def test_ignore_ids_are_the_ids_of_files() -> None:
-    assert mapped(made("", classes=3, ignore_ids=(1, 7)), 0, 1, 2, 7, 9) == [0, 255, 2, 255, 9]
+    assert mapped(made("", classes=3, ignore_ids=(1, 7)), 0, 1, 2, 7) == [0, 255, 2, 255]
+    void = made("", classes=3, ignore_ids=(-1, 65535))
+    assert mapped(void, -1, 0, 2, 65535, kind=np.int32) == [255, 0, 2, 255]
     assert mapped(made({5: 0, 6: 1}, classes=2, ignore_ids=(6, 0)), 5, 6, 0) == [0, 255, 255]
 
 
@@ -71,21 +74,36 @@ def test_files_of_ids_and_of_colors(tmp_path: Path) -> None:
     label_map = made(str(path), classes=2)
     image = np.array([[[128, 0, 0], [0, 128, 0], [0, 0, 0]]], np.uint8)
     Image.fromarray(image).save(tmp_path / "rgb.png")
-    assert load_label(tmp_path / "rgb.png", label_map, classes=2).tolist() == [[0, 1, 255]]
+    assert load_label(tmp_path / "rgb.png", label_map).tolist() == [[0, 1, 255]]
     Image.fromarray(image + 1).save(tmp_path / "rgb.png")
     with pytest.raises(DataError, match=r"holds colour 1 1 1 \(1 pixels\).*add a line `1 1 1 255`"):
-        load_label(tmp_path / "rgb.png", label_map, classes=2)
-    for text in ("a: b", "1 2 3\n1 2 3\n", "1 2 300\n", "- 1", "", "{"):
+        load_label(tmp_path / "rgb.png", label_map)
+    for text in ("a: b", "1 2 300\n", "- 1", "", "{"):
         path.write_text(text)
         with pytest.raises(ConfigError, match="must hold a `raw id: class id` line"):
             made(str(path), classes=2)
+    path.write_text("0-99: 0  # dark\n100-255: 1\n")
+    assert mapped(made(str(path), classes=2), 0, 99, 100, 255) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("text", ["7: 0\n7: 1\n", '{"7": 0, "7": 1}', "{0-9: 0, 7: 1}"])
+def test_an_id_that_a_map_names_twice_is_an_error(tmp_path: Path, tiny: Path, text: str) -> None:
+    path = tmp_path / "map"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="gives id 7 twice, as class 0 and 1: remove one"):
+        made(str(path), classes=2)
+    path.write_text("9 9 9\n9 9 9 1\n")
+    with pytest.raises(ConfigError, match="gives colour 9 9 9 twice, as class 0 and 1"):
+        made(str(path), classes=2)
+    with pytest.raises(ConfigError, match="given twice"):
+        load_config(tiny, ["DATA.label_map", "{7: 0, 7: 1}"])
 
 
 def test_maps_that_cannot_work_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cityscapes gives id 11, but ids must be 0\.\.10"):
         made("cityscapes", classes=11)
-    with pytest.raises(ConfigError, match="names id -1"):
-        made({-1: 0}, classes=2)
+    with pytest.raises(ConfigError, match="names id -40000"):
+        made({-40000: 0}, classes=2)
     with pytest.raises(ConfigError, match="names id 70000"):
         made("", classes=2, ignore_ids=(70000,))
     (tmp_path / "c").write_text("1 2 3\n")
@@ -149,8 +167,7 @@ def test_sixteen_bit_labels_reach_the_loss_unharmed(tmp_path: Path) -> None:
     data = SegmentationData(
         read_list(tmp_path / "list", tmp_path, has_labels=True),
         train_transform((33, 33), scale=(0.5, 2), rotate=(-10, 10), ignore_label=65535),
-        classes=300,
-        ignore_label=65535,
+        LabelMap(300, 65535),
         seed=0,
     )
     sampler = BatchSampler(2, 2, shuffle=True)

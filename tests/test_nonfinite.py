@@ -19,27 +19,28 @@ from util.data.image import read_label, write_label
 from util.distributed import Process
 from util.error import RunError
 from util.training.checkpoint import checkpoints
-from util.training.loss import CrossEntropy, SegmentationLoss
+from util.training.loss import CrossEntropy, HeadLoss, SegmentationLoss
 from util.training.nonfinite import (
     BatchNormStatistics,
     NonfiniteCheck,
     has_nonfinite_gradient,
 )
 from util.training.state import State, start_state
+from util.training.statistics import EpochStatistics
 from util.training.step import StepResult, train_mode, train_step
 
 PLAIN = CrossEntropy(255)
 
 
-def infinite_loss(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    total, weight = PLAIN(logits, label)
-    return total * torch.inf, weight
+def infinite_loss(logits: Tensor, label: Tensor) -> HeadLoss:
+    loss = PLAIN(logits, label)
+    return loss._replace(total=loss.total * torch.inf)
 
 
-def infinite_gradient(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def infinite_gradient(logits: Tensor, label: Tensor) -> HeadLoss:
     """A finite loss: the square root has an infinite slope at 0."""
-    total, weight = PLAIN(logits, label)
-    return total + (total * 0).sqrt(), weight
+    loss = PLAIN(logits, label)
+    return loss._replace(total=loss.total + (loss.total * 0).sqrt())
 
 
 class Run:
@@ -103,6 +104,32 @@ def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
         run.check.look()
 
 
+def test_a_step_that_the_scaler_skips_counts_as_skipped(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """fp16 searches its scale: gradients that overflow are no reason to end the run."""
+    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
+    run = Run(tiny, amp="fp16")
+    run.state.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
+    before = run.everything()
+    statistics = EpochStatistics(run.cfg, run.process)
+    result = run.step(PLAIN)
+    statistics.add(result)
+    assert result.left_out == 1 and result.losses[0].isfinite()
+    assert all(torch.equal(value, before[name]) for name, value in run.everything().items())
+    run.check.look()
+    assert run.check.skipped == 0 and not caplog.messages
+    record = statistics.sum()[1]
+    assert (record["steps"], record["skipped_steps"], record["train_loss"]) == (0, 1, 0)
+    run.state.scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+    statistics.add(run.step(PLAIN))
+    record = statistics.sum()[1]
+    assert (record["steps"], record["skipped_steps"]) == (1, 1) and record["train_loss"] > 0
+    run.step(infinite_loss)
+    with pytest.raises(RunError, match="the loss of step 3 is not finite"):
+        run.check.look()
+
+
 class CountOperations(TorchDispatchMode):
     """How many operations are sent to the device."""
 
@@ -128,16 +155,18 @@ def test_the_check_is_a_few_operations_a_step(tiny: Path) -> None:
 
 
 def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
-    words = ["--config", tiny, "epochs", 9, "base_lr", 1e12]
-    code, _, err = run_tool("train", *words)
+    words = ["--config", tiny, "epochs", 9, "base_lr", 1000]
+    code, _, err = run_tool("train", *words, "save_freq", 9)
     assert_one_sentence(code, err, "is not finite (images p", "lower TRAIN.base_lr", "skip")
+    assert not checkpoints(tmp_path / "run/model")
+    # Statistics overflow before the loss: nothing of that is saved either.
+    code, _, err = run_tool("train", *words)
+    assert_one_sentence(code, err, "running_var", "is not saved: the run has diverged")
     for path in checkpoints(tmp_path / "run/model"):
         assert all(v.isfinite().all() for v in weights(path).values()), path
-    words += ["nonfinite", "skip", "save_path", tmp_path / "b/model"]
+    words += ["nonfinite", "skip", "save_freq", 9, "save_path", tmp_path / "b/model"]
     code, _, err = run_tool("train", *words)
-    assert_one_sentence(
-        code, err, "no step of this epoch", "has diverged", "base_lr (1000000000000.0"
-    )
+    assert_one_sentence(code, err, "no step of this epoch", "has diverged", "base_lr (1000.0")
 
 
 def test_images_without_any_label_do_no_harm(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:

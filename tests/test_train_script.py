@@ -1,10 +1,13 @@
-"""tool/train.sh inside a SLURM job, with stand-ins for srun, scontrol and Python.
+"""tool/train.sh and test.sh: signals, any folder, SLURM; with stand-ins for Python and srun.
 
 tests/slurm/run.py does the same with the real ones.
 """
 
 import os
+import shutil
+import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +31,7 @@ FAKES = {
     "python": """
         echo "$*" >>"$CALLS"
         echo "python speaks"
-        case $1 in tool/train.py) exit "${CODE:-0}" ;; esac
+        case $1 in */tool/train.py) exit "${CODE:-0}" ;; esac
     """,
 }
 
@@ -43,11 +46,11 @@ class Job:
 
     @property
     def trained(self) -> list[str]:
-        return [call for call in self.calls if call.startswith("tool/train.py")]
+        return [call for call in self.calls if "/tool/train.py" in call]
 
     @property
     def tested(self) -> bool:
-        return any(call.startswith("tool/test.py") for call in self.calls)
+        return any("/tool/test.py" in call for call in self.calls)
 
     @property
     def requeued(self) -> bool:
@@ -96,9 +99,10 @@ def test_a_job_trains_and_tests_on_every_node(tmp_path: Path) -> None:
     job = submit(tmp_path)
     assert job.code == 0, job.output
     assert {"srun --nodes=2", "srun --ntasks=2", "srun --ntasks-per-node=1"} <= set(job.calls)
-    words = "--config config/toy/toy_pspnet18.yaml"
-    assert job.trained == [f"tool/train.py {words} TRAIN.epochs 2"]
-    assert job.calls[-1] == f"tool/test.py {words} TEST.model_path  TRAIN.epochs 2"
+    project = tmp_path / "project"
+    words = f"--config {project}/config/toy/toy_pspnet18.yaml"
+    assert job.trained == [f"{project}/tool/train.py {words} TRAIN.epochs 2"]
+    assert job.calls[-1] == f"{project}/tool/test.py {words} TEST.model_path  TRAIN.epochs 2"
     assert job.calls.count("srun --nodes=2") == 2  # for both
     first = job.output.splitlines()[0]
     for part in ("2 nodes (gpu[3-4])", "GPUs a node: 8", "CPUs a node: 16(x2)", "65536 MB a node"):
@@ -108,7 +112,7 @@ def test_a_job_trains_and_tests_on_every_node(tmp_path: Path) -> None:
     assert job.output.count("python speaks") == 2
 
 
-def test_a_job_that_is_started_again_goes_on(tmp_path: Path) -> None:
+def test_a_job_that_is_started_again_resumes(tmp_path: Path) -> None:
     job = submit(tmp_path, SLURM_RESTART_COUNT="1")
     assert job.trained[0].endswith("TRAIN.epochs 2 TRAIN.resume auto TEST.skip_existing True")
 
@@ -116,11 +120,11 @@ def test_a_job_that_is_started_again_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "requeued", "part"),
     [
-        ({}, True, "it is requeued and will go on"),
+        ({}, True, "it is requeued and will resume"),
         (
             {"REFUSED": "1"},
             True,
-            "the same command with TRAIN.resume auto TEST.skip_existing True goes on",
+            "the same command and TRAIN.resume auto TEST.skip_existing True",
         ),
         # Requeueing a cancelled job would bring it back to life.
         ({"CANCEL": "yes"}, False, "as it was cancelled or requeued"),
@@ -137,12 +141,136 @@ def test_a_stopped_job_is_requeued(
 def test_a_failed_job_says_so_and_tests_nothing(tmp_path: Path) -> None:
     job = submit(tmp_path, CODE="7")
     assert job.code == 7 and not job.requeued and not job.tested
-    assert "error: tool/train.py ended with exit code 7" in job.output
+    assert "tool/train.py ended with exit code 7" in job.output
     assert "slurm-7-1.log\nthe other node speaks" in job.output
 
 
-def test_sbatch_from_another_folder_is_an_error_in_words(tmp_path: Path) -> None:
+def test_sbatch_from_another_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "calls").touch()
     job = submit(tmp_path, SLURM_SUBMIT_DIR=str(tmp_path))
     assert job.code == 2 and not job.calls
     assert "call sbatch in the project's folder" in job.output
+
+
+# Without SLURM ------------------------------------------------------------------------------------
+
+# Says what it was started with and which signals it gets; ends with 75 after the first.
+NOISY_PYTHON = """#!{python}
+import os, signal, sys, time
+def note(number, frame):
+    print("got", signal.Signals(number).name, flush=True)
+    time.sleep(0.3)
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, note)
+print("start", os.getpid(), os.getcwd(), *sys.argv[1:], flush=True)
+time.sleep(float(os.environ.get("SECONDS_TO_RUN", 0)))
+"""
+SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with the scripts, a config, and a stand-in for Python."""
+    for folder in ("tool", "config/toy"):
+        (tmp_path / "project" / folder).mkdir(parents=True)
+    for path in (ROOT / "tool").glob("*.sh"):
+        shutil.copy(path, tmp_path / "project/tool")
+    for name in ("tool/train.py", "config/toy/toy_pspnet18.yaml"):
+        (tmp_path / "project" / name).touch()
+    (tmp_path / "python").write_text(NOISY_PYTHON.format(python=sys.executable))
+    (tmp_path / "python").chmod(0o755)
+    return tmp_path / "project"
+
+
+def start(script: Path, shell: str, **environment: str) -> subprocess.Popen:
+    """The script from another folder, as the leader of a process group."""
+    words = [shell, str(script), "toy", "pspnet18", "TRAIN.save_path", "mine"]
+    folder = script.parent.parent.parent
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env={**clean, "PYTHON": str(folder / "python"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGINT"])
+@pytest.mark.parametrize("script", ["train.sh", "test.sh"])
+def test_a_signal_to_a_script_reaches_what_it_runs(
+    project: Path, script: str, name: str, shell: str
+) -> None:
+    with start(project / "tool" / script, shell, SECONDS_TO_RUN="60") as run:
+        pid = int(run.stdout.readline().split()[1])
+        run.send_signal(getattr(signal, name))
+        rest = run.stdout.read()
+    if script == "test.sh":  # it has become the tool
+        assert run.pid == pid
+        assert run.returncode == (75 if name != "SIGINT" else -signal.SIGINT), rest
+        return
+    assert rest.strip() == f"got {name.replace('SIGINT', 'SIGTERM')}", rest  # and no test follows
+    assert run.returncode == (75 if name != "SIGINT" else 130)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_second_ctrl_c_ends_what_does_not_end(project: Path, shell: str) -> None:
+    python = project.parent / "python"
+    python.write_text(python.read_text().replace("sys.exit(75)", ""))
+    with start(project / "tool/train.sh", shell, SECONDS_TO_RUN="60") as run:
+        pid = int(run.stdout.readline().split()[1])
+        run.send_signal(signal.SIGINT)
+        assert run.stdout.readline() == "got SIGTERM\n"
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_relative_paths_start_where_the_script_is_called(project: Path) -> None:
+    with start(project / "tool/train.sh", "sh") as run:
+        trained, tested = (line.split() for line in run.stdout.read().splitlines())
+    assert run.returncode == 0
+    config = str(project / "config/toy/toy_pspnet18.yaml")
+    folder = str(project.parent)
+    assert trained[2:] == [folder, f"{project}/tool/train.py", "--config", config, *trained[6:]]
+    assert tested[2:4] == [folder, f"{project}/tool/test.py"]
+    assert trained[-2:] == tested[-2:] == ["TRAIN.save_path", "mine"]
+    assert (project / "exp/toy/pspnet18/model").is_dir()
+
+
+@pytest.mark.parametrize("script", ["train.sh", "test.sh"])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"SLURM_JOB_ID": "7"},  # of a shell that was started within a job
+        {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_STEP_ID": "0"},
+    ],
+)
+def test_scripts_start_by_a_link_and_outside_of_jobs(
+    project: Path, script: str, environment: dict[str, str]
+) -> None:
+    link = project / "bin/link"
+    link.parent.mkdir()
+    link.symlink_to(f"../tool/{script}")
+    with start(link, "sh", **environment) as run:
+        lines = run.stdout.read().splitlines()
+    assert run.returncode == 0, lines
+    assert len(lines) == (2 if script == "train.sh" else 1)
+    assert all(line.startswith("start ") for line in lines), lines
+
+
+def test_a_checkout_that_is_read_only(project: Path) -> None:
+    """TRAIN.save_path may be elsewhere: a folder that cannot be made is for the tool to report."""
+    (project / "exp").touch()  # in the way, also for root
+    with start(project / "tool/train.sh", "sh") as run:
+        lines = run.stdout.read().splitlines()
+    assert run.returncode == 0 and len(lines) == 2, lines
+    assert all(line.startswith("start ") for line in lines), lines

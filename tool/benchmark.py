@@ -3,37 +3,59 @@
 import argparse
 import shlex
 import sys
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, run_cli  # isort: split
 
+import torch
+
 from model import check_network
 from util.config import ConfigParser, check_test, load_config
 from util.config.load import ROOT
+from util.distributed import single_device
+from util.extra.benchmark import data, inference, memory, metric, training
 from util.extra.benchmark.gpu import SHARES, Settings, benchmark_gpu
-from util.extra.benchmark.inference import benchmark_test
+from util.extra.benchmark.machine import about
+from util.extra.benchmark.parts import apart
+from util.extra.benchmark.record import Record
 
-TEST_HELP = """Test images with the plain loop (one window and its mirror image at a time,
-probabilities in float64 NumPy) and with the engine of tool/test.py, in turn, at one scale and at
-six. Medians over runs and images; the speed-up is the median of the ratios of each turn."""
+HOUR = 3600.0  # seconds for a part of `all`, at most
+PARTS = {
+    "data": "augmentation and loading: step by step and fused, decoders, files to batches, on a "
+    "core of this machine",
+    "step": "a training step: a plain script's and this project's in several modes",
+    "test": "the inference engine: the plain loop (one window and its mirror image at a time, "
+    "probabilities in float64 NumPy) and the engine of tool/test.py in turn, at one scale and at "
+    "six; medians over runs and images, the ratio is the median of those of each turn",
+    "metric": "counting pixels: histograms, this project's matrix, torchmetrics",
+    "memory": "peak memory: of a training step and of the test of a large image",
+    "all": "all of these: each in a process of its own",
+}
+WITHOUT_CONFIG = ("data", "metric")
 
 GPU_HELP = """Everything that needs a GPU: its ceilings, the tests marked gpu, the golden numbers
 (env); training steps of the large networks in every mode (step); the engine (test); the toy recipe,
-killed and resumed (resume); CamVid from ImageNet weights (camvid). gpu.jsonl in the output folder
+killed and resumed (resume); CamVid from ImageNet weights: PSPNet18 with both ways to augment
+(augment), PSPNet50 as long as the time allows (camvid). gpu.jsonl in the output folder
 grows row by row; gpu.json, gpu.md and gpu_files.tar.gz are written after every part."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, parser_class=make_parser)
-    test = commands.add_parser("test", description=TEST_HELP, help="the inference engine")
-    test.add_argument("--images", type=int, default=1, help="so many of the test list; default 1")
-    test.add_argument("--runs", type=int, default=3, help="turns of each; default 3")
-    test.add_argument("--output", metavar="FILE", help="also write the numbers, as JSON")
-    test.set_defaults(run=run_test)
-
+    for name, text in PARTS.items():
+        own = commands.add_parser(
+            name, has_config=name not in WITHOUT_CONFIG, description=text, help=text.split(":")[0]
+        )
+        own.add_argument("--runs", type=int, default=3, help="turns of each way; default 3")
+        own.add_argument("--output", type=Path, metavar="FILE.json", help="also writes FILE.md")
+        if name in ("test", "all"):
+            own.add_argument("--images", type=int, default=1, help="of the test list; default 1")
+        own.set_defaults(run=run_here)
     gpu = commands.add_parser(
         "gpu", has_config=False, description=GPU_HELP, help="all that needs a GPU"
     )
@@ -42,6 +64,8 @@ def main() -> None:
     gpu.add_argument("--output", type=Path, default=ROOT / "exp/benchmark_gpu", metavar="FOLDER")
     gpu.add_argument("--camvid", type=Path, default=ROOT / "dataset/camvid", metavar="FOLDER")
     gpu.add_argument("--weights", default=str(ROOT / "initmodel/resnet50_v1.pth"), metavar="FILE")
+    small = str(ROOT / "initmodel/resnet18_v1.pth")
+    gpu.add_argument("--weights-18", default=small, metavar="FILE")
     gpu.add_argument("--tiny", action="store_true", help="a dry run on the CPU, small sizes")
     gpu.set_defaults(run=run_gpu)
     args = parser.parse_args()
@@ -53,15 +77,38 @@ def make_parser(*, has_config: bool = True, **settings: Any) -> argparse.Argumen
     return (ConfigParser if has_config else argparse.ArgumentParser)(**settings)
 
 
-def run_test(args: argparse.Namespace) -> None:
-    """benchmark test."""
+def run_here(args: argparse.Namespace) -> None:
+    """One part, or all of them, each in a process of its own."""
     for name in ("images", "runs"):
-        if getattr(args, name) < 1:
+        if getattr(args, name, 1) < 1:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    cfg = load_config(args.config, args.overrides)
-    check_network(cfg, is_test=True)
-    check_test(cfg)
-    benchmark_test(cfg, config=args.config, count=args.images, runs=args.runs, output=args.output)
+    names, cfg = [args.command], None
+    if args.command not in WITHOUT_CONFIG:
+        cfg = load_config(args.config, args.overrides)
+        check_network(cfg, is_test=True)
+        check_test(cfg)
+    if args.command == "all":
+        names = [name for name in PARTS if name != "all"]
+    device = apart(partial(single_device, cfg.test_gpu if cfg else [0]))
+    assert isinstance(device, torch.device)
+    works = {
+        "data": partial(data.run, runs=args.runs),
+        "metric": partial(metric.run, runs=args.runs),
+        "step": partial(training.run, cfg=cfg, runs=args.runs, device=device),
+        "test": partial(
+            inference.run, cfg=cfg, count=getattr(args, "images", 1), runs=args.runs, device=device
+        ),
+        "memory": partial(memory.run, cfg=cfg, device=device),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        record = Record((args.output or Path(folder) / "found.json").with_suffix(""))
+        record.start()
+        for name in names:
+            if len(names) == 1:
+                works[name](record)
+            else:
+                apart(partial(works[name], record), seconds=HOUR)
+        print(record.write(about(device, f"python {shlex.join(sys.argv)}")))
 
 
 def run_gpu(args: argparse.Namespace) -> None:
@@ -73,7 +120,13 @@ def run_gpu(args: argparse.Namespace) -> None:
     if args.budget <= 0:
         raise ConfigError(f"--budget must be above 0 seconds, got {args.budget:g}")
     settings = Settings(
-        parts, args.budget, args.output.absolute(), args.camvid.absolute(), args.weights, args.tiny
+        parts=parts,
+        budget=args.budget,
+        output=args.output.absolute(),
+        data_root=args.camvid.absolute(),
+        weights=args.weights,
+        weights_18=args.weights_18,
+        tiny=args.tiny,
     )
     print(benchmark_gpu(settings, f"python {shlex.join(sys.argv)}"))
 

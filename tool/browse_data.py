@@ -10,12 +10,10 @@ import cv2
 import numpy as np
 
 from model import check_network
-from util.config import Config, check_train, config_parser, load_config
-from util.data.dataset import SegmentationData
+from util.config import check_train, config_parser, load_config
+from util.data.dataset import SegmentationData, build_data
 from util.data.image import write_image
-from util.data.label_map import load_label_map
-from util.data.list_file import read_list
-from util.data.transform import denormalise, train_transform
+from util.data.transform import denormalise
 from util.palette import legend, load_colors, load_names, overlay
 
 TILE = 240  # height of an image on the sheet
@@ -37,7 +35,7 @@ def main() -> None:
     check_network(cfg)
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
-    data = training_data(cfg)
+    data = build_data(cfg, is_training=True)
     chosen = np.unique(np.linspace(0, len(data) - 1, min(args.count, len(data))).astype(int))
     rows, present = [], set()
     for index in chosen.tolist():
@@ -47,28 +45,6 @@ def main() -> None:
     shown = sorted(present & set(range(cfg.classes)))
     write_image(args.output, draw_sheet(rows, [names[i] for i in shown], colors[shown]))
     print(f"{len(rows)} of {len(data)} training samples, {len(shown)} classes: {args.output}")
-
-
-def training_data(cfg: Config) -> SegmentationData:
-    """The training list with the training augmentation."""
-    return SegmentationData(
-        read_list(cfg.train_list, cfg.data_root, has_labels=True),
-        train_transform(
-            (cfg.train_h, cfg.train_w),
-            scale=(cfg.scale_min, cfg.scale_max),
-            rotate=(cfg.rotate_min, cfg.rotate_max),
-            ignore_label=cfg.ignore_label,
-        ),
-        classes=cfg.classes,
-        ignore_label=cfg.ignore_label,
-        seed=cfg.manual_seed or 0,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
-    )
 
 
 def draw_row(data: SegmentationData, index: int, colors: np.ndarray) -> tuple[np.ndarray, set[int]]:

@@ -1,4 +1,4 @@
-"""Examine a dataset before training: every fault with its files and what cures it, and the classes.
+"""Checks a dataset before training: every problem, the files affected and the fix; the classes.
 
 Exit code 0: clean. 1: there are findings. 2: cannot run.
 """
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, run_cli  # isort: split
+from util.error import ConfigError, run_cli, show  # isort: split
 
 from util.config import Config, check_labels, config_parser, load_config
-from util.data.label_map import load_label_map
 from util.extra.dataset_check.check import Finding, Report, examine
 from util.palette import load_names
 
@@ -29,27 +28,15 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(args.config, args.overrides)
     check_labels(cfg)
+    if args.json and args.json.exists() and b'"class_weights"' not in args.json.read_bytes():
+        raise ConfigError(f"--json {args.json} is there and no report of this tool: name another")
     start = time.perf_counter()
-    report = examine(
-        chosen_lists(cfg, args.split),
-        cfg.data_root,
-        classes=cfg.classes,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
-        map_source=cfg.label_map if isinstance(cfg.label_map, str) else "",
-        names_path=cfg.names_path,
-        colors_path=cfg.colors_path,
-    )
+    report = examine(cfg, chosen_lists(cfg, args.split))
     seconds = time.perf_counter() - start
     has_names = not any(finding.kind == "names" for finding in report.findings)
     names = load_names(cfg.names_path if has_names else "", cfg.classes)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(content(report, names), indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, content(report, names))
     print_classes(report, names)
     for finding in report.notes:
         print_finding("note", finding)
@@ -78,6 +65,7 @@ def chosen_lists(cfg: Config, split: str) -> dict[str, str]:
 
 def print_classes(report: Report, names: list[str]) -> None:
     """A line for each class: share of pixels and images by split, suggested weight."""
+    names = [show(name, limit=60) for name in names]
     width = max(len(name) for name in names)
     heads = "".join(f"  {split + ' pixels':>12} {'images':>8}" for split in report.counts)
     print(f"{'id':>4} {'class':<{width}}{heads}  weight")
@@ -91,13 +79,21 @@ def print_classes(report: Report, names: list[str]) -> None:
 
 
 def print_finding(head: str, finding: Finding) -> None:
-    """What, some of the files, the cure."""
-    print(f"{head} [{finding.kind}] {finding.what}")
+    """What, some of the files, the fix."""
+    print(f"{head} [{finding.kind}] {show(finding.what, limit=1000)}")
     for name in finding.files[:EXAMPLES]:
-        print(f"    {name}")
+        print(f"    {show(name, limit=1000)}")
     if len(finding.files) > EXAMPLES:
         print(f"    ... and {len(finding.files) - EXAMPLES} more (all of them with --json FILE)")
     print(f"  cure: {finding.cure}\n")
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """A whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def content(report: Report, names: list[str]) -> dict[str, Any]:

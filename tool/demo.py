@@ -9,18 +9,29 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, DataError, nearest, run_cli  # isort: split
+from util.error import ConfigError, run_cli  # isort: split
 
 import numpy as np
 from tqdm import tqdm
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, load_config
-from util.data.image import IMAGE_SUFFIXES, read_image, write_image, write_label
+from util.data.image import read_image, write_image, write_label
 from util.distributed import single_device
 from util.distributed.device import usable_amp
-from util.extra.video import VIDEO_SUFFIXES, VideoReader, VideoWriter
+from util.evaluation.output import check_targets, make_folder
+from util.extra.demo_files import (
+    NOTE,
+    TABLE_HEAD,
+    image_path,
+    is_ours,
+    open_source,
+    targets,
+    video_paths,
+)
+from util.extra.video import VideoReader, VideoWriter
 from util.inference import SlidingPredictor, build_predictor
+from util.logger import start_logging
 from util.palette import (
     class_shares,
     colorize,
@@ -41,6 +52,7 @@ def main() -> None:
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
     check_network(cfg, is_test=True)
+    start_logging()
     pixel = parse_pixel(args.attention, cfg.arch) if args.attention else None
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
@@ -50,6 +62,13 @@ def main() -> None:
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default
+    make_folder(output, key="--output")
+    check_targets(
+        targets(source, output, has_attention=bool(pixel)),
+        inputs=[] if isinstance(source, VideoReader) else [path for path, _ in source],
+        is_ours=is_ours,
+        key="--output",
+    )
     device = single_device(cfg.test_gpu)
     amp = usable_amp(cfg.test_amp, device)
     predictor = build_predictor(cfg, load_trained(cfg, checkpoint), device=device, amp=amp)
@@ -80,29 +99,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def open_source(text: str) -> list[tuple[Path, str]] | VideoReader:
-    """What --image means: images with the names of their results, or a video file or camera."""
-    path = Path(text)
-    if text.isdigit() and not path.exists():
-        return VideoReader(int(text))
-    if path.is_file():
-        is_video = path.suffix.lower() in VIDEO_SUFFIXES
-        return VideoReader(path) if is_video else [(path, path.stem)]
-    if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = nearest(path.name, siblings)
-        hint = f"; nearest: {path.parent / near[0]}" if near else ""
-        raise DataError(f"--image: no file or folder {path}{hint}")
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise DataError(f"--image: folder {path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    stems = [p.relative_to(path).with_suffix("") for p in found]
-    return [
-        (p, str(stem if stems.count(stem) == 1 else p.relative_to(path)))
-        for p, stem in zip(found, stems, strict=True)
-    ]
-
-
 def show_image(
     image: np.ndarray, pred: np.ndarray, stem: Path, names: list[str], colors: np.ndarray
 ) -> None:
@@ -111,13 +107,11 @@ def show_image(
     present = [i for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
     labels = [f"{names[i]} {shares[i]:.1%}" for i in present]
     strip = legend(labels, colors[present], image.shape[1])
-    paths = {
-        kind: stem.with_name(f"{stem.name}_{kind}.png") for kind in ("gray", "color", "overlay")
-    }
-    write_label(paths["gray"], pred)
-    write_image(paths["color"], colorize(pred, colors))
-    write_image(paths["overlay"], np.vstack([overlay(image, pred, colors), strip]))
-    say(f"{stem.name}: {', '.join(labels)}", *(f"  {path}" for path in paths.values()))
+    paths = [image_path(stem, kind) for kind in ("gray", "color", "overlay")]
+    write_label(paths[0], pred, note=NOTE)
+    write_image(paths[1], colorize(pred, colors), note=NOTE)
+    write_image(paths[2], np.vstack([overlay(image, pred, colors), strip]), note=NOTE)
+    say(f"{stem.name}: {', '.join(labels)}", *(f"  {path}" for path in paths))
 
 
 def show_video(
@@ -131,12 +125,14 @@ def show_video(
 
     Ctrl-C ends a camera; both files are whole then, and so they are where a video breaks off.
     """
-    path, table_path = (stem.with_name(f"{stem.name}_{e}") for e in ("overlay.mp4", "shares.csv"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, table_path = video_paths(stem)
     total, frames, start = np.zeros(len(names)), 0, time.perf_counter()
-    with VideoWriter(path, fps=video.fps) as writer, table_path.open("w", newline="") as file:
+    with (
+        VideoWriter(path, fps=video.fps) as writer,
+        table_path.open("w", newline="", encoding="utf-8") as file,
+    ):
         table = csv.writer(file)
-        table.writerow(["frame", "seconds", *names])
+        table.writerow([*TABLE_HEAD, *names])
         try:
             for frame in tqdm(video, desc="Demo", total=video.count, leave=False, disable=None):
                 seconds = time.perf_counter() - start if video.is_camera else frames / video.fps
@@ -190,8 +186,8 @@ def show_attention(
         )
     window, row, column, box = predictor.window_at(image, x, y)
     for name, heat in predictor.model.attention_of(window, row, column).items():
-        path = stem.with_name(f"{stem.name}_{name}.png")
-        write_image(path, heat_overlay(image, heat.cpu().numpy(), box, pixel))
+        path = image_path(stem, name)
+        write_image(path, heat_overlay(image, heat.cpu().numpy(), box, pixel), note=NOTE)
         say(f"  {path}")
 
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import DataError, run_cli  # isort: split
 
 from util.data.label_map import load_label_map
-from util.extra.prepare.plan import Plan, carry_out, prepare_parser
-from util.extra.prepare.raw import VOID, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.files import VOID, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"training": 20210, "validation": 2000}
 FOLDERS = [f"{kind}/{split}" for kind in ("images", "annotations") for split in OFFICIAL]
@@ -26,7 +26,7 @@ def main() -> None:
     parser = prepare_parser(__doc__, source="the unpacked ADEChallengeData2016 folder")
     options = parser.parse_args()
     plan = plan_ade20k(options.source)
-    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+    carry_out(plan, options)
 
 
 def plan_ade20k(source: Path) -> Plan:

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import run_cli  # isort: split
 
-from util.extra.prepare.plan import Plan, carry_out, prepare_parser
-from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.files import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--task", choices=tuple(LAYOUTS), default="semantic", help="which labels")
     options = parser.parse_args()
     plan = plan_bdd100k(options.source, options.task)
-    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+    carry_out(plan, options)
 
 
 def plan_bdd100k(source: Path, task: str) -> Plan:

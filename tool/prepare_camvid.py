@@ -17,18 +17,18 @@ from util.error import DataError, run_cli  # isort: split
 import numpy as np
 
 from util.data.image import read_label
+from util.data.label import pack_colors
 from util.data.label_map import color_text
-from util.extra.prepare.plan import Plan, carry_out, prepare_parser
-from util.extra.prepare.raw import (
+from util.extra.prepare.files import (
     VOID,
     Item,
     files_by_stem,
     find_root,
     id_reader,
-    pack_colors,
     pair_up,
     translate,
 )
+from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"train": 367, "val": 101, "test": 233}
 SEGNET_FOLDERS = [f"{split}{kind}" for split in OFFICIAL for kind in ("", "annot")]
@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     original = any((options.source / name).is_dir() for name in (STILLS, LABELS))
     plan = plan_original(options.source) if original else plan_segnet(options.source)
-    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+    carry_out(plan, options)
 
 
 def plan_segnet(source: Path) -> Plan:

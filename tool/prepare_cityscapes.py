@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import run_cli  # isort: split
 
 from util.data.label_map import load_label_map
-from util.extra.prepare.plan import Plan, carry_out, prepare_parser
-from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.files import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"fine_train": 2975, "fine_val": 500, "fine_test": 1525}
 FOLDERS = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
@@ -33,7 +33,7 @@ def main() -> None:
     parser = prepare_parser(__doc__, source="the folder of leftImg8bit/ and gtFine/")
     options = parser.parse_args()
     plan = plan_cityscapes(options.source)
-    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+    carry_out(plan, options)
 
 
 def plan_cityscapes(source: Path) -> Plan:

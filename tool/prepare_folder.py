@@ -2,37 +2,40 @@
 
     python tool/prepare_folder.py --images photos --masks masks --out dataset/mine
 
-Masks hold class ids (gray or palette files) or colours. Without --colors or --names, the values
-found in all masks become ids 0, 1, ... in order. Where masks hold ids, 255 is unlabeled, unless
-there are just two values. Beside --out come <name>_names.txt and <name>_colors.txt, made to be
-edited, and below config/ a recipe for PSPNet50 and one for PSPNet18.
+Subfolders train/ and val/ (and test/) are kept as the split; else --val-fraction of the pairs go to
+validation, at random, or --folds makes K lists. Masks hold class ids (gray or palette files) or
+colours. Without --colors or --names, the values found in all masks become ids 0, 1, ... in order;
+255 is unlabelled in masks of more than two ids, unless they are evenly spread grays. Beside --out
+come <name>_names.txt and <name>_colors.txt, made to be edited, and below config/ a recipe for
+PSPNet50 and one for PSPNet18.
 """
 
 import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from string import Template
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import DataError, UserError, run_cli  # isort: split
 
-import numpy as np
-
 from util.config import ROOT
-from util.data.image import IMAGE_SUFFIXES
-from util.extra.prepare.masks import Classes, find_classes, read_class_file, scan_mask
-from util.extra.prepare.plan import Plan, carry_out, parallel, prepare_parser, write_text
-from util.extra.prepare.raw import Item, files_by_stem, image_info, pair_up
-
-LARGEST_CROP = 473  # as in the recipes of ADE20K and VOC 2012
-LARGEST_BATCH = 8
-NETS = {  # layers, weights to start from
-    "pspnet50": (50, "initmodel/resnet50_v2.pth"),
-    "pspnet18": (18, "initmodel/resnet18_v1.pth"),
-}
+from util.extra.prepare.classes import Classes, classes_of_folders, find_classes
+from util.extra.prepare.files import VOID
+from util.extra.prepare.masks import read_class_file, scan_mask
+from util.extra.prepare.pairs import VAL_FRACTION, Pair, find_pairs, split_pairs, to_items
+from util.extra.prepare.recipe import recipes
+from util.extra.prepare.write import (
+    Plan,
+    carry_out,
+    parallel,
+    prepare_parser,
+    read_record,
+    record_path,
+    write_text,
+)
+from util.palette import load_colors, load_names
 
 
 def main() -> None:
@@ -41,41 +44,68 @@ def main() -> None:
     add("--images", type=Path, required=True, help="folder of images, with subfolders")
     add("--masks", type=Path, required=True, help="folder of masks, named as the images")
     add("--mask-suffix", default="", help="what follows the image's name, such as _mask")
-    add("--val-fraction", type=float, default=0.2, help="part of the pairs for validation")
+    add("--pair", nargs=2, metavar=("IMAGE", "MASK"), help="patterns, as in '*_sat' '*_mask'")
+    add("--pairs", type=Path, metavar="FILE", help="lines `image<TAB>mask` or with <TAB>class")
+    add("--class-folders", action="store_true", help="masks/<class>/ hold masks of one class each")
+    add("--val-fraction", type=float, help="part of the pairs for validation, at random (0.2)")
+    add("--folds", type=int, default=0, metavar="K", help="K pairs of lists, for cross-validation")
     add("--seed", type=int, default=0, help="another seed splits in another way")
     add("--colors", type=Path, help="file of `R G B [name]` lines in order of ids; void: 255")
     add("--names", type=Path, help="file of class names, one a line, in order of ids")
-    add("--void", nargs="+", default=[], help="unlabeled values: ids (0) or colours (0,0,0)")
+    add("--void", nargs="+", default=[], help="unlabelled: ids (0), colours (0,0,0) or none")
+    add("--like", type=Path, metavar="OUT", help="a prepared folder whose classes and ids to keep")
     add("--config", type=Path, default=ROOT / "config", help="folder where the recipes go")
     options = parser.parse_args()
+    check(options)
     name = dataset_name(options.out)
-    splits, problems = find_pairs(options)
-    items = [item for split in splits.values() for item in split]
-    masks = parallel(scan_mask, [item.label for item in items], "masks")
-    given = read_class_file(options.colors, options.names)
-    classes = find_classes(masks, given, options.void)
+    pairs, problems = find_pairs(options)
+    splits = split_pairs(pairs, options)
+    in_labels = options.masks.resolve() == options.out.resolve() / "labels"
+    items = to_items(splits, "label_ids" if in_labels else "labels")
+    classes = find_all_classes(options, pairs)
     files = attribute_files(options.out, name, classes)
-    for path in files:
-        check_lines(path, len(classes.names))
+    train, val = ("fold1_train", "fold1_val") if options.folds else ("train", "val")
+    files |= recipes(
+        options.config,
+        options.out,
+        name,
+        lists=(train, val),
+        train=items[train],
+        classes=len(classes.names),
+    )
     beside = options.images.parent.resolve() == options.masks.parent.resolve()
     plan = Plan(
         name,
-        splits,
+        items,
         classes.read,
         [options.images.parent] if beside else [],
-        problems=problems,
-        choices={
+        problems=problems if options.like else [*problems, *other_ids(options.out, classes)],
+        record={
             "images": str(options.images.resolve()),
             "masks": str(options.masks.resolve()),
-            "val_fraction": options.val_fraction,
+            "val_fraction": options.val_fraction or VAL_FRACTION,
+            "folds": options.folds,
             "seed": options.seed,
+            "is_of_colors": classes.is_of_colors,
+            "values": {str(value): i for value, i in classes.table.items()},
         },
     )
-    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
-    for path, text in (files | recipes(options, name, splits["train"], len(classes.names))).items():
+    carry_out(plan, options)
+    for path, text in files.items():
         write_unless_there(path, text)
     shown = ", ".join(classes.names[:20]) + (" …" if len(classes.names) > 20 else "")
-    print(f"  classes: {len(classes.names)} ({shown})")
+    print(f"  classes: {len(classes.names)} ({shown}); void: {classes.void or 'nothing'}")
+
+
+def check(options: Namespace) -> None:
+    """Raise UserError for options that cannot work."""
+    fraction, folds = options.val_fraction, options.folds
+    if fraction is not None and not 0 < fraction < 1:
+        raise UserError(f"--val-fraction must be between 0 and 1, got {fraction}")
+    if options.seed < 0:
+        raise UserError(f"--seed must be at least 0, got {options.seed}")
+    if folds and (folds < 2 or fraction is not None):
+        raise UserError(f"--folds must be at least 2, without --val-fraction, got {folds}")
 
 
 def dataset_name(out: Path) -> str:
@@ -86,92 +116,68 @@ def dataset_name(out: Path) -> str:
     return name
 
 
-def find_pairs(options: Namespace) -> tuple[dict[str, list[Item]], list[str]]:
-    """Images and masks by stem -> train and val at random; and warnings."""
-    if not 0 < options.val_fraction < 1:
-        raise UserError(f"--val-fraction must be between 0 and 1, got {options.val_fraction}")
-    out = options.out.resolve()
-    for option, folder in (("--images", options.images), ("--masks", options.masks)):
-        if not folder.is_dir():
-            raise DataError(f"{option} {folder} is not a folder")
-        if folder.resolve() in (out, *out.parents):
-            raise DataError(f"--out {options.out} lies inside {option}: choose another --out")
-    endings = [options.mask_suffix + ending for ending in IMAGE_SUFFIXES]
-    labels = files_by_stem(options.masks, endings)
-    found = set(labels.values())
-    images = {s: p for s, p in files_by_stem(options.images).items() if p not in found}
-    stems = [stem for stem in images if stem in labels]
-    if len(stems) < 2:
-        shown = " and ".join(str(next(iter(d.values()))) for d in (images, labels) if d)
-        raise DataError(
-            f"{len(stems)} pairs of one name among {len(images)} images of {options.images} and "
-            f"{len(labels)} masks of {options.masks} ({shown or 'no file'}): at least 2 are "
-            "needed; --mask-suffix _mask pairs x.jpg with x_mask.png"
+def find_all_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
+    """The classes of all masks: as --like has them, as the user says, or as found."""
+    given = read_class_file(options.colors, options.names)
+    if any("" not in pair.masks for pair in pairs):
+        return classes_of_folders([pair.masks for pair in pairs], given.names)
+    masks = parallel(scan_mask, [pair.masks[""] for pair in pairs], "masks")
+    if options.like is None:
+        return find_classes(masks, given, options.void)
+    if options.void or given.names or given.colors:
+        raise UserError(
+            "--like keeps names, colours and void: give it without --names, --colors, --void"
         )
-    _, problems = pair_up(images, labels, "pairs")
-    count = min(max(1, round(options.val_fraction * len(stems))), len(stems) - 1)
-    order = np.random.default_rng(options.seed).permutation(len(stems))
-    raw_is_labels = options.masks.resolve() == out / "labels"
-    splits = {}
-    for split, chosen in (("train", order[count:]), ("val", order[:count])):
-        names = [stems[i] for i in sorted(chosen)]
-        splits[split], _ = pair_up(
-            {stem: images[stem] for stem in names},
-            {stem: labels[stem] for stem in names},
-            split,
-            label_folder="label_ids" if raw_is_labels else "labels",
+    name = dataset_name(options.like)
+    files = [path for path in attribute_paths(options.like, name) if path.is_file()]
+    record = record_path(options.like, name)
+    found = read_record(record) if record.is_file() else {}
+    if len(files) < 2 or "values" not in found:
+        raise UserError(
+            f"--like {options.like}: no folder that prepare_folder.py wrote (its {record.name}, "
+            f"{name}_names.txt and {name}_colors.txt beside it)"
         )
-    return splits, problems
+    table = {int(value): i for value, i in found["values"].items()}
+    count = len({*table.values()} - {VOID})
+    names, colors = load_names(str(files[0]), count), load_colors(str(files[1]), count)
+    classes = Classes(names, colors, table, found["is_of_colors"])
+    classes.check(masks)
+    return classes
+
+
+def other_ids(out: Path, classes: Classes) -> Iterator[str]:
+    """A warning for each prepared folder beside --out that gives a value another id."""
+    for path in sorted(out.resolve().parent.glob("*/prepare_*.json")):
+        record = read_record(path)
+        ids = {int(value): i for value, i in record.get("values", {}).items()}
+        differ = [v for v, i in classes.table.items() if ids.get(v, i) != i]
+        same_kind = record.get("is_of_colors") == classes.is_of_colors
+        if path.parent != out.resolve() and same_kind and differ:
+            value, folder = differ[0], os.path.relpath(path.parent)
+            yield (
+                f"{classes.text(value)} is id {ids[value]} in {folder}, but "
+                f"{classes.table[value]} here: give --like {folder} to keep its ids"
+            )
+
+
+def attribute_paths(out: Path, name: str) -> list[Path]:
+    """The files of names and colours, beside `out`."""
+    folder = Path(os.path.abspath(out)).parent
+    return [folder / f"{name}_names.txt", folder / f"{name}_colors.txt"]
 
 
 def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
-    """Names and colours as texts of files beside `out`."""
-    folder = Path(os.path.abspath(out)).parent
-    return {
-        folder / f"{name}_names.txt": "".join(f"{n}\n" for n in classes.names),
-        folder / f"{name}_colors.txt": "".join(f"{r} {g} {b}\n" for r, g, b in classes.colors),
-    }
-
-
-def recipes(options: Namespace, name: str, train: Sequence[Item], classes: int) -> dict[Path, str]:
-    """A YAML file for each network: crop and scale from the median size of the images."""
-    sizes = [image_info(item.image)[1:] for item in train]
-    height, width = (int(side) for side in np.median(sizes, axis=0))
-    root = os.path.abspath(options.out)
-    if Path(root).is_relative_to(ROOT):
-        root = os.path.relpath(root, ROOT)
-    template = Template((ROOT / "config/template.txt").read_text(encoding="utf-8"))
-    return {
-        options.config / name / f"{name}_{net}.yaml": template.substitute(
-            title=f"PSPNet{layers}",
-            name=name,
-            net=net,
-            layers=layers,
-            init_weight=weight,
-            root=root,
-            classes=classes,
-            train=len(train),
-            crop_h=crop_side(height),
-            crop_w=crop_side(width),
-            base_size=max(height, width),
-            batch_size=min(LARGEST_BATCH, len(train)),
-        )
-        for net, (layers, weight) in NETS.items()
-    }
-
-
-def crop_side(side: int) -> int:
-    """The largest 8*k+1 within an image's side, from 9 to LARGEST_CROP."""
-    return min(max((side - 1) // 8 * 8 + 1, 9), LARGEST_CROP)
-
-
-def check_lines(path: Path, count: int) -> None:
-    """Raise DataError for a file of names or colours that is of other classes."""
-    if path.is_file() and len(path.read_bytes().rstrip().splitlines()) != count:
-        raise DataError(
-            f"{path} is there already and has not {count} lines, as many as these masks have "
-            "classes: remove it or choose another --out"
-        )
+    """Names and colours as texts of files."""
+    names = "".join(f"{n}\n" for n in classes.names)
+    colors = "".join(f"{r} {g} {b}\n" for r, g, b in classes.colors)
+    texts = dict(zip(attribute_paths(out, name), (names, colors), strict=True))
+    for path in texts:
+        if path.is_file() and len(path.read_bytes().rstrip().splitlines()) != len(classes.names):
+            raise DataError(
+                f"{path} is there already and has not {len(classes.names)} lines, as many as these "
+                "masks have classes: remove it or choose another --out"
+            )
+    return texts
 
 
 def write_unless_there(path: Path, text: str) -> None:

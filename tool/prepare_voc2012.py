@@ -19,8 +19,8 @@ from util.error import DataError, run_cli  # isort: split
 import numpy as np
 from scipy.io import loadmat
 
-from util.extra.prepare.plan import Plan, carry_out, prepare_parser
-from util.extra.prepare.raw import VOID, Item, files_by_stem, find_root, id_reader, translate
+from util.extra.prepare.files import VOID, Item, files_by_stem, find_root, id_reader, translate
+from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}
 FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
@@ -37,7 +37,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     plan = plan_voc2012(options.source, options.sbd)
-    carry_out(plan, out=options.out, copy=options.copy, strict=options.strict)
+    carry_out(plan, options)
 
 
 def plan_voc2012(source: Path, sbd: Path | None) -> Plan:

@@ -1,31 +1,36 @@
-# Sourced by the other scripts in the project's folder.
+# Sourced by the other scripts, which set root, the project's folder, where it is not the current one.
 # PYTHON: the user's choice, else that of .venv, else python3.
 if [ -z "${PYTHON:-}" ]; then
-    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+    PYTHON=${root:-.}/.venv/bin/python
+    if [ ! -x "$PYTHON" ]; then PYTHON=python3; fi
 fi
 
-# run COMMAND [ARGUMENT ...]: a command that takes long. Signals to this script reach it, and its exit
-# code is returned: a shell alone would end on SIGTERM and leave the command running.
+# A signal to a script is passed on to what it runs, which saves and ends; where nothing runs the script ends. What a
+# script runs in the background ignores SIGINT: Ctrl-C is passed on as SIGTERM, a second one as SIGKILL.
+child='' stopped=''
+stop() { # <exit code of the script> <signal>
+    stopped=$1
+    kill -s "$2" "${child:-${!:-}}" 2>/dev/null || exit "$1"
+}
+trap 'stop 75 TERM' TERM
+trap 'stop 75 HUP' HUP
+trap 'stop 75 USR1' USR1
+trap 'if [ "$stopped" = 130 ]; then stop 130 KILL; else stop 130 TERM; fi' INT
+
+# run COMMAND [ARGUMENT ...]: a command that takes long; returns its exit code, that of the script if it was stopped.
 run() {
-    child='' asked=''
-    for name in TERM HUP USR1; do
-        trap "asked=$name; [ -z \"\$child\" ] || kill -$name \"\$child\" 2>/dev/null || :" "$name"
-    done
-    trap : INT # Ctrl-C in a terminal reaches the command by itself
-    # What a shell starts with & ignores SIGINT and reads nothing: both are undone.
-    {
-        "$PYTHON" -c 'import os, signal, sys
-for name in ("SIGINT", "SIGQUIT"):
-    signal.signal(getattr(signal, name), signal.SIG_DFL)
-os.execvp(sys.argv[1], sys.argv[1:])' "$@" <&3 3<&- &
-    } 3<&0
+    "$@" &
+    finish
+}
+
+# The same for the command that was last started in the background.
+finish() {
     child=$!
-    [ -z "$asked" ] || kill -"$asked" "$child"
     while :; do
         code=0
         wait "$child" || code=$?
-        kill -0 "$child" 2>/dev/null || break # else a signal has ended the waiting
+        kill -0 "$child" 2>/dev/null || break # else a signal has ended the wait
     done
-    trap - TERM HUP USR1 INT
-    return "$code"
+    child=''
+    case $code in 0 | 75 | 137 | 143) return "${stopped:-$code}" ;; *) return "$code" ;; esac
 }

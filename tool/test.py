@@ -16,7 +16,7 @@ from util.error import EXIT_STOPPED, CheckpointError, run_cli  # isort: split
 
 from model import check_network, load_trained
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
-from util.data.label_map import load_export, load_label_map
+from util.data.label_map import label_map_of, load_export
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import usable_amp
 from util.evaluation.evaluator import Evaluator
@@ -92,13 +92,7 @@ def build_evaluator(cfg: Config, process: Process) -> Evaluator:
         results=ResultFolder(path, protocol, colors, load_export(cfg.export, classes=cfg.classes)),
         predict=predict,
         skip_existing=cfg.skip_existing,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
-        classes=cfg.classes,
+        label_map=label_map_of(cfg),
     )
 
 

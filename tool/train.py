@@ -9,18 +9,25 @@ from util.error import run_cli  # isort: split
 
 import torch
 
-from model import check_network, start_network
+from util.error import ConfigError  # isort: split
+
+from model import backbone_name, check_network, start_network
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.data.dataset import Loader, SegmentationData, build_loader
 from util.distributed import Process, StopRequest, describe, launch
-from util.extra.dataset_check.check import median_weights, read_weights
-from util.logger import RunLogger, start_logging, write_origin
+from util.extra.dataset_check.counts import median_weights, read_weights
+from util.logger import naming, start_logging, write_origin
 from util.palette import load_colors
 from util.training.batch import batch_norm_images, check_batch
+from util.training.checkpoint import checkpoints, is_in
 from util.training.errors import explained
 from util.training.loss import SegmentationLoss, build_loss
+from util.training.profile import flops_per_image
+from util.training.resume import read_resume, restore_state
+from util.training.run_folder import RunFolder
+from util.training.run_logger import TrainLogger
 from util.training.seed import seed_everything
-from util.training.state import State, read_resume, restore_state, start_state
+from util.training.state import State, order_of, start_state
 from util.training.trainer import Trainer
 
 log = logging.getLogger("semseg")
@@ -37,27 +44,48 @@ def main() -> None:
 
 def train(process: Process, cfg: Config) -> None:
     """The whole run, in one of its processes."""
-    start_logging(is_main=process.is_main)
+    is_main = process.is_main
+    start_logging(is_main=is_main)
     check_batch(cfg, process)
     check_network(cfg, batch_norm_images=batch_norm_images(cfg, process))
-    with explained(cfg), StopRequest() as stop:
+    folder = RunFolder(cfg.save_path, active=is_main)
+    with explained(cfg), StopRequest() as stop, folder:
         cfg, checkpoint = read_resume(cfg, process)
         train_loader = make_loader(cfg, process, is_training=True)
         val_loader = make_loader(cfg, process, is_training=False) if cfg.evaluate else None
         colors = load_colors(cfg.colors_path, cfg.classes)
+
         seed_everything(cfg.manual_seed)
-        network = start_network(cfg, *(checkpoint or ()))
-        criterion = make_criterion(cfg, process, train_loader.data)
+        resumed, content = checkpoint or ("", {})
+        network = start_network(cfg, resumed, content)
+        criterion = make_criterion(cfg, process, network.aux_scales, train_loader.data)
+        flops = flops_per_image(network, (cfg.train_h, cfg.train_w)) if is_main else 0.0
         state = start_state(cfg, process, network, steps_per_epoch=len(train_loader))
+        order = order_of(cfg, train_loader.data.samples)
         if checkpoint:
-            restore_state(state, cfg, checkpoint)
-        resumed = checkpoint.path if checkpoint else ""
-        del checkpoint  # as large as the network and its momentum together
-        is_main, folder = process.is_main, cfg.save_path
-        with RunLogger(folder, name="train", active=is_main, colors=colors) as logger:
+            restore_state(state, cfg, checkpoint, order)
+        del checkpoint, content  # as large as the network and its momentum together
+
+        is_same_run = not resumed or is_in(resumed, cfg.save_path)
+        foreign = frozenset(() if is_same_run else checkpoints(cfg.save_path))
+        with TrainLogger(
+            cfg.save_path, colors=colors, epochs=state.epoch, active=is_main
+        ) as logger:
             if is_main:
                 describe_run(cfg, process, state, train_loader.data, resumed)
-            Trainer(cfg, process, state, criterion, train_loader, val_loader, logger, stop).run()
+            Trainer(
+                cfg,
+                process,
+                state,
+                criterion,
+                train_loader,
+                val_loader,
+                logger,
+                stop,
+                order,
+                foreign,
+                flops,
+            ).run()
 
 
 def make_loader(cfg: Config, process: Process, *, is_training: bool) -> Loader:
@@ -71,18 +99,28 @@ def make_loader(cfg: Config, process: Process, *, is_training: bool) -> Loader:
     )
 
 
-def make_criterion(cfg: Config, process: Process, data: SegmentationData) -> SegmentationLoss:
+def make_criterion(
+    cfg: Config, process: Process, aux_scales: tuple[float, ...], data: SegmentationData
+) -> SegmentationLoss:
     """The loss of TRAIN.loss and TRAIN.class_weights; `median` counts all labels first."""
     weights = cfg.class_weights or None
     if weights == "median":
         labels = [sample.label for sample in data.samples]
-        weights = median_weights(labels, data.label_map, classes=cfg.classes)
+        if process.is_main:
+            weights = median_weights(labels, data.label_map, classes=cfg.classes)
+        weights = process.broadcast(weights)
     elif isinstance(weights, str):
         weights = read_weights(Path(weights), classes=cfg.classes)
+    if weights and not any(weights):
+        raise ConfigError(
+            "TRAIN.class_weights are all 0, so no pixel would count: give at least one class a "
+            "weight above 0"
+        )
     return build_loss(
         cfg.loss,
         ignore_label=cfg.ignore_label,
         aux_weight=cfg.aux_weight,
+        aux_scales=aux_scales,
         weights=None if weights is None else torch.tensor(weights, device=process.device),
         ohem_threshold=cfg.ohem_threshold,
         ohem_min_kept=cfg.ohem_min_kept,
@@ -95,11 +133,11 @@ def describe_run(
 ) -> None:
     """Config and origin into the run's folder, and the first lines of its log."""
     folder, device = Path(cfg.save_path), describe(process.device)
-    (folder / "config.yaml").write_text(dump_config(cfg), encoding="utf-8")
+    with naming(folder / "config.yaml"):
+        (folder / "config.yaml").write_text(dump_config(cfg), encoding="utf-8")
     write_origin(folder, root=ROOT, device=device)
     log.info(
-        f"{cfg.arch} on {cfg.backbone or f'resnet{cfg.layers}'}, {cfg.classes} classes, "
-        f"{len(data)} images, "
+        f"{cfg.arch} on {backbone_name(cfg)}, {cfg.classes} classes, {len(data)} images, "
         f"{state.steps_per_epoch} steps an epoch, {device}, processes: {process.world_size}, "
         f"seed {cfg.manual_seed}"
     )

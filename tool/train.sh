@@ -9,39 +9,41 @@
 #SBATCH --signal=USR1@120
 set -eu
 
+trap 'exit 75' TERM HUP USR1 # until tool/python.sh knows better
+
 if [ $# -lt 2 ]; then
     echo "usage: sh tool/train.sh <dataset> <net> [SECTION.key value ...], as in: sh tool/train.sh ade20k pspnet50" >&2
     exit 2
 fi
 # sbatch runs a copy of this file from its spool: the project is where sbatch was called.
-if [ -f "$(dirname "$0")/train.py" ]; then cd "$(dirname "$0")/.."; else cd "$SLURM_SUBMIT_DIR"; fi
-if [ ! -f tool/train.py ]; then
-    echo "error: no tool/train.py in $PWD: call sbatch in the project's folder" >&2
+self=$(readlink -f "$0")
+if [ -f "$(dirname "$self")/train.py" ]; then root=$(dirname "$(dirname "$self")"); else root=${SLURM_SUBMIT_DIR:-$PWD}; fi
+if [ ! -f "$root/tool/train.py" ]; then
+    echo "error: no tool/train.py in $root: call sbatch in the project's folder" >&2
     exit 2
 fi
-. tool/python.sh
+. "$root/tool/python.sh"
 
 dataset=$1
 net=$2
 shift 2
-config=config/$dataset/${dataset}_$net.yaml
-run=exp/$dataset/$net
-if [ -f "$config" ]; then mkdir -p "$run/model" "$run/result"; fi
+config=$root/config/$dataset/${dataset}_$net.yaml
+run=$root/exp/$dataset/$net
+# A checkout may be read-only, with TRAIN.save_path elsewhere.
+if [ -f "$config" ]; then mkdir -p "$run/model" "$run/result" 2>/dev/null || run=; fi
 
-# In a job of SLURM $log is where its logs begin, else it is empty.
+# In a job of SLURM $log is where its logs begin, else it is empty. Inside a step (srun --pty bash) it is for the
+# user to say what to use.
 log=
-if [ -n "${SLURM_JOB_ID:-}" ] && [ -f "$config" ]; then
-    log=$run/model/slurm-$SLURM_JOB_ID
+if [ -n "${SLURM_JOB_ID:-}" ] && [ -n "${SLURM_JOB_NUM_NODES:-}" ] && [ -z "${SLURM_STEP_ID:-}" ] && [ -f "$config" ]; then
+    log=${run:+$run/model/}slurm-$SLURM_JOB_ID
     memory=${SLURM_MEM_PER_NODE:+$SLURM_MEM_PER_NODE MB a node}
     memory=${memory:-${SLURM_MEM_PER_CPU:+$SLURM_MEM_PER_CPU MB a CPU}}
     echo "SLURM job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_JOB_NUM_NODES nodes" \
-        "($SLURM_JOB_NODELIST), GPUs a node: ${SLURM_GPUS_ON_NODE:-0}, CPUs a node: $SLURM_JOB_CPUS_PER_NODE," \
-        "memory: ${memory:-unlimited}, logs: $log-<node>.log"
+        "(${SLURM_JOB_NODELIST:-unknown}), GPUs a node: ${SLURM_GPUS_ON_NODE:-0}, CPUs a node:" \
+        "${SLURM_JOB_CPUS_PER_NODE:-unknown}, memory: ${memory:-unlimited}, logs: $log-<node>.log"
     # A job that was requeued finds its own checkpoints and predictions.
     if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TRAIN.resume auto TEST.skip_existing True; fi
-    # SIGTERM comes to the whole job when others cancel or requeue it; then it is not for this script to do so.
-    ended=
-    trap 'ended=yes' TERM
 fi
 
 # Run a command once per node, where it starts one process per GPU: a log per node, the first one shown here.
@@ -50,28 +52,33 @@ fi
 on_every_node() {
     : >>"$log-0.log"
     shown=$(wc -l <"$log-0.log")
+    (trap '' TERM HUP USR1 && exec tail -n "+$((shown + 1))" -f "$log-0.log") &
+    tail=$!
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
         --overlap --cpu-bind=none --kill-on-bad-exit=0 --wait=45 \
         --output="$log-%n.log" --open-mode=append "$@" &
-    step=$!
-    (trap '' TERM && exec tail -n "+$((shown + 1))" -f --pid="$step" "$log-0.log") || :
-    wait "$step"
+    code=0
+    finish || code=$?
+    sleep 1 # for the last lines
+    kill -s KILL "$tail"
+    return "$code"
 }
 
 # Run a tool in this place or on every node; then requeue a job that stopped and saved, explain one that failed.
 run_tool() {
     if [ -z "$log" ]; then
-        "$PYTHON" "$@"
+        run "$PYTHON" "$@" || exit
         return
     fi
     on_every_node "$PYTHON" "$@" && return
     code=$?
-    if [ "$code" = 75 ] && [ -n "$ended" ]; then
+    # SIGTERM comes to the whole job when others cancel or requeue it; then it is not for this script to do so.
+    if [ "$code" = 75 ] && [ -n "$stopped" ]; then
         echo "job $SLURM_JOB_ID stopped and saved, as it was cancelled or requeued"
     elif [ "$code" = 75 ] && scontrol requeue "$SLURM_JOB_ID"; then
-        echo "job $SLURM_JOB_ID stopped and saved; it is requeued and will go on"
+        echo "job $SLURM_JOB_ID stopped and saved; it is requeued and will resume"
     elif [ "$code" = 75 ]; then
-        echo "job $SLURM_JOB_ID stopped and saved; the same command with TRAIN.resume auto TEST.skip_existing True goes on"
+        echo "job $SLURM_JOB_ID stopped and saved; resume with the same command and TRAIN.resume auto TEST.skip_existing True"
     else
         for other in "$log"-[1-9]*.log; do
             if [ -f "$other" ]; then echo "== the end of $other" && tail -n 15 "$other"; fi
@@ -81,6 +88,6 @@ run_tool() {
     exit "$code"
 }
 
-run_tool tool/train.py --config "$config" "$@"
+run_tool "$root/tool/train.py" --config "$config" "$@"
 # An empty model_path is the newest checkpoint: the one just trained, whatever the config names.
-run_tool tool/test.py --config "$config" TEST.model_path '' "$@"
+run_tool "$root/tool/test.py" --config "$config" TEST.model_path '' "$@"

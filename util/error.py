@@ -5,8 +5,10 @@ import errno
 import importlib.util
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from typing import Any
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal after saving; run the same command again
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+# With these schedulers and terminals ask a program to end; Windows has only the first.
+STOP_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n)]
 
 MAX_SENTENCE = 4000  # characters of an error on the terminal
 PACKAGES = ("torch", "numpy", "cv2", "PIL", "yaml", "scipy", "jinja2", "tensorboardX", "tqdm")
@@ -114,14 +119,18 @@ def run_cli(main: Callable[[], None]) -> None:
     """Run a tool's main(). A user's mistake ends as one line on stderr and exit code 2.
 
     So do errors of the machine: no space, no permission, no memory. Programmers' mistakes keep
-    their traceback.
+    their traceback. A signal that asks to end does so at once, where nobody saves: see StopRequest.
     """
     for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    before = set_handler(_raise_stopped)
     try:
         main()
         sys.stdout.flush()
+    except Stopped as stop:
+        print(f"stopped by {stop.name}", file=sys.stderr)
+        raise
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
@@ -130,6 +139,8 @@ def run_cli(main: Callable[[], None]) -> None:
         if sentence is None:
             raise
         leave(sentence)
+    finally:
+        restore_handlers(before)
 
 
 def leave(sentence: str) -> None:
@@ -162,11 +173,45 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, Exception) and any(words in str(error) for words in _NO_MEMORY)
 
 
-def _check_environment() -> None:
+# Signals ------------------------------------------------------------------------------------------
+
+
+class Stopped(SystemExit):
+    """A signal asked to end when there was nothing to save."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(EXIT_STOPPED)
+        self.name = name
+
+
+def set_handler(handler: Callable | int, signals: Iterable[int] = STOP_SIGNALS) -> dict:
+    """Handle these signals, but not one that is ignored (nohup); returns the handlers before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [n for n in signals if signal.getsignal(n) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def restore_handlers(before: dict) -> None:
+    """Undo set_handler."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _raise_stopped(number: int, frame: object) -> None:
+    set_handler(signal.SIG_IGN)  # another one must not disturb the end
+    raise Stopped(signal.Signals(number).name)
+
+
+# The start of a tool ------------------------------------------------------------------------------
+
+
+def _start_tool() -> None:
     """Tools import this module first: name the packages that are missing and how to get them."""
     root = Path(__file__).resolve().parents[1]
     if Path(sys.argv[0]).resolve().parent != root / "tool":
         return
+    set_handler(lambda *_: os._exit(EXIT_STOPPED))  # until run_cli takes over
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         leave(
@@ -175,4 +220,4 @@ def _check_environment() -> None:
         )
 
 
-_check_environment()
+_start_tool()

@@ -1,4 +1,4 @@
-"""What a run logs and keeps: console, log file, TensorBoard, a JSON line per epoch, its origin.
+"""What a run logs and keeps: console, log file, progress, and what it takes to repeat it.
 
 Everywhere `logging.getLogger("semseg")` takes the messages; the handlers are attached here.
 """
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from tensorboardX import SummaryWriter
-from torch import Tensor
 from tqdm import tqdm
 
-from util.data.transform import denormalise
 from util.metric import Scores
-from util.palette import side_by_side
 
 # Bars of one process need no lock between processes, which would outlive a process that is killed.
 tqdm.set_lock(threading.RLock())
 
-IMAGES = 3  # samples shown in TensorBoard after each epoch
+GIT_SECONDS = 20.0  # on a network disk that hangs git would hang, too
 
 log = logging.getLogger("semseg")
 
@@ -43,92 +40,32 @@ def start_logging(*, is_main: bool = True) -> None:
 
 
 class RunLogger:
-    """The record of one run in its folder; a null object where `active` is False (other ranks).
+    """Keeps the log of a run in `<folder>/<name>-<date>.log`, from now on until `with` ends.
 
-    Files: `<name>-<date>.log` (the log, until `close`), `metrics.jsonl`, TensorBoard event files.
-    `colors` (classes, 3) are those of label maps in images.
+    A null object where `active` is False (other ranks).
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        name: str,
-        active: bool = True,
-        colors: np.ndarray | None = None,
-    ) -> None:
-        self.active = active
-        self._colors = np.zeros((0, 3), np.uint8) if colors is None else colors
+    def __init__(self, folder: str | Path, *, name: str, active: bool = True) -> None:
+        self.active, self.folder = active, Path(folder)
         if not active:
             return
-        self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
-        self._file = _formatted(logging.FileHandler(self.folder / f"{name}-{stamp}.log"))
+        self._file = _formatted(_FileHandler(self.folder / f"{name}-{stamp}.log", encoding="utf-8"))
         log.addHandler(self._file)
-        self._writer: SummaryWriter | None = None
 
-    def __enter__(self) -> "RunLogger":
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def info(self, text: str) -> None:
-        """A line of the log."""
-        if self.active:
-            log.info(text)
-
-    def scalars(self, step: int, **values: float) -> None:
-        """Numbers for TensorBoard; the part of a name before `__` becomes its group."""
-        if self.active:
-            for name, value in values.items():
-                self._tensorboard().add_scalar(name.replace("__", "/"), value, step)
-
-    def scores(self, epoch: int, epochs: int, split: str, scores: Scores) -> None:
-        """mIoU, mAcc and aAcc of an epoch: a line, and TensorBoard."""
-        log.info(f"{split.capitalize()} result at epoch [{epoch}/{epochs}]: {headline(scores)}")
-        for name in ("miou", "macc", "aacc"):
-            self.scalars(epoch, **{f"{split}__{name}": getattr(scores, name)})
-
-    def images(self, epoch: int, split: str, images: Tensor, labels: Tensor, preds: Tensor) -> None:
-        """A batch's first images as image | label | prediction for TensorBoard.
-
-        images (N, 3, H, W) normalised; labels and preds (N, h, w) of ids, perhaps smaller.
-        """
-        if not self.active:
-            return
-        stride = (images.shape[-1] - 1) // max(1, labels.shape[-1] - 1)
-        rows = [
-            side_by_side(
-                denormalise(image[:, ::stride, ::stride]),
-                label.cpu().numpy(),
-                pred.cpu().numpy(),
-                self._colors,
-            )
-            for image, label, pred in zip(images[:IMAGES], labels, preds, strict=False)
-        ]
-        name = f"{split}/image_label_prediction"
-        self._tensorboard().add_image(name, np.vstack(rows), epoch, dataformats="HWC")
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """One JSON line in metrics.jsonl."""
-        if self.active:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
-
-    def close(self) -> None:
-        """End the log file, and write out what TensorBoard still holds back."""
+    def __exit__(self, kind: type | None, *error: object) -> None:
         if self.active:
             log.removeHandler(self._file)
-            self._file.close()
-            if self._writer:
-                self._writer.close()
+            with suppress(OSError) if kind else nullcontext():  # of two errors the first counts
+                self.close()
 
-    def _tensorboard(self) -> SummaryWriter:
-        if self._writer is None:  # made when needed: a test leaves no empty event file
-            self._writer = SummaryWriter(str(self.folder))
-        return self._writer
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
 
 
 class Progress:
@@ -203,12 +140,15 @@ def write_origin(
     def git(*words: str) -> bytes:
         command = ["git", "-C", str(root), *words]
         try:
-            run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
-        except (OSError, subprocess.TimeoutExpired):  # no git here, or it hangs
+            run = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_SECONDS
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:  # no git here, or it hangs
+            log.info(f"the code's version is not recorded: {error}")
             return b""
         return run.stdout if run.returncode == 0 else b""
 
-    commit, diff = git("rev-parse", "HEAD").decode().strip(), git("diff", "HEAD")
+    commit, diff = git("rev-parse", "HEAD").decode(errors="replace").strip(), git("diff", "HEAD")
     record = {
         "command": [sys.executable, *sys.argv],
         "directory": os.getcwd(),
@@ -224,11 +164,22 @@ def write_origin(
         "has_git_diff": bool(diff),
     }
     if overwrite or not (folder / "environment.json").exists():
-        (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
-        (folder / "git.diff").unlink(missing_ok=True)
-        if diff:
-            (folder / "git.diff").write_bytes(diff)  # of files in any encoding
+        with naming(folder):
+            (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+            (folder / "git.diff").unlink(missing_ok=True)
+            if diff:
+                (folder / "git.diff").write_bytes(diff)  # of files in any encoding
     return record
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it a failing write (disk full) names the path, which the system does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 class _ConsoleHandler(logging.Handler):
@@ -237,6 +188,17 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
+
+
+class _FileHandler(logging.FileHandler):
+    """Raises what `logging` would print as a traceback and forget: a full disk."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with naming(Path(self.baseFilename)):
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        raise
 
 
 def _formatted(handler: logging.Handler) -> logging.Handler:

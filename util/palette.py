@@ -1,12 +1,28 @@
 """Names and colours of classes; label maps as colour images, overlays and legends."""
 
 import colorsys
+import logging
+import subprocess
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from util.error import ConfigError, read_text, show
+
+log = logging.getLogger("semseg")
+FONT_SIZE = 12
+FONTS = (
+    "DejaVuSans.ttf",
+    "Arial Unicode.ttf",
+    "PingFang.ttc",
+    "arial.ttf",
+    "msyh.ttc",
+    "malgun.ttf",
+)
 
 
 def load_names(path: str, classes: int) -> list[str]:
@@ -113,20 +129,59 @@ def legend(
 
     Its height is what the names need, or `height`: then the last ones may have no place.
     """
-    row, patch, margin, font, scale = 18, 12, 6, cv2.FONT_HERSHEY_SIMPLEX, 0.4
+    row, patch, margin = 18, 12, 6
     places, x, y = [], margin, 0
     for name in names:
-        text = name.encode("ascii", "replace").decode()  # OpenCV's fonts know no more
-        (text_width, _), _ = cv2.getTextSize(text, font, scale, 1)
-        needed = patch + 2 * margin + text_width
+        font, text = font_for(name)
+        needed = patch + 2 * margin + round(font.getlength(text))
         if x > margin and x + needed > width:
             x, y = margin, y + row
-        places.append((text, x, y))
+        places.append((text, font, x, y))
         x += needed + margin
-    strip = np.full((max(y + row, height or 0), width, 3), 255, np.uint8)
-    for (text, x, y), color in zip(places, colors, strict=True):
-        strip[y + 3 : y + 3 + patch, x : x + patch] = color
-        cv2.putText(
-            strip, text, (x + patch + margin, y + 13), font, scale, (0, 0, 0), 1, cv2.LINE_AA
-        )
-    return strip[:height]
+    strip = Image.new("RGB", (width, max(y + row, height or 0)), "white")
+    draw = ImageDraw.Draw(strip)
+    for (text, font, x, y), color in zip(places, colors.tolist(), strict=True):
+        draw.rectangle((x, y + 3, x + patch - 1, y + 2 + patch), fill=tuple(color))
+        draw.text((x + patch + margin, y + 13), text, fill="black", font=font, anchor="ls")
+    return np.array(strip)[:height]
+
+
+def font_for(text: str) -> tuple[ImageFont.FreeTypeFont, str]:
+    """A font of this machine that has all characters of a text, and that text.
+
+    Where there is none, characters that are not ASCII are escaped, with a warning.
+    """
+    font = _font_with("".join(sorted({c for c in text if not c.isascii()})))
+    if font:
+        return font, text
+    escaped = text.encode("ascii", "backslashreplace").decode()
+    return ImageFont.load_default(FONT_SIZE), escaped
+
+
+@cache
+def _font_with(characters: str) -> ImageFont.FreeTypeFont | None:
+    for font in _fonts(characters):
+        missing = bytes(font.getmask("\U0010ffff"))  # what is drawn for a character it lacks
+        if all(bytes(font.getmask(c)) != missing for c in characters):
+            return font
+    log.warning(
+        f"no font here has all of '{characters}', they are shown as codes: install one, such as "
+        "with `apt install fonts-noto-cjk`"
+    )
+    return None
+
+
+def _fonts(characters: str) -> Iterator[ImageFont.FreeTypeFont]:
+    """Pillow's own font, usual ones of Linux, macOS and Windows, and what fontconfig finds."""
+    yield ImageFont.load_default(FONT_SIZE)
+    codes = " ".join(f"{ord(c):x}" for c in characters)
+    try:
+        command = ["fc-list", "--format=%{file}\\n", f":charset={codes}"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        listed = ""
+    for name in (*FONTS, *sorted(listed.splitlines())):
+        try:
+            yield ImageFont.truetype(name, FONT_SIZE)
+        except OSError:  # not there, or without outlines
+            continue

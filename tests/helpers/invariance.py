@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from tool.train import make_criterion
 from util.config import Config, load_config
 from util.data.dataset import build_loader
 from util.distributed import Process, launch
-from util.logger import RunLogger
+from util.training.run_logger import TrainLogger
 from util.training.seed import seed_everything
 from util.training.state import start_state
 from util.training.step import train_mode, train_step
@@ -69,7 +70,7 @@ def conv_bn(channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
 def network_of(cfg: Config, dtype: torch.dtype) -> nn.Module:
     seed_everything(1)
     is_small = os.environ.get("SMALL") == "1"
-    network = SmallNet(cfg) if is_small else start_network(cfg)
+    network = SmallNet(cfg) if is_small else start_network(cfg, "", {})
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0
@@ -81,7 +82,7 @@ def losses(process: Process, cfg: Config, dtype: torch.dtype) -> list[float]:
     network = network_of(cfg, dtype)
     state = start_state(cfg, process, network, steps_per_epoch=len(loader))
     train_mode(state.model, freeze_bn=cfg.freeze_bn)
-    criterion = make_criterion(cfg, process, loader.data)
+    criterion = make_criterion(cfg, process, network.aux_scales, loader.data)
     found = []
     for epoch in range(cfg.epochs):
         loader.sampler.start(epoch)
@@ -98,7 +99,7 @@ def validation(process: Process, cfg: Config) -> dict:
     for module in network.modules():  # else all pixels would get one class
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_var.fill_(0.1)
-    logger = RunLogger(Path(cfg.save_folder).parent, name="none", active=False)
+    logger = TrainLogger(Path(cfg.save_folder).parent, colors=np.zeros((0, 3)), active=False)
     scores, loss = validate(cfg, process, network, loader, amp="off", epoch=1, logger=logger)
     return {**asdict(scores), "loss": loss}
 

@@ -1,5 +1,6 @@
 """What the tests of the preparations share: small raw files, and looks at what was written."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ SIDE = (6, 8)  # height, width of the small images
 def write_image(path: Path, *, size: tuple[int, int] = SIDE) -> Path:
     """An image of one colour that depends on its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tone = sum(path.name.encode()) % 256
+    tone = sum(os.fsencode(path.name)) % 256
     Image.fromarray(np.full((*size, 3), tone, np.uint8)).save(path)
     return path
 

@@ -1,28 +1,37 @@
-"""Print the commands of README.md and FAQ.md that carry a mark, as a script."""
+"""The commands of the documentation. As a script: print those with a mark, to be run by a shell.
+
+The mark of a block is the HTML comment above it, which readers do not see: `run: CI`,
+`run: after the quick start` or `needs ...` (data, a GPU, SLURM).
+"""
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MARKS = ("(CI)", "needs data", "needs a GPU", "after the quick start")
+FOLDERS = ("config", "dataset", "initmodel", "tool")
+PAGES = ("README.md", "FAQ.md", *(f"{folder}/README.md" for folder in FOLDERS))
+BLOCK = re.compile(
+    r"^ *<!-- (?P<mark>[^>]*) -->\n *```(?P<kind>\w+)\n(?P<body>.*?)^ *```$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
-def commands() -> list[tuple[str, str]]:
-    """(command, mark) of every line in a shell block."""
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(mark, command) of every marked block of a page; Python becomes a command, too."""
     found = []
-    for page in ("README.md", "FAQ.md"):
-        for block in re.findall(r"```shell\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
-            for line in block.strip().splitlines():
-                command, _, mark = line.strip().partition("  #")
-                if not mark:
-                    command, _, mark = line.strip().partition(" # ")
-                found.append((command.strip(), mark.strip()))
+    for block in BLOCK.finditer((ROOT / page).read_text(encoding="utf-8")):
+        body = textwrap.dedent(block["body"]).strip()
+        if block["kind"] == "python":
+            body = f"python - <<'END'\n{body}\nEND"
+        found.append((block["mark"], body))
     return found
 
 
 if __name__ == "__main__":
     print("set -ex")
-    for command, mark in commands():
-        if mark == sys.argv[1]:
-            print(command)
+    for page in PAGES:
+        for mark, command in blocks(page):
+            if mark == sys.argv[1]:
+                print(command)

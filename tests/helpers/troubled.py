@@ -16,12 +16,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import tool.train
-import util.distributed.watch
 from util.config import Config, load_config
 from util.distributed import Process, launch
 from util.error import DataError, run_cli
 from util.training import trainer
-from util.training.loss import SegmentationLoss
+from util.training.loss import HeadLoss, SegmentationLoss
 from util.training.state import State
 from util.training.step import StepResult
 
@@ -47,9 +46,9 @@ def run(process: Process, cfg: Config) -> None:
 
 
 def poisoned(criterion: SegmentationLoss) -> SegmentationLoss:
-    def main(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        total, weight = criterion.main(logits, label)
-        return total * torch.nan, weight
+    def main(logits: Tensor, label: Tensor) -> HeadLoss:
+        loss = criterion.main(logits, label)
+        return loss._replace(total=loss.total * torch.nan)
 
     return SegmentationLoss(main, criterion.aux, criterion.aux_weight)
 
@@ -70,8 +69,6 @@ def meet(trouble: str) -> None:
         os.kill(worker.pid, signal.SIGKILL)
         time.sleep(1000)  # PyTorch's handler ends the wait
 
-
-util.distributed.watch.SILENCE = 10.0
 
 if __name__ == "__main__":
     run_cli(lambda: launch(run, load_config(sys.argv[2], sys.argv[3:]), gpus=[]))

@@ -1,7 +1,9 @@
-"""Rules about several keys at once; what only one network needs is in model/ (check_network)."""
+"""Rules about several keys at once; the rules of one network are in model/ (check_network)."""
 
 from util.config.keys import Config, full_name
 from util.error import ConfigError
+
+MAX_SIDE = 65536  # of an image that is tested, in pixels
 
 
 def check_labels(cfg: Config) -> None:
@@ -20,8 +22,10 @@ def check_train(cfg: Config) -> None:
     if isinstance(cfg.class_weights, list) and len(cfg.class_weights) != cfg.classes:
         raise ConfigError(
             f"TRAIN.class_weights holds {len(cfg.class_weights)} numbers, but DATA.classes is "
-            f"{cfg.classes}: one number a class, in the order of the ids"
+            f"{cfg.classes}: one number per class, in the order of the ids"
         )
+    if isinstance(cfg.class_weights, list) and not any(cfg.class_weights):
+        raise ConfigError("TRAIN.class_weights are all 0: give at least one class a weight")
     for low, high in (("scale_min", "scale_max"), ("rotate_min", "rotate_max")):
         if getattr(cfg, low) > getattr(cfg, high):
             raise ConfigError(
@@ -30,7 +34,7 @@ def check_train(cfg: Config) -> None:
             )
     if cfg.compile and cfg.activation_checkpointing:
         raise ConfigError(
-            "TRAIN.compile True cannot see into TRAIN.activation_checkpointing True: set one of "
+            "TRAIN.compile True does not work with TRAIN.activation_checkpointing True: set one of "
             "them to False"
         )
     if cfg.start_epoch >= cfg.epochs:
@@ -45,11 +49,15 @@ def check_test(cfg: Config) -> None:
     check_labels(cfg)
     if not cfg.scales:
         raise ConfigError("TEST.scales is empty: give at least one scale, such as '[1.0]'")
+    if max(cfg.scales) * cfg.base_size > MAX_SIDE:
+        raise ConfigError(
+            f"TEST.scales {max(cfg.scales):g} x TEST.base_size {cfg.base_size} makes images of "
+            f"more than {MAX_SIDE} pixels a side: lower one of them"
+        )
     if cfg.test_mode == "whole" and cfg.test_compile:
         raise ConfigError(
-            "TEST.test_compile True compiles the network for windows of one size, and with "
-            "TEST.test_mode whole every image has its own: set test_compile False or "
-            "test_mode slide"
+            "TEST.test_compile True needs windows of one size, and with TEST.test_mode whole each "
+            "image has its own: set test_compile False or test_mode slide"
         )
 
 

@@ -31,7 +31,7 @@ class Data:
         "a mapping such as `{0: 0, 255: 1}` or a file",
     )
     ignore_ids: list[int] = key(
-        [], span=(0, 65535), help="ids of the label files that are treated as ignore_label"
+        [], span=(-32768, 65535), help="ids of the label files that are treated as ignore_label"
     )
 
 
@@ -96,7 +96,9 @@ class Test:
     index_start: int = key(0, span=(0, 2**31 - 1), help="first image of the list to test")
     index_step: int = key(0, span=(0, 2**31 - 1), help="number of images to test; 0: to the end")
     test_amp: str = key(
-        "off", choices=("off", "bf16", "fp16"), help="precision of the network when testing"
+        "off",
+        choices=("off", "tf32", "bf16", "fp16"),
+        help="precision of the network when testing, as TRAIN.amp",
     )
     test_gpu: list[int] = key([0], span=(0, 1023), help="GPUs to test on, one process each")
     model_path: str = key(

@@ -135,9 +135,13 @@ class Train:
     epochs: int = key(100, span=(1, 1000000), help="epochs of the whole run")
     start_epoch: int = key(0, span=(0, 1000000), help="first epoch of a run that does not resume")
     power: float = key(0.9, span=(0, 100), help="exponent of the poly learning rate schedule")
+    warmup_steps: int = key(
+        0, span=(0, 2**31 - 1), help="steps in which the learning rate rises linearly to its value"
+    )
+    optimizer: str = key("sgd", choices=("sgd", "adamw"), help="optimizer of all parameters")
     momentum: float = key(0.9, span=(0, 1), help="momentum of SGD")
     weight_decay: float = key(
-        0.0001, span=(0, 1000), help="weight decay of SGD, for all parameters"
+        0.0001, span=(0, 1000), help="weight decay, for all parameters (AdamW: decoupled)"
     )
     manual_seed: int | None = key(
         None,
@@ -167,8 +171,10 @@ class Train:
     )
     amp: str = key(
         "off",
-        choices=("off", "bf16", "fp16"),
-        help="mixed precision; float32 is used where the device has no such arithmetic",
+        choices=("off", "tf32", "bf16", "fp16"),
+        help="precision of convolutions and matrix products: `off` is float32, `tf32` rounds their "
+        "inputs to 10 bits on GPUs that can; float32 is used where the device has no such "
+        "arithmetic",
     )
     channels_last: bool = key(False, help="memory layout that is faster with amp and on CPUs")
     accumulate_steps: int = key(
@@ -189,6 +195,12 @@ class Train:
         choices=("stop", "skip"),
         help="when a loss is NaN or infinite: `stop` the run or `skip` the step; the weights stay "
         "finite either way",
+    )
+    profile: int = key(
+        0,
+        span=(0, 1000),
+        help="steps near the start to profile: a Chrome trace in save_path and the costliest "
+        "operators in the log; 0: off",
     )
     val_protocol: str = key(
         "crop",

@@ -1,10 +1,16 @@
 """Samples -> arrays -> batches, the same ones whatever the number of workers and processes."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.synchronize import Semaphore
 
 import cv2
 import numpy as np
@@ -15,43 +21,29 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from util.config import Config
 from util.data.augment import FusedAugmentation
-from util.data.image import check_label, check_sizes, read_image, read_label
-from util.data.label_map import LabelMap, load_label_map
+from util.data.coding import LabelFacts
+from util.data.label_map import LabelMap, label_map_of
 from util.data.list_file import Sample, read_list
+from util.data.load import check_first, load
 from util.data.transform import train_transform, val_transform
-from util.error import ConfigError, UserError
+from util.error import ConfigError, DataError, UserError, is_out_of_memory
 
 LabelledTransform = Callable[[np.ndarray, np.ndarray, Generator], tuple[Tensor, Tensor]]
 
 
-def load_label(path: Path, label_map: LabelMap, *, classes: int) -> np.ndarray:
-    """The ids (H, W) of a label file, mapped and checked. Raises DataError."""
-    label = label_map.apply(read_label(path, as_colors=label_map.is_of_colors), path)
-    check_label(label, path, classes=classes, ignore_label=label_map.ignore_label)
-    return label
-
-
+@dataclass(frozen=True)
 class SegmentationData(Dataset):
     """Labelled images through a transform: [(epoch, index)] -> image (3, h, w), label (h, w).
 
-    The random numbers of a sample depend on (seed, epoch, index) alone.
+    The random numbers of a sample depend on (seed, epoch, index) alone. `like` is what the labels
+    must be coded as.
     """
 
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        transform: LabelledTransform,
-        *,
-        classes: int,
-        ignore_label: int,
-        seed: int,
-        label_map: LabelMap | None = None,
-    ) -> None:
-        self.samples = samples
-        self.transform = transform
-        self.label_map = label_map or LabelMap(ignore_label=ignore_label)
-        self.classes = classes
-        self.seed = seed
+    samples: Sequence[Sample]
+    transform: LabelledTransform
+    label_map: LabelMap
+    seed: int
+    like: LabelFacts | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -60,18 +52,42 @@ class SegmentationData(Dataset):
         epoch, index = place
         try:
             image, label = self.load(index)
+            return self.transform(image, label, np.random.default_rng((self.seed, epoch, index)))
         except UserError as error:
-            return error  # a worker cannot raise it in one piece: see Loader
-        return self.transform(image, label, np.random.default_rng((self.seed, epoch, index)))
+            return error  # raised by Loader: a worker would add its traceback to the message
+        except (cv2.error, MemoryError) as error:
+            path, (height, width) = self.samples[index].image, label.shape
+            reason = "needs more memory than there is" if is_out_of_memory(error) else error.err
+            return DataError(
+                f"image {path} of {width}x{height} cannot be augmented ({reason}): cut it into "
+                "tiles, or lower TRAIN.scale_max"
+            )
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W) of checked ids, the label map applied."""
-        sample = self.samples[index]
-        assert sample.label is not None
-        image = read_image(sample.image)
-        label = load_label(sample.label, self.label_map, classes=self.classes)
-        check_sizes(image, label, sample.image, sample.label)
+        image, label = load(self.samples[index], self.label_map, like=self.like)
+        assert label is not None
         return image, label
+
+
+def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
+    """train_list with augmentation, or val_list with centre crops. Raises DataError."""
+    list_path = cfg.train_list if is_training else cfg.val_list
+    samples, label_map = read_list(list_path, cfg.data_root, has_labels=True), label_map_of(cfg)
+    crop = (cfg.train_h, cfg.train_w)
+    transform = val_transform(crop, ignore_label=cfg.ignore_label)
+    if is_training:
+        transform = train_transform(
+            crop,
+            scale=(cfg.scale_min, cfg.scale_max),
+            rotate=(cfg.rotate_min, cfg.rotate_max),
+            ignore_label=cfg.ignore_label,
+        )
+        if cfg.augment == "fused":
+            largest_id = max(cfg.classes - 1, cfg.ignore_label)
+            transform = FusedAugmentation(transform, largest_id)
+    like = check_first(samples, label_map)
+    return SegmentationData(samples, transform, label_map, cfg.manual_seed or 0, like)
 
 
 class BatchSampler(Sampler):
@@ -133,12 +149,15 @@ class Loader:
         self, data: SegmentationData, sampler: BatchSampler, *, workers: int, pin_memory: bool
     ) -> None:
         self.data, self.sampler = data, sampler
+        may_end = multiprocessing.Semaphore(0)
+        atexit.register(_release, may_end, workers)
+        weakref.finalize(self, _release, may_end, workers)
         self._loader = DataLoader(
             data,
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=_start_worker,
+            worker_init_fn=partial(_start_worker, may_end),
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             # Else each start of an iteration would draw from the generator of the dropout masks,
@@ -155,7 +174,9 @@ class Loader:
         return [[self.data.samples[i].image.name for i in batch] for batch in batches]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in self._loader:
+        with _signals_held():
+            batches = iter(self._loader)
+        for batch in batches:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
@@ -168,54 +189,22 @@ def build_loader(
 
     Raises DataError, or ConfigError for a batch larger than the list.
     """
-    list_path = cfg.train_list if is_training else cfg.val_list
-    samples = read_list(list_path, cfg.data_root, has_labels=True)
-    crop = (cfg.train_h, cfg.train_w)
-    if is_training:
-        transform = train_transform(
-            crop,
-            scale=(cfg.scale_min, cfg.scale_max),
-            rotate=(cfg.rotate_min, cfg.rotate_max),
-            ignore_label=cfg.ignore_label,
-        )
-        if cfg.augment == "fused":
-            largest_id = max(cfg.classes - 1, cfg.ignore_label)
-            transform = FusedAugmentation(transform, largest_id)
-    else:
-        transform = val_transform(crop, ignore_label=cfg.ignore_label)
-    data = SegmentationData(
-        samples,
-        transform,
-        classes=cfg.classes,
-        ignore_label=cfg.ignore_label,
-        seed=cfg.manual_seed,
-        label_map=load_label_map(
-            cfg.label_map,
-            ignore_ids=cfg.ignore_ids,
-            classes=cfg.classes,
-            ignore_label=cfg.ignore_label,
-        ),
-    )
+    data = build_data(cfg, is_training=is_training)
     batch_size = cfg.batch_size if is_training else cfg.batch_size_val
-    if is_training and len(samples) < batch_size:
+    if is_training and len(data) < batch_size:
         raise ConfigError(
-            f"TRAIN.batch_size {batch_size} is more than the {len(samples)} images of "
-            f"{list_path}: an epoch would have no step"
+            f"TRAIN.batch_size {batch_size} is more than the {len(data)} images of "
+            f"{cfg.train_list}: an epoch would have no step"
         )
     sampler = BatchSampler(
-        len(samples),
+        len(data),
         max(1, batch_size // world_size),
         shuffle=is_training,
-        seed=cfg.manual_seed,
+        seed=data.seed,
         rank=rank,
         world_size=world_size,
     )
-    return Loader(
-        data,
-        sampler,
-        workers=-(-cfg.workers // world_size),
-        pin_memory=pin_memory,
-    )
+    return Loader(data, sampler, workers=-(-cfg.workers // world_size), pin_memory=pin_memory)
 
 
 def _collate(samples: list) -> list[Tensor] | UserError:
@@ -225,18 +214,38 @@ def _collate(samples: list) -> list[Tensor] | UserError:
     return default_collate(samples)
 
 
-def _start_worker(worker: int) -> None:
-    # A scheduler's signals go to all processes: the main one saves, with its workers alive.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Workers run side by side: threads inside each only get in the others' way.
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals wait while processes start, which are not ready to ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent() -> None:
-    """Obey SIGTERM from the process that started this one, and from nobody else."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _start_worker(may_end: Semaphore, worker: int) -> None:
+    # Signals of a scheduler or a terminal go to all processes: the main one saves, with its workers
+    # alive. They end with the loader, or when the main process has died.
+    for number in _signals():
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(may_end,), daemon=True).start()
+    cv2.setNumThreads(0)  # workers run side by side: threads inside each get in the others' way
+
+
+def _end_with(may_end: Semaphore) -> None:
+    may_end.acquire()
     os._exit(0)
+
+
+def _release(may_end: Semaphore, workers: int) -> None:
+    for _ in range(workers):
+        may_end.release()
+
+
+def _signals() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]

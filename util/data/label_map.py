@@ -4,15 +4,20 @@ No file is rewritten. What a map does not name is an error, so that a wrong map 
 The way back, from class ids to those that a benchmark's server wants, is TEST.export.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from util.error import ConfigError, DataError
+from util.config import Config
+from util.data.cause import probable_cause
+from util.data.label import pack_colors
+from util.error import ConfigError, DataError, read_text
+from util.palette import load_colors
 
 # labelIds 0..33 in the order of their trainIds; the others are not evaluated
 # (github.com/mcordts/cityscapesScripts, helpers/labels.py).
@@ -21,36 +26,48 @@ _NAMED = {  # raw id -> class id
     "cityscapes": {raw: i for i, raw in enumerate(_CITYSCAPES)},
     "ade20k": {raw: raw - 1 for raw in range(1, 151)},
 }
-_VOID = {"cityscapes": range(34), "ade20k": range(1)}  # raw ids that are of no class, if not named
+_VOID = {"cityscapes": range(-1, 34), "ade20k": range(1)}  # raw ids of no class, if not named
+_LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # ids that files of 16 bits hold
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Raw id -> class id or `ignore_label`. Without a table ids stay; `ignore_ids` are raw ids.
+    """Raw id -> class id 0..classes-1 or `ignore_label`. Without a table ids stay.
 
-    `ignore_label` itself stays unless the table names it. Of colours: raw ids are r*65536+g*256+b.
+    `ignore_ids` are raw ids. `ignore_label` itself stays unless the table names it. Of colours, raw
+    ids are r*65536 + g*256 + b. `colors` (so too) are those of the classes, () where not known.
     """
 
+    classes: int
     ignore_label: int
     table: Mapping[int, int] = field(default_factory=dict)
     ignore_ids: Sequence[int] = ()
     is_of_colors: bool = False
+    colors: Sequence[int] = ()
 
     def apply(self, label: np.ndarray, path: Path) -> np.ndarray:
-        """Class ids of a map of raw ids, any shape. Raises DataError for ids without a place."""
+        """Class ids of a map of raw ids (H, W). Raises DataError for ids without a place."""
         mapped = self.lookup(label)
         if mapped is not label and mapped.min(initial=0) < 0:
             raise DataError(self._complaint(label[mapped < 0], path))
+        check_label(mapped, path, classes=self.classes, ignore_label=self.ignore_label)
         return mapped
 
     def lookup(self, label: np.ndarray) -> np.ndarray:
-        """Like `apply`, with -1 for ids without a place."""
+        """Like `apply`, with -1 for ids without a place; ids that no table names stay."""
         if not self.table and not self.ignore_ids:
             return label
         if label.dtype == np.uint8:
             return np.take(self._small, label, mode="clip")  # the fast mode; nothing to clip
         inside = (label >= 0) & (label < len(self._large))
-        return np.where(inside, np.take(self._large, label, mode="clip"), 0) - 1
+        mapped = np.where(inside, np.take(self._large, label, mode="clip"), 0) - 1
+        for raw in {*self.table, *self.ignore_ids}:
+            if raw < 0:
+                mapped[label == raw] = self._class_of(raw)
+        return mapped
+
+    def _class_of(self, raw: int) -> int:
+        return self.ignore_label if raw in self.ignore_ids else self.table[raw]
 
     @cached_property
     def _large(self) -> np.ndarray:
@@ -60,10 +77,11 @@ class LabelMap:
             lookup = np.zeros(size, np.int32)  # pages that are never written take no memory
             if not self.is_of_colors and self.ignore_label < size:
                 lookup[self.ignore_label] = self.ignore_label + 1
-            lookup[list(self.table)] = np.array(list(self.table.values())) + 1
         else:
             lookup = np.arange(1, size + 1, dtype=np.int32)
-        lookup[list(self.ignore_ids)] = self.ignore_label + 1
+        for raw in {*self.table, *self.ignore_ids}:
+            if raw >= 0:
+                lookup[raw] = self._class_of(raw) + 1
         return lookup
 
     @cached_property
@@ -77,50 +95,86 @@ class LabelMap:
         if self.is_of_colors:
             what, names = "colour", [color_text(int(i)) for i in ids[:3]]
         shown = ", ".join(f"{i} ({n} pixels)" for i, n in zip(names, counts[:3], strict=True))
-        cure = (
+        fix = (
             f"add a line `{names[0]} {self.ignore_label}` to that file to ignore it, or one with "
             "the id of its class"
             if self.is_of_colors
             else f"name it there, or set DATA.ignore_ids to [{names[0]}]"
         )
-        return (
-            f"label {path} holds {what} {shown}{more}, which DATA.label_map does not name: {cure}"
-        )
+        return f"label {path} holds {what} {shown}{more}, which DATA.label_map does not name: {fix}"
+
+
+def check_label(label: np.ndarray, path: Path, *, classes: int, ignore_label: int) -> None:
+    """Raise DataError naming file, id and pixel count if an id is not 0..classes-1 or ignored."""
+    wrong = (label >= classes) | (label < 0)
+    wrong &= label != ignore_label
+    if not wrong.any():
+        return
+    ids, counts = np.unique(label, return_counts=True)
+    found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    bad = [i for i in found if not 0 <= i < classes and i != ignore_label]
+    shown = ", ".join(f"{i} ({found[i]} pixels)" for i in bad[:4])
+    more = f" and {len(bad) - 4} more ids" if len(bad) > 4 else ""
+    cause = probable_cause(found, classes=classes, ignore_label=ignore_label)
+    assert cause is not None
+    raise DataError(
+        f"label {path} holds id {shown}{more}: ids must be 0..{classes - 1} (DATA.classes "
+        f"{classes}) or {ignore_label} (TRAIN.ignore_label); {cause.looks_like}: set {cause.fix}"
+    )
+
+
+def label_map_of(cfg: Config) -> LabelMap:
+    """The map that a config describes. Raises ConfigError."""
+    colors = ()
+    if cfg.colors_path:
+        with suppress(ConfigError):  # raised where they are drawn; here they only check palettes
+            colors = pack_colors(load_colors(cfg.colors_path, cfg.classes)).tolist()
+    return load_label_map(
+        cfg.label_map,
+        ignore_ids=cfg.ignore_ids,
+        classes=cfg.classes,
+        ignore_label=cfg.ignore_label,
+        colors=colors,
+    )
 
 
 def load_label_map(
-    setting: str | Mapping[int, int], *, ignore_ids: Sequence[int], classes: int, ignore_label: int
+    setting: str | Mapping[int, int],
+    *,
+    ignore_ids: Sequence[int] = (),
+    classes: int,
+    ignore_label: int,
+    colors: Sequence[int] = (),
 ) -> LabelMap:
     """The map that DATA.label_map names: '', cityscapes, ade20k, {raw: id} or a file.
 
-    A file holds such a mapping as YAML or JSON, or, for labels that are colour images, lines
-    `R G B` (the id is the line's number from 0) or `R G B id`. Raises ConfigError.
+    A file holds such a mapping as YAML or JSON, where raw ids may be a range (`0-127: 0`), or, for
+    labels that are colour images, lines `R G B` (the id is the line's number from 0) or `R G B id`.
+    Raises ConfigError.
     """
-    is_of_colors = False
+    is_of_colors, shown = False, setting if isinstance(setting, str) else "in the config"
     if isinstance(setting, str) and setting in _NAMED:
         table = dict.fromkeys(_VOID[setting], ignore_label) | _NAMED[setting]
     elif isinstance(setting, str) and setting:
         table, is_of_colors = _read_table(Path(setting))
     else:
         table = dict(setting or {})
-    shown = setting if isinstance(setting, str) else "in the config"
-    for raw, i in table.items():
+    for i in table.values():
         if not (0 <= i < classes or i == ignore_label):
             raise ConfigError(
                 f"DATA.label_map {shown} gives id {i}, but ids must be 0..{classes - 1} "
                 f"(DATA.classes {classes}) or {ignore_label} (TRAIN.ignore_label)"
             )
-        if not 0 <= raw < (2**24 if is_of_colors else 2**16):
-            raise ConfigError(f"DATA.label_map {shown} names id {raw}: labels hold 0..65535")
+    for key, ids in ((f"DATA.label_map {shown}", table), ("DATA.ignore_ids", ignore_ids)):
+        for raw in ids:
+            if not (_LOWEST <= raw <= _HIGHEST or is_of_colors):
+                raise ConfigError(f"{key} names id {raw}: labels hold {_LOWEST}..{_HIGHEST}")
     if is_of_colors and ignore_ids:
         raise ConfigError(
             f"DATA.ignore_ids {list(ignore_ids)} are ids, but DATA.label_map {shown} names "
             f"colours: write {ignore_label} as the id of colours to ignore there"
         )
-    for raw in ignore_ids:
-        if raw >= 2**16:
-            raise ConfigError(f"DATA.ignore_ids names id {raw}: labels hold 0..65535")
-    return LabelMap(ignore_label, table, tuple(ignore_ids), is_of_colors)
+    return LabelMap(classes, ignore_label, table, tuple(ignore_ids), is_of_colors, tuple(colors))
 
 
 def load_export(setting: str | Mapping[int, int], *, classes: int) -> np.ndarray | None:
@@ -158,28 +212,52 @@ def _read_table(path: Path) -> tuple[dict[int, int], bool]:
             f"DATA.label_map: no file {path}; it may be cityscapes, ade20k, a mapping such as "
             "{0: 0, 255: 1} or a file"
         )
-    wanted = (
-        "a `raw id: class id` line per id, or a line `R G B` or `R G B id` per colour, none twice"
+    text = read_text(path, ConfigError)
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    is_of_colors = bool(rows) and all(
+        len(row) in (3, 4) and all(re.fullmatch(r"\d{1,5}", word) for word in row) for row in rows
     )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = [line.split() for line in text.splitlines() if line.strip()]
-        if rows and all(len(row) in (3, 4) and all(w.isdigit() for w in row) for row in rows):
-            return _color_table(rows), True
-        table = yaml.safe_load(text)
-        assert isinstance(table, dict) and table
-        # JSON has its keys as text
-        return {int(str(raw)): int(str(i)) for raw, i in table.items()}, False
-    except (UnicodeDecodeError, yaml.YAMLError, AssertionError, ValueError):
-        raise ConfigError(f"DATA.label_map {path} must hold {wanted}") from None
+    table: dict[int, int] = {}
+    for raws, i in _color_rows(rows, path) if is_of_colors else _id_rows(text, path):
+        for raw in raws:
+            if raw in table:
+                what = f"colour {color_text(raw)}" if is_of_colors else f"id {raw}"
+                raise ConfigError(
+                    f"DATA.label_map {path} gives {what} twice, as class {table[raw]} and {i}: "
+                    "remove one"
+                )
+            table[raw] = i
+    return table, is_of_colors
 
 
-def _color_table(rows: list[list[str]]) -> dict[int, int]:
-    table = {}
+def _color_rows(rows: list[list[str]], path: Path) -> Iterator[tuple[Sequence[int], int]]:
     for number, row in enumerate(rows):
         red, green, blue, *given = map(int, row)
-        packed = red << 16 | green << 8 | blue
-        if max(red, green, blue) > 255 or packed in table:  # a colour cannot mean two classes
-            raise ValueError
-        table[packed] = given[0] if given else number
-    return table
+        if max(red, green, blue) > 255:
+            raise _not_a_table(path)
+        yield [red << 16 | green << 8 | blue], given[0] if given else number
+
+
+def _id_rows(text: str, path: Path) -> Iterator[tuple[Sequence[int], int]]:
+    """(raw ids, class id) of YAML or JSON, read by hand: of a key given twice YAML keeps one."""
+    text = re.sub(r"#.*", "", text).strip()
+    if text.startswith("{") and text.endswith("}"):
+        text = text[1:-1]
+    rows = [row.strip() for row in re.split(r"[,\n]", text) if row.strip()]
+    for row in rows:
+        pair = re.fullmatch(
+            r"""(["']?)(-?\d{1,5})(?:-(\d{1,5}))?\1\s*:\s*["']?(\d{1,5})["']?""", row
+        )
+        if pair is None:
+            raise _not_a_table(path)
+        first, last = int(pair[2]), int(pair[3] or pair[2])
+        yield range(first, last + 1), int(pair[4])
+    if not rows:
+        raise _not_a_table(path)
+
+
+def _not_a_table(path: Path) -> ConfigError:
+    return ConfigError(
+        f"DATA.label_map {path} must hold a `raw id: class id` line per id, or a line `R G B` or "
+        "`R G B id` per colour"
+    )

@@ -1,11 +1,15 @@
 """List files -> samples: which image goes with which label, and the names of their results."""
 
+import csv
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from util.error import DataError
+from util.error import DataError, show
+
+_HEADER = {"image", "img", "image_path", "filename", "file", "path", "label", "mask", "label_path"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Sample:
 def read_list(list_path: str | Path, data_root: str | Path, *, has_labels: bool) -> list[Sample]:
     """Samples of a list file: `image label` a line (or `image` alone), relative to data_root.
 
-    Paths may hold spaces. Raises DataError when the list, or a file it names, is missing.
+    Paths may hold spaces; tabs, commas or semicolons may part them. Raises DataError when the list,
+    or a file it names, is missing.
     """
     return [
         parse_line(line, data_root, has_labels=has_labels, place=f"{list_path} line {number}")
@@ -38,43 +43,133 @@ def read_lines(list_path: str | Path, data_root: str | Path) -> list[tuple[int, 
             f"no list file {list_path}: it holds `image label` lines relative to {data_root}; "
             "check DATA.train_list, DATA.val_list or TEST.test_list"
         )
-    try:
-        texts = list_path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise DataError(f"{list_path} is not a text file in UTF-8") from None
-    lines = [(number, text.strip()) for number, text in enumerate(texts, 1) if text.strip()]
+    text = _decoded(list_path.read_bytes(), list_path)
+    # Not splitlines(), which also splits at characters that names may hold, such as U+2028.
+    texts = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = [(n, line) for n, text in enumerate(texts, 1) if (line := text.strip(" \t"))]
     if not lines:
         raise DataError(f"{list_path} is empty: it must hold at least one `image label` line")
     return lines
 
 
+def _decoded(content: bytes, path: Path) -> str:
+    """The text of a list in UTF-8, or in UTF-16 with a byte order mark."""
+    is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        byte = "" if is_utf16 else f" (byte 0x{content[error.start]:02x})"
+        raise DataError(
+            f"{path} line {number} is not UTF-8 text{byte}: save the list as UTF-8, such as with "
+            "`iconv -f latin1 -t utf-8`"
+        ) from None
+    if "\0" in text:
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(
+            f"{path} line {number} holds a NUL character: it is not a text file, or one in UTF-16 "
+            "without its mark: save the list as UTF-8"
+        )
+    return text
+
+
 def parse_line(line: str, data_root: str | Path, *, has_labels: bool, place: str) -> Sample:
     """The sample of a line. Raises DataError, beginning with `place`, where a file is missing."""
-    root = Path(data_root)
-    words = line.split("\t") if "\t" in line else line.split(" ")
+    root = os.fspath(data_root)
     if not has_labels:
         # A list with labels serves as well: the label is not used.
-        for end in range(len(words), 0, -1):
-            if (root / " ".join(words[:end])).is_file():
-                return Sample(root / " ".join(words[:end]), None)
-        raise DataError(f"{place}: no image {root / line}")
-    if len(words) == 1:
-        raise DataError(f"{place} holds one path, '{line}': `image label` is needed to have labels")
+        for words, separator in _columns(line):
+            for end in range(len(words), 0, -1):
+                if image := find_file(root, separator.join(words[:end])):
+                    return Sample(Path(image), None)
+        raise DataError(f"{place}: {_missing(root, line, 'image')}")
     # Where paths hold spaces, the right split is the one whose two files exist.
-    splits = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
-    for image, label in splits:
-        if (root / image).is_file() and (root / label.strip()).is_file():
-            return Sample(root / image, root / label.strip())
-    image, label = next((s for s in splits if (root / s[0]).is_file()), splits[0])
-    what, path = ("label", label) if (root / image).is_file() else ("image", image)
-    raise DataError(f"{place}: no {what} {root / path}; check the line and DATA.data_root")
+    for words, separator in _columns(line):
+        for i in range(1, len(words)):
+            image = find_file(root, separator.join(words[:i]))
+            label = image and find_file(root, separator.join(words[i:]).strip())
+            if image and label:
+                return Sample(Path(image), Path(label))
+    raise DataError(f"{place}: {_line_fault(line, root)}")
+
+
+def _columns(line: str) -> Iterator[tuple[list[str], str]]:
+    """The ways to split a line: (words, what joins them again)."""
+    if "\t" in line:
+        yield line.split("\t"), "\t"
+    yield line.split(" "), " "
+    for separator in (",", ";"):
+        if separator in line:
+            yield [w.strip() for w in next(csv.reader([line], delimiter=separator))], separator
+
+
+def find_file(root: str, name: str) -> str | None:
+    """The file that a list calls `name`, below `root` or absolute; None where there is none.
+
+    Also found: `/name` below root, `\\` for `/`, and names in the other Unicode normal form.
+    """
+    if not name:
+        return None
+    for variant in dict.fromkeys((name, name.lstrip("/"), name.replace("\\", "/"))):
+        for form in dict.fromkeys(
+            (variant, *(unicodedata.normalize(f, variant) for f in ("NFC", "NFD")))
+        ):
+            path = os.path.join(root, form)
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def _line_fault(line: str, root: str) -> str:
+    """What is wrong with a line of which no split names two files."""
+    splits = list(_columns(line))
+    if all(len(words) == 1 for words, _ in splits):
+        if find_file(root, line):
+            return f"holds one path, '{show(line)}': `image label` is needed to have labels"
+        return _missing(root, line, "image")
+    if any({word.strip().lower() for word in words} <= _HEADER for words, _ in splits):
+        return f"'{show(line)}' looks like the header of a table: remove that line"
+    for words, separator in splits:
+        found = [word for word in words if find_file(root, word)]
+        if len(found) >= 2 and len(words) > 2:
+            return (
+                f"has {len(words)} columns, '{show(line)}': leave just `image label`, here "
+                f"`{show(separator.join(found[:2]))}`"
+            )
+        for i in range(1, len(words)):
+            if find_file(root, separator.join(words[:i])):
+                return _missing(root, separator.join(words[i:]).strip(), "label")
+    return _missing(root, splits[-1][0][0], "image")
+
+
+def _missing(root: str, name: str, what: str) -> str:
+    """`no image PATH` and why, as far as the folder tells."""
+    if len(name) > 1 and name[1] == ":" and name[0].isalpha():
+        return f"'{show(name)}' is a Windows path: write paths relative to DATA.data_root {root}"
+    path = os.path.join(root, name)
+    if os.path.isdir(path):
+        return f"{show(path)} is a folder, and {what}s are files"
+    near = _alike(path)
+    hint = f", but there is {show(near)}: correct the list" if near else ""
+    return f"no {what} {show(path)}{hint or '; check the line and DATA.data_root'}"
+
+
+def _alike(path: str) -> str | None:
+    """A file in the same folder whose name differs in upper and lower case alone."""
+    folder, name = os.path.split(path)
+    try:
+        same = [n for n in os.listdir(folder) if n.casefold() == name.casefold()]
+    except (OSError, ValueError):  # no such folder; a name that no file can have
+        return None
+    return os.path.join(folder, same[0]) if same else None
 
 
 def result_names(samples: Sequence[Sample]) -> list[str]:
-    """A name for each sample's result files, unique in the list: its path below the folder that all
-    images share, without extension (with it where two images differ in nothing else)."""
-    paths = [os.fspath(sample.image) for sample in samples]
-    base = os.path.commonpath([os.path.dirname(path) for path in paths])
+    """A name for each sample's result files, unique in the list and without `..`: its path below
+    the folder that all images share, without extension (with it where two images differ in nothing
+    else)."""
+    paths = [os.path.abspath(sample.image) for sample in samples]  # resolves `..`
+    base = _shared_folder(paths)
     names = [os.path.relpath(os.path.splitext(path)[0], base) for path in paths]
     taken: dict[str, set[str]] = {}
     for name, path in zip(names, paths, strict=True):
@@ -83,3 +178,7 @@ def result_names(samples: Sequence[Sample]) -> list[str]:
         name if len(taken[name]) == 1 else os.path.relpath(path, base)
         for name, path in zip(names, paths, strict=True)
     ]
+
+
+def _shared_folder(paths: Iterable[str]) -> str:
+    return os.path.commonpath([os.path.dirname(path) for path in paths])

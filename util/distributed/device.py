@@ -8,7 +8,13 @@ import torch
 
 log = logging.getLogger("semseg")
 
-AMP_KINDS = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# tf32 is float32 whose products round their inputs: see gpu_flags of util/inference/network.py.
+AMP_KINDS = {
+    "off": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def list_devices(gpus: Sequence[int]) -> list[torch.device]:
@@ -25,13 +31,6 @@ def list_devices(gpus: Sequence[int]) -> list[torch.device]:
         where = f"GPU {found}" if found else "Apple's GPU" if devices else "the CPU"
         log.info(f"GPUs {list(gpus)} are listed, {count} visible here: using {where}")
     return devices or [torch.device("cpu")]
-
-
-def local_device(local_rank: int) -> torch.device:
-    """The GPU of a process by its number on its machine, or the CPU where there is no GPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
 
 
 def single_device(gpus: Sequence[int]) -> torch.device:
@@ -54,15 +53,16 @@ def describe(device: torch.device) -> str:
 
 
 def autocast(device: torch.device, kind: str) -> AbstractContextManager:
-    """The context for a forward pass; `kind` is a key of AMP_KINDS, `off` changes nothing."""
-    return torch.autocast(device.type, AMP_KINDS[kind], enabled=kind != "off")
+    """The context for a forward pass; `kind` is a key of AMP_KINDS."""
+    dtype = AMP_KINDS[kind]
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def usable_amp(kind: str, device: torch.device) -> str:
     """`kind`, or `off` on a CPU that only emulates it, more slowly than float32; logs that."""
     if kind == "off" or device.type != "cpu":
         return kind
-    native = {"bf16": ("amx_bf16", "avx512_bf16"), "fp16": ("amx_fp16",)}[kind]
+    native = {"tf32": (), "bf16": ("amx_bf16", "avx512_bf16"), "fp16": ("amx_fp16",)}[kind]
     abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if any(abilities.get(name) for name in native):
         return kind

@@ -1,7 +1,8 @@
-"""One process among several: what it shares with the others."""
+"""One process among several, and what it shares with the others: torch's collectives."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -9,43 +10,53 @@ from torch import Tensor, nn
 
 from util.distributed.sync_bn import synchronise_batch_norm
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Process:
-    """One process among `world_size`, computing on `device`."""
+    """One process among `world_size`, computing on `device`. `store` is where they have met."""
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = torch.device("cpu")
+    store: dist.Store | None = field(default=None, repr=False)
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and logs."""
         return self.rank == 0
-
-    def say(self, text: str) -> None:
-        """Print a line, in the first process alone."""
-        if self.is_main:
-            print(text, flush=True)
 
     @property
     def reads_are_free(self) -> bool:
         """Whether the host may look at a tensor of the device without waiting for its work."""
         return self.device.type == "cpu"
 
-    def wrap(self, model: nn.Module, *, sync_bn: bool, channels_last: bool) -> nn.Module:
-        """The model on this device, its gradients (and BatchNorm statistics) shared with peers."""
+    def wrap(
+        self, model: nn.Module, *, sync_bn: bool, channels_last: bool, compile: bool = False
+    ) -> nn.Module:
+        """The model on this device, its gradients (and BatchNorm statistics) shared with peers.
+
+        Compiled last, so that the compiler sees the BatchNorm and the buckets that are used.
+        """
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model = model.to(self.device, memory_format=layout)
-        if self.world_size == 1:
-            return model
-        on_gpu = self.device.type == "cuda"
-        if sync_bn and on_gpu:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        elif sync_bn:
-            model = synchronise_batch_norm(model)
-        ids = [self.device] if on_gpu else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids)
+        if self.world_size > 1:
+            on_gpu = self.device.type == "cuda"
+            if sync_bn and on_gpu:
+                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            elif sync_bn:
+                model = synchronise_batch_norm(model)
+            model = nn.parallel.DistributedDataParallel(
+                model,
+                device_ids=[self.device] if on_gpu else None,
+                gradient_as_bucket_view=True,
+            )
+            # Synchronised statistics are equal. (As an argument it has another name since 2.14.)
+            model.broadcast_buffers = not sync_bn
+        if compile:
+            model.compile()
+        return model
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -66,23 +77,19 @@ class Process:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
-    def all_gather_object(self, value: object) -> list:
+    def all_gather_object(self, value: T) -> list[T]:
         """What every process has, by rank, on all of them; for results, not for every step."""
-        values = [value]
+        values = [value] * self.world_size
         if self.world_size > 1:
-            values = [None] * self.world_size
             dist.all_gather_object(values, value)
         return values
 
-    def shared_indices(self, count: int, *, name: str) -> Iterator[int]:
-        """0 to count - 1, each number in one process only: whoever is free takes the next one, so
-        that all end at about the same time. A `name` serves once in a run."""
-        if self.world_size == 1:
-            yield from range(count)
-            return
-        store = dist.PrefixStore("turns", dist.group.WORLD.get_group_store())
-        while (number := store.add(name, 1) - 1) < count:
-            yield number
+    def broadcast(self, value: T) -> T:
+        """The first process's value, on all of them."""
+        values = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(values, device=self.device)
+        return values[0]
 
     def any_rank(self, flag: bool) -> bool:
         """Whether the flag is set in any process. All of them must ask at the same step."""
@@ -90,12 +97,14 @@ class Process:
             return flag
         return bool(self.all_reduce(torch.tensor(int(flag), device=self.device)).item())
 
-    def broadcast(self, value: int) -> int:
-        """The first process's value, on all of them."""
-        values = [value]
-        if self.world_size > 1:
-            dist.broadcast_object_list(values, device=self.device)
-        return values[0]
+    def shared_indices(self, count: int, *, name: str) -> Iterator[int]:
+        """0 to count - 1, each number in one process only: whoever is free takes the next one, so
+        that all end at about the same time. A `name` can be used once in a run."""
+        if self.store is None:
+            yield from range(count)
+            return
+        while (number := self.store.add(f"shared/{name}", 1) - 1) < count:
+            yield number
 
 
 def unwrap(model: nn.Module) -> nn.Module:

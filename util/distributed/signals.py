@@ -1,55 +1,48 @@
-"""Requests to end: SIGTERM and SIGUSR1, by which schedulers announce that time is up."""
+"""The rules for SIGTERM, SIGHUP and SIGUSR1: a loop saves and ends the run with exit code 75.
 
-import os
+Outside of such loops `util.error.run_cli` ends the program at once, with the same code.
+"""
+
 import signal
-from multiprocessing import resource_tracker
-from typing import Self
+from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from util.error import STOP_SIGNALS, restore_handlers, set_handler
 
 
-def shield_tracker() -> None:
-    """Start Python's tracker of semaphores deaf to SIGUSR1, as it is to SIGTERM.
+class StopRequest:
+    """While entered, the name of a signal that came is in `name`, else it is empty.
 
-    Else it dies of a signal to the whole group, is started anew, and complains of what it missed.
+    Once one came this stays until the process ends: schedulers repeat themselves, and saving must
+    not be cut short. `more`: other signals to note, of which a second one raises KeyboardInterrupt.
     """
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    resource_tracker.ensure_running()
-    signal.signal(signal.SIGUSR1, before)
 
+    def __init__(self, *more: signal.Signals) -> None:
+        self.name, self._more = "", more
 
-class _Handlers:
-    """Own handlers of SIGNALS while entered. Once a signal came they stay until the process ends:
-    schedulers repeat themselves, and saving must not be cut short."""
-
-    def __enter__(self) -> Self:
-        self.name = ""
-        shield_tracker()
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+    def __enter__(self) -> "StopRequest":
+        _shield_tracker()
+        self._before = set_handler(self._note, (*STOP_SIGNALS, *self._more))
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items() if not self.name else ():
-            signal.signal(number, handler)
+        if not self.name:
+            restore_handlers(self._before)
 
-    def _note(self, number: int, frame: object) -> None:
-        self.name = signal.Signals(number).name
-
-
-class StopRequest(_Handlers):
-    """While entered, notes SIGTERM and SIGUSR1 in `name` instead of dying of them."""
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.name and number in self._more:
+            raise KeyboardInterrupt
+        self.name = self.name or signal.Signals(number).name
 
 
-class Forwarder(_Handlers):
-    """While entered, hands SIGTERM and SIGUSR1 on to the processes `pids`, which save and end."""
+def _shield_tracker() -> None:
+    """Start Python's resource tracker with these signals ignored.
 
-    def __init__(self, pids: list[int]) -> None:
-        self._pids = pids
+    One that is sent to the whole process group would end it, and it would be started again and
+    warn of semaphores that it does not know.
+    """
+    if hasattr(signal, "SIGUSR1"):
+        from multiprocessing import resource_tracker
 
-    def _note(self, number: int, frame: object) -> None:
-        super()._note(number, frame)
-        for pid in self._pids:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:  # it has ended already
-                continue
+        before = set_handler(signal.SIG_IGN)
+        resource_tracker.ensure_running()
+        restore_handlers(before)

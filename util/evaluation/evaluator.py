@@ -9,10 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from util.data.dataset import load_label
-from util.data.image import check_sizes, read_image
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
+from util.data.load import check_first, load
 from util.evaluation.result_folder import ResultFolder
 from util.logger import Progress
 from util.metric import ImageCounts, count_pixels
@@ -54,12 +53,11 @@ class Evaluator:
         predict: Callable[[np.ndarray], np.ndarray] | None,
         skip_existing: bool,
         label_map: LabelMap,
-        classes: int,
     ) -> None:
         self.samples, self.names, self.results = samples, names, results
         self.predict, self.skip_existing = predict, skip_existing
-        self.label_map, self.classes = label_map, classes
-        self.counts = ImageCounts(classes, label_map.ignore_label)
+        self.label_map, self.like = label_map, check_first(samples, label_map)
+        self.counts = ImageCounts(label_map.classes, label_map.ignore_label)
         self.done = self.predicted = 0
 
     def run(self, numbers: Iterable[int], *, print_freq: int, share: int, is_main: bool) -> None:
@@ -86,7 +84,8 @@ class Evaluator:
 
     def read(self, number: int) -> LoadedImage:
         """Decode an image, its label and an earlier prediction. Raises DataError."""
-        name, (image, label), pred = self.names[number], self._decode(number), None
+        image, label = load(self.samples[number], self.label_map, like=self.like)
+        name, pred = self.names[number], None
         if self.predict is None:
             pred = self.results.read(name, image)
         elif self.skip_existing:
@@ -95,7 +94,7 @@ class Evaluator:
 
     def load(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A labelled image after the test: RGB (H, W, 3), label and prediction (H, W)."""
-        image, label = self._decode(number)
+        image, label = load(self.samples[number], self.label_map)
         assert label is not None
         return image, label, self.results.read(self.names[number], image)
 
@@ -107,25 +106,16 @@ class Evaluator:
         else:  # those that were found, too: other colours may be asked for
             self.results.write(name, image.image, pred)
         if label is None:
-            return image.number, np.zeros((self.classes, self.classes), np.int64)
+            return image.number, np.zeros((self.label_map.classes,) * 2, np.int64)
         ignore_label = self.label_map.ignore_label
         return image.number, count_pixels(
-            pred, label, classes=self.classes, ignore_label=ignore_label
+            pred, label, classes=self.label_map.classes, ignore_label=ignore_label
         )
 
     def _take(self, future: Future) -> None:
         number, matrix = future.result()
         self.counts.add_matrix(matrix, image=number)
         self.done += 1
-
-    def _decode(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-        sample = self.samples[number]
-        image = read_image(sample.image)
-        if sample.label is None:
-            return image, None
-        label = load_label(sample.label, self.label_map, classes=self.classes)
-        check_sizes(image, label, sample.image, sample.label)
-        return image, label
 
     def _accuracy(self) -> str:
         """Over the labelled images counted so far, for the log."""

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from util.training.weight_file import UNFINISHED, load_file, save_atomically
 log = logging.getLogger("semseg")
 
 KEEP = 2  # the newest, and one before it to fall back on
+BEST = "best.pth"
 
 
 class Checkpoint(NamedTuple):
@@ -55,46 +56,91 @@ def find_resume(resume: str, save_path: str) -> Checkpoint | None:
     """The file that TRAIN.resume means; None for a new run.
 
     `auto` is the most advanced file of save_path that can be read; a damaged one is logged and
-    skipped. Raises ConfigError where a new run would overwrite an earlier one.
+    skipped. Raises ConfigError where the run would overwrite an earlier or a more advanced one.
     """
     found = checkpoints(save_path)
-    if resume != "auto":
-        if found and not resume:
-            raise ConfigError(
-                f"TRAIN.save_path already holds {found[0]}: continue from it with TRAIN.resume "
-                "auto, or start again with another TRAIN.save_path or after removing that folder"
-            )
-        return Checkpoint(resume, load_file(resume)) if resume else None
+    if resume == "auto":
+        return _newest(found, save_path) if found else None
+    if resume:
+        checkpoint = Checkpoint(resume, load_file(resume))
+        _check_ahead(checkpoint, found, save_path)
+        return checkpoint
+    if found:
+        raise ConfigError(
+            f"TRAIN.save_path already holds {found[0]}: continue from it with TRAIN.resume auto, "
+            "or start again with another TRAIN.save_path or after removing that folder"
+        )
+    return None
+
+
+def _newest(found: list[Path], save_path: str) -> Checkpoint:
     for path in found:
         try:
             return Checkpoint(str(path), load_file(path))
         except CheckpointError as error:
             log.warning(f"{error}; using the checkpoint before it")
-    if found:
-        raise CheckpointError(
-            f"none of the {len(found)} checkpoints in {save_path} can be read: remove them to "
-            "start again"
+    raise CheckpointError(
+        f"none of the {len(found)} checkpoints in {save_path} can be read: remove them to start "
+        "again"
+    )
+
+
+def _check_ahead(checkpoint: Checkpoint, found: list[Path], save_path: str) -> None:
+    """Raise ConfigError where save_path holds work that the resumed run would overwrite."""
+    path, content = checkpoint
+    here = content.get("epoch"), content.get("step_in_epoch", 0)
+    if not all(isinstance(number, int) for number in here):
+        return  # restore_state says what is wrong with it
+    ahead = [other for other in found if position_of(other) >= here and not other.samefile(path)]
+    if not ahead and not is_in(path, save_path) and (best := Path(save_path) / BEST).exists():
+        ahead = [best]
+    if ahead:
+        raise ConfigError(
+            f"TRAIN.resume {path} is of epoch {here[0]}, but TRAIN.save_path already holds "
+            f"{ahead[0]}, which the run would overwrite: choose another TRAIN.save_path, or "
+            "continue from the newest checkpoint there with TRAIN.resume auto"
         )
-    return None
+
+
+def is_in(path: str, folder: str) -> bool:
+    """Whether a file lies in this folder."""
+    return Path(path).resolve().parent == Path(folder).resolve()
 
 
 def save_checkpoint(
-    folder: str | Path, content: Mapping[str, Any], *, is_due: bool = True, is_best: bool = False
+    folder: str | Path,
+    content: Mapping[str, Any],
+    *,
+    is_due: bool = True,
+    is_best: bool = False,
+    foreign: Collection[Path] = (),
 ) -> list[Path]:
-    """Write the file of content's `epoch` and `step_in_epoch` if due, and best.pth if best.
+    """Write best.pth if best, and the file of content's `epoch` and `step_in_epoch` if due.
 
-    Only the most advanced files are kept. Returns what was written.
+    In this order: a run that is killed between them writes both again. Of the files before the one
+    that was written only the most advanced is kept, and `foreign` ones. Returns what was written.
     """
-    written = []
-    if is_due:
-        name = checkpoint_name(content["epoch"], content.get("step_in_epoch", 0))
-        written.append(Path(folder) / name)
+    folder, written = Path(folder), []
     if is_best:
-        written.append(Path(folder) / "best.pth")
+        written.append(folder / BEST)
+    if is_due:
+        written.append(folder / checkpoint_name(content["epoch"], content.get("step_in_epoch", 0)))
     for path in written:
         save_atomically(path, content)
-    for leftover in Path(folder).glob(f"*{UNFINISHED}"):  # of a run that was killed while saving
-        leftover.unlink()
-    for old in checkpoints(folder)[KEEP:]:
-        old.unlink()
+    if is_due:
+        for old in _before(written[-1])[KEEP - 1 :]:
+            if old not in foreign:
+                old.unlink()
     return written
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove the files that a run was writing when it was killed."""
+    for path in Path(folder).glob(f"*.pth{UNFINISHED}"):
+        name = path.name.removesuffix(UNFINISHED)
+        if (name == BEST or position_of(name)) and path.is_file():
+            path.unlink()
+
+
+def _before(path: Path) -> list[Path]:
+    return [other for other in checkpoints(path.parent) if position_of(other) < position_of(path)]

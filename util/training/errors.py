@@ -1,32 +1,36 @@
-"""What can end a run besides the user's input, in words: memory, loader processes, compilers."""
+"""What ends a training besides the user's input: memory, disks, loader processes, compilers."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from util.config import Config
-from util.error import RunError
+from util.error import RunError, is_out_of_memory
 
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
 def explained(cfg: Config) -> Iterator[None]:
-    """Within it, such an error becomes a RunError with the cure and the settings as they are."""
+    """Within it, such an error becomes a RunError with the fix and the settings as they are."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _out_of_memory(cfg, error) from None
-    except RuntimeError as error:
-        if any(words in str(error) for words in _NO_MEMORY):
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise RunError(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}; the checkpoints in "
+            f"{cfg.save_path} are whole: make room, then TRAIN.resume auto continues"
+        ) from None
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
             raise _out_of_memory(cfg, error) from None
-        if "DataLoader worker" in str(error):
+        if "DataLoader worker" in str(error) or _is_of_shared_memory(error):
             raise RunError(
                 f"{_lost_worker(error)}: with 'Killed' the machine is usually out of memory, with "
                 f"'Bus error' out of shared memory (/dev/shm); lower TRAIN.workers {cfg.workers}, "
-                "0 loads in the training process itself. TRAIN.resume auto goes on"
+                "0 loads in the training process itself. TRAIN.resume auto continues"
             ) from None
         if cfg.compile and _is_of_compiler(error):
             raise RunError(
@@ -44,16 +48,20 @@ def _out_of_memory(cfg: Config, error: BaseException) -> RunError:
         f"TRAIN.batch_size {cfg.batch_size}; with the same results raise TRAIN.accumulate_steps "
         f"{cfg.accumulate_steps} (with freeze_bn {cfg.freeze_bn}) or set "
         f"TRAIN.activation_checkpointing {cfg.activation_checkpointing} to True; TRAIN.amp "
-        f"{cfg.amp} may become bf16. TRAIN.resume auto goes on"
+        f"{cfg.amp} may become bf16. TRAIN.resume auto continues"
     )
 
 
-def _lost_worker(error: RuntimeError) -> str:
+def _lost_worker(error: BaseException) -> str:
     match = re.search(r"DataLoader worker \(pid[^)]*\) [^.]*", str(error))
     return match[0] if match else "a DataLoader worker ended"
 
 
-def _is_of_compiler(error: RuntimeError) -> bool:
+def _is_of_shared_memory(error: BaseException) -> bool:
+    return bool(re.search(r"unable to \w+ .*(</torch_|shared memory)", str(error)))
+
+
+def _is_of_compiler(error: BaseException) -> bool:
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 

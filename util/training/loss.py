@@ -6,13 +6,24 @@ the divisor can be that of a whole step: of all its processes and of all parts o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-# logits (N, C, h, w), label (N, h, w) -> sum over pixels, weight of these pixels
-PixelLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+from util.training.upsampled_loss import pixel_losses, upsampled_cross_entropy
+
+
+class HeadLoss(NamedTuple):
+    """Of one head: the sum over pixels, the weight of these pixels, the classes (N, H, W)."""
+
+    total: Tensor
+    weight: Tensor
+    pred: Tensor
+
+
+# logits (N, C, h, w), label (N, H, W) at least as large
+PixelLoss = Callable[[Tensor, Tensor], HeadLoss]
 
 
 @dataclass(frozen=True)
@@ -25,22 +36,20 @@ class CrossEntropy:
     ignore_label: int
     weights: Tensor | None = None
 
-    def __call__(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        loss = F.cross_entropy(
-            _wide(logits),
-            label,
-            weight=self.weights,
-            ignore_index=self.ignore_label,
-            reduction="sum",
+    def __call__(self, logits: Tensor, label: Tensor) -> HeadLoss:
+        weights = self.pixel_weights(label)
+        total, pred = upsampled_cross_entropy(
+            logits, label, weights, ignore_label=self.ignore_label
         )
-        return loss, self.weight(label)
+        return HeadLoss(total, weights.sum(), pred)
 
     def weight(self, label: Tensor) -> Tensor:
         """The weight of a label's pixels, known before any logits are."""
-        labelled = label != self.ignore_label
-        if self.weights is None:
-            return labelled.sum().float()
-        return _weights_of(label, labelled, self.weights).sum()
+        return self.pixel_weights(label).sum()
+
+    def pixel_weights(self, label: Tensor) -> Tensor:
+        """(N, H, W), 0 where the label is ignored."""
+        return _class_weights(label, label != self.ignore_label, self.weights)
 
 
 @dataclass(frozen=True)
@@ -58,20 +67,17 @@ class OhemCrossEntropy:
     weights: Tensor | None = None
     all_gather: Callable[[Tensor], Tensor] = lambda x: x
 
-    def __call__(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        loss = F.cross_entropy(
-            _wide(logits), label, ignore_index=self.ignore_label, reduction="none"
-        )
+    def __call__(self, logits: Tensor, label: Tensor) -> HeadLoss:
+        losses = pixel_losses(logits.detach(), label, ignore_label=self.ignore_label)
         labelled = label != self.ignore_label
-        with torch.no_grad():
-            # Ignored pixels come last; where they are among the hardest, all labelled ones are.
-            probability = torch.where(labelled, torch.exp(-loss), torch.inf)
-            limit = self._hardest(probability.flatten()).clamp(min=self.threshold)
-            kept = labelled & (probability <= limit)
-            weights = kept.float()
-            if self.weights is not None:
-                weights = _weights_of(label, kept, self.weights)
-        return (loss * weights).sum(), weights.sum()
+        # Ignored pixels come last; where they are among the hardest, all labelled ones are.
+        probability = torch.where(labelled, torch.exp(-losses), torch.inf)
+        limit = self._hardest(probability.flatten()).clamp(min=self.threshold)
+        weights = _class_weights(label, labelled & (probability <= limit), self.weights)
+        total, pred = upsampled_cross_entropy(
+            logits, label, weights, ignore_label=self.ignore_label
+        )
+        return HeadLoss(total, weights.sum(), pred)
 
     def _hardest(self, probability: Tensor) -> Tensor:
         """The min_kept-th smallest probability of the whole batch, of the last one if fewer."""
@@ -80,13 +86,9 @@ class OhemCrossEntropy:
         return together.kthvalue(min(self.min_kept, together.numel())).values
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _weights_of(label: Tensor, counted: Tensor, weights: Tensor) -> Tensor:
-    """Each pixel's class weight, 0 where it is not counted: (N, h, w)."""
-    return weights[torch.where(counted, label, 0)] * counted
+def _class_weights(label: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:
+    """The weight of each pixel's class (1 without `weights`), 0 where it is not counted."""
+    return counted.float() if weights is None else weights[torch.where(counted, label, 0)] * counted
 
 
 @dataclass(frozen=True)
@@ -101,23 +103,25 @@ class SegmentationLoss:
     aux_weight: float
     aux_scales: tuple[float, ...] = (1.0,)
 
-    def sums(self, heads: Sequence[Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over pixels and weight of these pixels, (heads,) each.
+    def sums(
+        self, heads: Sequence[Tensor], label: Tensor, sizes: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums over pixels and weights of these pixels, (heads,) each; classes of the main head.
 
-        `heads` are logits (N, C, h, w), the main head's first; `label` (N, H, W) is picked at the
-        size of each.
+        `heads` are logits (N, C, h, w), the main head's first. Each is enlarged to its size in
+        `sizes`, at which the label (N, H, W) is picked.
         """
-        pairs = [
-            (self.aux if i else self.main)(logits, label_at(label, logits.shape[-2:]))
-            for i, logits in enumerate(heads)
-        ]
-        return torch.stack([total for total, _ in pairs]), torch.stack([w for _, w in pairs])
-
-    def weights(self, heads: Sequence[Tensor], label: Tensor) -> Tensor:
-        """The weights (heads,) of a label's pixels at the sizes of `heads`, by the label alone."""
-        return torch.stack(
-            [self.aux.weight(label_at(label, logits.shape[-2:])) for logits in heads]
+        main, *aux = (
+            (self.aux if i else self.main)(logits, label_at(label, size))
+            for i, (logits, size) in enumerate(zip(heads, sizes, strict=True))
         )
+        found = [main, *aux]
+        sums, weights = (torch.stack([head[k] for head in found]) for k in (0, 1))
+        return sums, weights, main.pred
+
+    def weights(self, label: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
+        """The weights (heads,) of a label's pixels at these sizes, by the label alone."""
+        return torch.stack([self.aux.weight(label_at(label, size)) for size in sizes])
 
     def losses(self, sums: Tensor, weights: Tensor) -> Tensor:
         """(3,): total, main, aux of the heads' sums over pixels, divided by `weights` (heads,).
@@ -130,8 +134,9 @@ class SegmentationLoss:
         return torch.stack([main + self.aux_weight * side, main, side])
 
     def __call__(self, heads: Sequence[Tensor], label: Tensor) -> Tensor:
-        """`losses` as means over the pixels at hand."""
-        return self.losses(*self.sums(heads, label))
+        """`losses` as means over the pixels at hand, of heads at their own sizes."""
+        sums, weights, _ = self.sums(heads, label, [logits.shape[-2:] for logits in heads])
+        return self.losses(sums, weights)
 
 
 def build_loss(

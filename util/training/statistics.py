@@ -9,31 +9,38 @@ from util.config import Config
 from util.distributed import Process
 from util.error import RunError
 from util.metric import ConfusionMatrix, Scores
+from util.training.profile import peak_memory
 from util.training.step import StepResult
 
 
 class EpochStatistics:
-    """Losses, accuracy and speed of the steps that were added."""
+    """Losses, accuracy and speed of the steps that were added; `flops` are those of an image."""
 
-    def __init__(self, cfg: Config, process: Process) -> None:
-        self._cfg, self._process = cfg, process
+    def __init__(self, cfg: Config, process: Process, *, flops: float = 0.0) -> None:
+        self._cfg, self._process, self._flops = cfg, process, flops
         self._matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=process.device)
         self._losses = torch.zeros(3, device=process.device)  # total, main, aux
         self._taken = torch.zeros((), device=process.device)
         self._finite = torch.zeros((), device=process.device)
-        self._steps, self._start = 0, time.perf_counter()
+        self._steps, self._waited = 0, 0.0
+        self._start = time.perf_counter()
 
-    def add(self, result: StepResult) -> None:
-        """Add a step (no synchronisation with the device)."""
+    def add(self, result: StepResult, *, waited: float = 0.0) -> None:
+        """Add a step, which `waited` so many seconds for data (no waiting for the device)."""
         self._matrix.update(result.pred, result.label)
         self._losses += torch.where(result.left_out > 0, 0, result.losses)
         self._taken += 1 - result.left_out
         self._finite += result.losses[0].isfinite()
         self._steps += 1
+        self._waited += waited
 
     def accuracy(self) -> float:
         """The share of right pixels in this process so far."""
         return self._matrix.scores().aacc
+
+    def images_per_second(self) -> float:
+        """Of all processes so far; to be asked when the device has done its work."""
+        return self._steps * self._cfg.batch_size / (time.perf_counter() - self._start)
 
     def sum(self) -> tuple[Scores, dict[str, Any]]:
         """The epoch's scores and record over all processes, all of which must call this.
@@ -49,7 +56,7 @@ class EpochStatistics:
                 f"lower TRAIN.base_lr ({self._cfg.base_lr} now), or from an earlier checkpoint"
             )
         total, main, aux = (self._process.all_reduce(self._losses) / max(taken, 1)).tolist()
-        seconds = time.perf_counter() - self._start
+        images_per_second = self.images_per_second()
         return scores, {
             "train_loss": total,
             "main_loss": main,
@@ -58,5 +65,8 @@ class EpochStatistics:
             "train_aacc": scores.aacc,
             "steps": taken,
             "skipped_steps": self._steps - taken,
-            "images_per_second": self._steps * self._cfg.batch_size / seconds,
+            "images_per_second": images_per_second,
+            "data_wait": self._waited / (time.perf_counter() - self._start),
+            "memory_gib": peak_memory(self._process.device) / 2**30,
+            "tflops": images_per_second * self._flops / 1e12,
         }

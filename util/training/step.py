@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from util.config import Config
-from util.distributed import Process
+from util.distributed import Process, unwrap
 from util.distributed.device import autocast
 from util.training.batch import image_on, label_on
 from util.training.loss import SegmentationLoss, label_at
 from util.training.nonfinite import BatchNormStatistics, has_nonfinite_gradient, nan_unless_finite
-from util.training.schedule import poly_lr
 from util.training.seed import seed_step
 from util.training.state import State
 
@@ -51,13 +50,14 @@ def train_step(
     labelled pixels of the whole step, so neither the parts nor the processes change it.
     """
     seed_step(cfg.manual_seed, state.step, process.rank)
-    lr = poly_lr(cfg.base_lr, state.step, state.total_steps, cfg.power)
+    lr = state.rate(cfg)
     for group in state.optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
     batch_norm = BatchNormStatistics(state.model)
     state.optimizer.zero_grad(set_to_none=True)
 
     label = label_on(process.device, label)
+    sizes = unwrap(state.model).label_sizes(*label.shape[-2:])
     parts = cfg.accumulate_steps
     losses, preds = [], []
     for i, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts), strict=True)):
@@ -66,16 +66,16 @@ def train_step(
             with autocast(process.device, state.amp):
                 output = state.model(image_on(process.device, x))
             heads = (output.logits, *output.auxiliary)
-            sums, weights = criterion.sums(heads, y)
+            sums, weights, pred = criterion.sums(heads, y, sizes)
             if i == 0:
-                weights = weights if parts == 1 else criterion.weights(heads, label)
+                weights = weights if parts == 1 else criterion.weights(label, sizes)
                 all_weights = process.all_reduce(weights)
             part_losses = criterion.losses(sums, all_weights)
             # The processes' gradients are averaged, but it is their sum that is the step's.
             loss = nan_unless_finite(part_losses[0]) * process.world_size
             state.scaler.scale(loss).backward()
         losses.append(part_losses.detach())
-        preds.append(output.logits.detach().argmax(dim=1))
+        preds.append(pred)
 
     left_out = has_nonfinite_gradient(state.model)
     if not state.scaler.is_enabled():  # else the scaler leaves the step out by itself
@@ -84,6 +84,5 @@ def train_step(
     state.scaler.update()
     batch_norm.restore_if(left_out)
     state.step_in_epoch += 1
-    pred = torch.cat(preds)
-    label = label_at(label, pred.shape[-2:])
-    return StepResult(torch.stack(losses).sum(dim=0), pred, label, left_out, lr)
+    label = label_at(label, sizes[0])
+    return StepResult(torch.stack(losses).sum(dim=0), torch.cat(preds), label, left_out, lr)

@@ -3,17 +3,22 @@
 import logging
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from util.config import Config
 from util.data.dataset import Loader
 from util.distributed import Process, StopRequest, unwrap
 from util.error import EXIT_STOPPED
-from util.logger import Progress, RunLogger
+from util.inference.network import gpu_flags
+from util.logger import Progress
 from util.training.checkpoint import save_checkpoint
 from util.training.loss import SegmentationLoss
 from util.training.nonfinite import STEPS_BETWEEN_LOOKS, NonfiniteCheck
+from util.training.profile import StepProfiler
+from util.training.run_logger import TrainLogger
 from util.training.state import State, checkpoint_content
 from util.training.statistics import EpochStatistics
 from util.training.step import StepResult, train_mode, train_step
@@ -24,7 +29,11 @@ log = logging.getLogger("semseg")
 
 @dataclass
 class Trainer:
-    """Takes a state to TRAIN.epochs, in one of several processes or the only one."""
+    """Takes a state to TRAIN.epochs, in one of several processes or the only one.
+
+    `order` is kept in checkpoints (see order_of), `foreign` are checkpoints of another run in the
+    folder, `flops` those of an image's step.
+    """
 
     cfg: Config
     process: Process
@@ -32,69 +41,67 @@ class Trainer:
     criterion: SegmentationLoss
     train_loader: Loader
     val_loader: Loader | None  # None: no scores while training
-    logger: RunLogger
+    logger: TrainLogger
     stop: StopRequest
-    _saved_at: float = field(default_factory=time.monotonic)
+    order: Mapping[str, Any]
+    foreign: frozenset[Path] = frozenset()
+    flops: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.saved_at = time.monotonic()
+        profiled = self.cfg.profile if self.process.is_main else 0
+        self.profiler = StepProfiler(profiled, self.cfg.save_path, self.process.device)
+        self.progress = Progress(
+            done=self.state.step, total=self.state.total_steps, active=self.process.is_main
+        )
 
     def run(self) -> None:
         """All epochs that remain: train, score where asked, save."""
-        cfg, state = self.cfg, self.state
-        progress = Progress(done=state.step, total=state.total_steps, active=self.process.is_main)
-        while state.epoch < cfg.epochs:
-            record = self.train_epoch(progress)
-            is_best = False
-            if self.val_loader is not None:
-                scores, record["val_loss"] = validate(
-                    cfg,
-                    self.process,
-                    unwrap(state.model),  # each process has its own images, and maybe fewer
-                    self.val_loader,
-                    amp=state.amp,
-                    epoch=state.epoch,
-                    logger=self.logger,
-                )
-                record["val"] = asdict(scores)
-                is_best = scores.miou > state.best_miou
-                state.best_miou = max(scores.miou, state.best_miou)
+        state = self.state
+        while state.epoch < self.cfg.epochs:
+            with gpu_flags(self.process.device, tf32=state.amp == "tf32", tune=True):
+                record = self.train_epoch()
+                is_best = self.val_loader is not None and self.score(record, self.val_loader)
             self.logger.epoch({"epoch": state.epoch, "step": state.step, **record})
-            self.save_after_epoch(is_best)
+            self.save_after_epoch(is_best=is_best)
+        self.profiler.close()
 
-    def train_epoch(self, progress: Progress) -> dict[str, Any]:
+    def train_epoch(self) -> dict[str, Any]:
         """The remaining steps of an epoch; returns their record: mean losses, accuracy, speed."""
         cfg, state, loader = self.cfg, self.state, self.train_loader
         train_mode(state.model, freeze_bn=cfg.freeze_bn)
         nonfinite = NonfiniteCheck(cfg, self.process, loader)
-        statistics = EpochStatistics(cfg, self.process)
+        statistics = EpochStatistics(cfg, self.process, flops=self.flops)
         loader.sampler.start(state.epoch, state.step_in_epoch)
         title = f"Epoch: [{state.epoch + 1}/{cfg.epochs}]"
         steps = state.steps_per_epoch - state.step_in_epoch
-        for image, label in progress.steps(loader, length=steps, title=title):
+        for image, label in self.progress.steps(loader, length=steps, title=title):
             result = train_step(cfg, self.process, state, self.criterion, image, label)
+            self.profiler.step()
             nonfinite.add(state.step - 1, result.losses[0], result.left_out)
-            statistics.add(result)
+            statistics.add(result, waited=self.progress.data.last)
             is_last = state.step_in_epoch == state.steps_per_epoch
             may_wait = self.process.reads_are_free or state.step % STEPS_BETWEEN_LOOKS == 0
             if may_wait or is_last:
                 nonfinite.look()
             if state.step_in_epoch % cfg.print_freq == 0 or is_last:
                 place = f"{title}[{state.step_in_epoch}/{state.steps_per_epoch}]"
-                self.report_step(place, result, statistics, progress)
+                self.report_step(place, result, statistics)
             if not is_last:
                 self.save_within_epoch(may_stop=may_wait)
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         self.logger.images(state.epoch, "train", image, result.label, result.pred)
         scores, record = statistics.sum()
         self.logger.scores(state.epoch, cfg.epochs, "train", scores)
+        self.logger.speed(state.epoch, cfg.epochs, record)
         return {**record, "lr": result.lr}
 
-    def report_step(
-        self, place: str, result: StepResult, statistics: EpochStatistics, progress: Progress
-    ) -> None:
+    def report_step(self, place: str, result: StepResult, statistics: EpochStatistics) -> None:
         """A line of the log and TensorBoard's scalars: the step's losses over all processes."""
         total, main, aux = self.process.all_reduce(result.losses).tolist()
         log.info(
-            f"{place} {progress.line()} MainLoss {main:.4f} AuxLoss {aux:.4f} Loss {total:.4f} "
-            f"Accuracy {statistics.accuracy():.4f}"
+            f"{place} {self.progress.line()} MainLoss {main:.4f} AuxLoss {aux:.4f} "
+            f"Loss {total:.4f} Accuracy {statistics.accuracy():.4f}"
         )
         self.logger.scalars(
             self.state.step,
@@ -102,8 +109,26 @@ class Trainer:
             loss__main=main,
             loss__aux=aux,
             lr=result.lr,
-            speed__images_per_second=self.cfg.batch_size / max(progress.batch.last, 1e-9),
+            speed__images_per_second=statistics.images_per_second(),
         )
+
+    def score(self, record: dict[str, Any], loader: Loader) -> bool:
+        """Add the validation's scores to the epoch's record; True for the best so far."""
+        state = self.state
+        network = unwrap(state.model)  # each process has its own images, and maybe fewer
+        scores, record["val_loss"] = validate(
+            self.cfg,
+            self.process,
+            network,
+            loader,
+            amp=state.amp,
+            epoch=state.epoch,
+            logger=self.logger,
+        )
+        record["val"] = asdict(scores)
+        is_best = scores.miou > state.best_miou
+        state.best_miou = max(scores.miou, state.best_miou)
+        return is_best
 
     def save_within_epoch(self, *, may_stop: bool) -> None:
         """Save every so many steps or minutes; on a signal save and end, where `may_stop`.
@@ -113,14 +138,14 @@ class Trainer:
         cfg, state = self.cfg, self.state
         must_end = may_stop and self.process.any_rank(bool(self.stop.name))
         by_steps = cfg.save_every_steps and state.step % cfg.save_every_steps == 0
-        minutes = (time.monotonic() - self._saved_at) / 60
+        minutes = (time.monotonic() - self.saved_at) / 60
         by_minutes = cfg.save_every_minutes and minutes >= cfg.save_every_minutes
         if must_end or by_steps or by_minutes:
             self.save()
         if must_end:
             self.end()
 
-    def save_after_epoch(self, is_best: bool) -> None:
+    def save_after_epoch(self, *, is_best: bool) -> None:
         """Save every save_freq epochs, after the last one, for the best score, on a signal."""
         cfg, state = self.cfg, self.state
         is_last = state.epoch == cfg.epochs
@@ -133,12 +158,16 @@ class Trainer:
     def save(self, *, is_due: bool = True, is_best: bool = False) -> None:
         """Write the state's file if due, and best.pth if best, in the main process."""
         if self.process.is_main and (is_due or is_best):
-            content = checkpoint_content(self.state, self.cfg)
+            content = checkpoint_content(self.state, self.cfg, self.order)
             for path in save_checkpoint(
-                self.cfg.save_path, content, is_due=is_due, is_best=is_best
+                self.cfg.save_path,
+                content,
+                is_due=is_due,
+                is_best=is_best,
+                foreign=self.foreign,
             ):
                 log.info(f"saved {path}")
-        self._saved_at = time.monotonic()
+        self.saved_at = time.monotonic()
 
     def end(self) -> None:
         """End the process: the state is saved."""

@@ -37,9 +37,9 @@ def pixel_losses(logits: Tensor, label: Tensor, *, ignore_label: int) -> Tensor:
 
     It is 0 where the label is `ignore_label`.
     """
-    ones = torch.ones_like(label, dtype=_wide(logits.dtype))
     with torch.no_grad():
-        return _strips(logits, label, ones, ignore_label, needs_grad=False)[1]
+        ones = torch.ones_like(label, dtype=wide_dtype(logits))
+        return _strips(logits, label, ones, ignore_label, needs_grad=False)[0]
 
 
 def upsampled_cross_entropy(
@@ -48,11 +48,16 @@ def upsampled_cross_entropy(
     """Sum over pixels of weight * cross entropy, and the predicted classes.
 
     logits (N, C, h, w) of any float type; label (N, H, W) with H >= h, W >= w; pixel_weight
-    (N, H, W), ignored where the label is `ignore_label`. Returns a scalar in float32 or wider and
-    (N, H, W) class ids. Computed in float32 or wider; gradients reach `logits` alone.
+    (N, H, W), not used where the label is `ignore_label`. Returns a scalar in float32 or wider
+    and (N, H, W) class ids. The enlarged logits are float32 or wider; on a GPU they keep the
+    half precision that autocast gave the logits. Gradients reach `logits` alone.
     """
-    loss, pred = _UpsampledCrossEntropy.apply(logits, label, pixel_weight, ignore_label)
-    return loss, pred
+    return _UpsampledCrossEntropy.apply(logits, label, pixel_weight, ignore_label)
+
+
+def wide_dtype(logits: Tensor) -> torch.dtype:
+    """The type of losses: float32, or float64 for such logits."""
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
@@ -66,8 +71,9 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         pixel_weight: Tensor,
         ignore_label: int,
     ) -> tuple[Tensor, Tensor]:
-        grad, losses, pred = _strips(
-            logits, label, pixel_weight, ignore_label, needs_grad=ctx.needs_input_grad[0]
+        needs_grad = ctx.needs_input_grad[0]
+        losses, pred, grad = _strips(
+            logits, label, pixel_weight, ignore_label, needs_grad=needs_grad
         )
         ctx.dtype = logits.dtype
         ctx.save_for_backward(grad)
@@ -84,18 +90,19 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
 def _strips(
     logits: Tensor, label: Tensor, pixel_weight: Tensor, ignore_label: int, *, needs_grad: bool
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradient of the weighted sum by `logits`, weighted losses (N, H, W), classes (N, H, W)."""
-    dtype, device = _wide(logits.dtype), logits.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Weighted losses and classes (N, H, W), and if asked for the losses' gradient by `logits`."""
+    is_cpu = logits.device.type == "cpu"
+    dtype = wide_dtype(logits) if is_cpu else logits.dtype
     (n, classes, h, w), (height, width) = logits.shape, label.shape[1:]
-    rows = interpolation_matrix(h, height, dtype, device)
-    columns = interpolation_matrix(w, width, dtype, device)
+    rows = interpolation_matrix(h, height, dtype, logits.device)
+    columns = interpolation_matrix(w, width, dtype, logits.device)
     valid = label != ignore_label
     target = torch.where(valid, label, 0)
-    weight = torch.where(valid, pixel_weight.to(dtype), 0)
-    losses = torch.empty(label.shape, dtype=dtype, device=device)
-    pred = torch.empty_like(label)
-    is_cpu = device.type == "cpu"
+    weight = torch.where(valid, pixel_weight, 0).to(wide_dtype(logits))
+    losses, pred = torch.empty_like(weight), torch.empty_like(label)
+    grad = torch.empty_like(logits, dtype=wide_dtype(logits)) if needs_grad else None
+
     floats = STRIP_FLOATS["cpu" if is_cpu else "cuda"]
     images = max(1, min(n, floats // (classes * height * width)))
     lines = max(1, min(height, floats // (classes * width)))
@@ -104,33 +111,24 @@ def _strips(
     order, back, dim = (
         ((0, 2, 1, 3), (0, 2, 1, 3), -2) if is_cpu else ((0, 2, 3, 1), (0, 3, 1, 2), -1)
     )
-    grad = torch.empty_like(logits, dtype=dtype) if needs_grad else None
     for i in range(0, n, images):
         small = logits[i : i + images].to(dtype).permute(order)
         wide = small @ columns.T if is_cpu else columns @ small
         shape, wide = wide.shape[2:], wide.flatten(2)
-        wide_grad = torch.zeros_like(wide) if needs_grad else None
+        wide_grad = torch.zeros_like(wide, dtype=wide_dtype(logits)) if needs_grad else None
         for top in range(0, height, lines):
             strip = (slice(i, i + images), slice(top, top + lines))
-            large = (rows[top : top + lines] @ wide).unflatten(2, shape)
+            log_probs = (rows[top : top + lines] @ wide).unflatten(2, shape).log_softmax(dim)
             index = target[strip].unsqueeze(dim)
-            highest, classes_of = large.max(dim=dim, keepdim=True)
-            pred[strip] = classes_of.squeeze(dim)
-            chosen = large.gather(dim, index)
-            probs = large.sub_(highest).exp_()
-            total = probs.sum(dim=dim, keepdim=True)
-            losses[strip] = (total.log() + highest - chosen).squeeze(dim) * weight[strip]
+            pred[strip] = log_probs.max(dim).indices
+            losses[strip] = -log_probs.gather(dim, index).squeeze(dim) * weight[strip]
             if needs_grad:
-                factor = weight[strip].unsqueeze(dim)
-                probs *= factor / total
-                probs.scatter_add_(dim, index, -factor)
+                probs = log_probs.exp_()
+                probs.scatter_add_(dim, index, probs.new_full((), -1.0).expand(index.shape))
+                probs *= weight[strip].unsqueeze(dim).to(dtype)
                 wide_grad += rows[top : top + lines].T @ probs.flatten(2)
         if needs_grad:
-            wide_grad = wide_grad.unflatten(2, shape)
+            wide_grad = wide_grad.unflatten(2, shape).to(dtype)
             small_grad = wide_grad @ columns if is_cpu else columns.T @ wide_grad
             grad[i : i + images] = small_grad.permute(back)
-    return grad, losses, pred
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+    return losses, pred, grad

@@ -10,10 +10,10 @@ from util.data.dataset import Loader
 from util.distributed import Process
 from util.distributed.device import autocast
 from util.inference import build_predictor
-from util.logger import RunLogger
 from util.metric import ConfusionMatrix, Scores
 from util.training.batch import image_on, label_on
 from util.training.loss import CrossEntropy, label_at
+from util.training.run_logger import TrainLogger
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def validate(
     *,
     amp: str,
     epoch: int,
-    logger: RunLogger,
+    logger: TrainLogger,
 ) -> tuple[Scores, float | None]:
     """Scores of the loader's list over all processes, and on crops the mean loss of its pixels.
 
@@ -35,7 +35,7 @@ def validate(
     sums = torch.zeros(2, dtype=torch.float64, device=process.device)  # loss, weight
     network.eval()
     if cfg.val_protocol == "test":
-        _count_images(cfg, process, network, loader, matrix, amp=amp)
+        _count_images(cfg, process, network, loader, matrix, amp=amp, epoch=epoch)
     else:
         images = _count_crops(cfg, process, network, loader, matrix, sums, amp=amp)
         if images:
@@ -68,10 +68,12 @@ def _count_crops(
         image = image_on(process.device, image)
         with autocast(process.device, amp):
             logits = network(image).logits
-        label = label_at(label_on(process.device, label), logits.shape[-2:])
-        sums += torch.stack(criterion(logits, label))
-        batch = image, label, logits.argmax(dim=1)
-        matrix.update(batch[2], label)
+        label = label_on(process.device, label)
+        label = label_at(label, network.label_sizes(*label.shape[-2:])[0])
+        loss, weight, pred = criterion(logits, label)
+        sums += torch.stack([loss, weight])
+        matrix.update(pred, label)
+        batch = image, label, pred
     return batch
 
 
@@ -83,10 +85,11 @@ def _count_images(
     matrix: ConfusionMatrix,
     *,
     amp: str,
+    epoch: int,
 ) -> None:
-    """Add this process's whole images, predicted as tool/test.py would."""
+    """Add whole images, predicted as tool/test.py would; whichever process is free takes one."""
     once = replace(cfg, test_compile=False)  # the weights serve for this epoch alone
     predictor = build_predictor(once, network, device=process.device, amp=amp)
-    for index in range(process.rank, len(loader.data), process.world_size):
+    for index in process.shared_indices(len(loader.data), name=f"validation {epoch}"):
         image, label = loader.data.load(index)
         matrix.update(predictor.predict(image), label)

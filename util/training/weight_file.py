@@ -1,11 +1,12 @@
-"""Weight files: atomic saving, safe loading, and a strict fit with a readable report."""
+"""Weight files: saved atomically, read without running code, checked, fitted strictly."""
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,23 @@ from util.error import CheckpointError
 
 UNFINISHED = ".tmp"  # ends the names of files that are being written
 _SHOWN = 5  # names listed per kind of misfit
+# Where trainers of other projects keep a network's weights, and what they put before its names.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
+_WRAPPERS += ("ema", "model_ema", "ema_state_dict", "state_dict_ema")
+_PREFIXES = re.compile(r"^((module|_orig_mod|model|network|net)\.)+|(?<=\.)_orig_mod\.")
+_STARTS = {
+    b"<!doctype": "a web page: the server sent a page instead of the file; download it again",
+    b"<html": "a web page: the server sent a page instead of the file; download it again",
+    b"version https://git-lfs": "a Git LFS pointer, not the weights: run git lfs pull in its "
+    "repository, or download the file itself",
+    b"\x1f\x8b": "a gzip archive: unpack it and give the weight file inside",
+}
 
 
 def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
     """torch.save to a temporary file, then rename: readers see the old file or the new, whole.
 
-    Raises CheckpointError where the disk is full or does not take it.
+    Raises CheckpointError where the disk is full or cannot be written.
     """
     temporary = path.with_name(f"{path.name}{UNFINISHED}")
     try:
@@ -34,7 +46,7 @@ def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
             raise
         raise CheckpointError(
             f"{path} cannot be written: {cause.strerror}; checkpoints saved before are whole: make "
-            "room, then TRAIN.resume auto goes on"
+            "room, then TRAIN.resume auto continues"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,45 +60,126 @@ def load_file(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no weight file {path}")
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is not None:  # torch.load does not look at the checksums
-                    raise _damaged(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):  # a name to be imported and called
-            raise CheckpointError(
-                f"{path} holds Python objects besides tensors, which could run code when read: "
-                "it is not loaded; save a plain state dict of tensors instead"
-            ) from None
-        raise _damaged(path) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        raise _damaged(path) from None
+    with path.open("rb") as file:  # once, as a training may replace it meanwhile
+        if path.suffix == ".safetensors":
+            return _load_safetensors(path, file)
+        _check_kind(path, file)
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if "GLOBAL" in str(error):  # a name to be imported and called
+                raise CheckpointError(
+                    f"{path} holds Python objects besides tensors, which could run code when read: "
+                    "it is not loaded; save a plain state dict of tensors instead"
+                ) from None
+            raise _damaged(path, file) from None
+        except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError):
+            raise _damaged(path, file) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
 
 
-def _damaged(path: Path) -> CheckpointError:
-    size = path.stat().st_size
+def _check_kind(path: Path, file: BinaryIO) -> None:
+    """Raise CheckpointError for what is no weight file of torch, with the name of what it is."""
+    file.seek(0)
+    start = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    for beginning, what in _STARTS.items():
+        if start.startswith(beginning):
+            raise CheckpointError(f"{path} is {what}")
+    if zipfile.is_zipfile(file):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+                is_damaged = archive.testzip() is not None  # torch.load ignores the checksums
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError):
+            raise _damaged(path, file) from None
+        if any(name.endswith("/constants.pkl") for name in names):
+            raise CheckpointError(
+                f"{path} is a TorchScript program, which would run when read: save its weights, "
+                "torch.save(torch.jit.load(FILE).state_dict(), NEW), where you trust it"
+            )
+        if is_damaged:
+            raise _damaged(path, file)
+        if not any(name.endswith("data.pkl") for name in names):
+            shown = ", ".join(names[:_SHOWN])[:200]
+            raise CheckpointError(
+                f"{path} is a zip archive ({shown}): unpack it and give the weight file inside"
+            )
+    file.seek(0)
+
+
+def _load_safetensors(path: Path, file: BinaryIO) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError:
+        raise CheckpointError(
+            f"{path} needs the package safetensors: pip install safetensors"
+        ) from None
+    try:
+        return load(file.read())
+    except (SafetensorError, ValueError, KeyError):
+        _check_kind(path, file)
+        raise _damaged(path, file) from None
+
+
+def _damaged(path: Path, file: BinaryIO) -> CheckpointError:
+    size = os.fstat(file.fileno()).st_size
     return CheckpointError(
         f"{path} ({size} bytes) is not a readable weight file: truncated or damaged; copy it again"
     )
 
 
 def state_dict_of(content: Mapping[str, Any], *, source: str) -> dict[str, Tensor]:
-    """The state dict in a loaded file, bare or under 'state_dict', without `module.` prefixes."""
-    state = content.get("state_dict", content)
-    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
+    """The state dict in a loaded file, bare or wrapped, its names without prefixes.
+
+    Known are {'state_dict': ...}, {'model': ...} and the like, also within each other; `module.`,
+    `_orig_mod.`, `model.` before the names; an average of weights (EMA) where there is nothing
+    else. Raises CheckpointError for entries that are no finite numbers.
+    """
+    found = content
+    while inner := [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]:
+        found = inner[0]
+    state = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    state.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
+    if not state or not all(isinstance(name, str) for name in state):
+        shown = ", ".join(map(str, list(content)[:_SHOWN]))[:200]
+        raise CheckpointError(f"{source} holds no state dict (keys: {shown})")
+    _check_values(state, source)
+    names = [_PREFIXES.sub("", name) for name in state]
+    if len(set(names)) < len(names):
         raise CheckpointError(
-            f"{source} holds no state dict (keys: {', '.join(map(str, content))})"
+            f"{source} holds tensors that differ in the prefix of their names alone, such as "
+            f"{next(n for n in names if names.count(n) > 1)}: keep one of each"
         )
-    return {
-        name.removeprefix("module."): value
+    return dict(zip(names, state.values(), strict=True))
+
+
+def nonfinite_entries(state: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors that hold infinite or NaN values."""
+    return [
+        name
         for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+
+
+def _check_values(state: Mapping[str, Tensor], source: str) -> None:
+    odd = [
+        name
+        for name, value in state.items()
+        if value.layout != torch.strided or value.is_quantized or value.is_meta
+    ]
+    if odd:
+        raise CheckpointError(
+            f"{source}: {_listed('sparse, quantised or without values', odd)}: save plain tensors"
+        )
+    if nonfinite := nonfinite_entries(state):
+        raise CheckpointError(
+            f"{source}: {_listed('with infinite or NaN values', nonfinite)}: the training that "
+            "wrote it had diverged; use an earlier checkpoint"
+        )
 
 
 def load_weights(
@@ -113,10 +206,18 @@ def load_weights(
         for name, value in own.items()
         if name in state and state[name].shape != value.shape
     ]
+    mistyped = [
+        f"{name} {state[name].dtype}".replace("torch.", "")
+        for name, value in own.items()
+        if name in state
+        and state[name].is_floating_point() != value.is_floating_point()
+        and not name.endswith("num_batches_tracked")
+    ]
     parts = [
         _listed("missing in the file", missing),
         _listed("unknown to the network", unexpected),
         _listed("of another shape", misshapen),
+        _listed("of another type", mistyped),
     ]
     if any(parts):
         report = "; ".join(part for part in parts if part)

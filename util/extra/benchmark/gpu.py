@@ -12,12 +12,19 @@ import torch
 from util.config import Config, load_config
 from util.config.load import ROOT
 from util.error import ConfigError
-from util.extra.benchmark import gpu_camvid, gpu_env, gpu_resume, gpu_step, gpu_test
+from util.extra.benchmark import gpu_augment, gpu_camvid, gpu_env, gpu_resume, gpu_step, gpu_test
 from util.extra.benchmark.machine import about
 from util.extra.benchmark.parts import Part, Work, apart, run_parts
 from util.extra.benchmark.record import Record
 
-SHARES = {"env": 85, "step": 125, "test": 80, "resume": 50, "camvid": 190}  # of the time
+SHARES = {
+    "env": 85,
+    "step": 125,
+    "test": 80,
+    "resume": 50,
+    "augment": 90,
+    "camvid": 190,
+}  # of the time
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Settings:
     output: Path  # a folder
     data_root: Path  # of CamVid
     weights: str  # of the ImageNet ResNet50
+    weights_18: str  # of the ResNet18
     tiny: bool  # a dry run of everything, on a CPU
 
 
@@ -95,12 +103,20 @@ def _works(settings: Settings, device: torch.device, work: Path, kept: Path) -> 
         max_epochs=2 if tiny else 300,
         keys=gpu_camvid.TINY if tiny else gpu_camvid.FULL,
     )
+    small = replace(
+        camvid,
+        recipe=ROOT / "config/camvid/camvid_pspnet18.yaml",
+        weights=settings.weights_18,
+        keys=gpu_camvid.TINY if tiny else (("amp", "bf16"), ("test_amp", "bf16"), ("workers", 2)),
+    )
+    seeds, epochs = ((1,), 1) if tiny else ((1, 2, 3), 24)
     size = gpu_resume.TINY if tiny else gpu_resume.FULL
     return {
         "env": partial(gpu_env.run, device=device, tiny=tiny, log=kept / "env.log"),
         "step": partial(gpu_step.run, configs=steps, device=device, modes=modes),
         "test": partial(gpu_test.run, cases=cases, device=device),
         "resume": partial(gpu_resume.run, work=work, log=kept / "resume.log", size=size),
+        "augment": partial(gpu_augment.run, setup=small, seeds=seeds, epochs=epochs),
         "camvid": partial(gpu_camvid.run, setup=camvid),
     }
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from util.config import Config
 from util.extra.benchmark.machine import DTYPES, arithmetic, product_rate
 from util.extra.benchmark.parts import guarded
+from util.extra.benchmark.plain_step import PlainStep
 from util.extra.benchmark.record import Deadline, Record
 from util.extra.benchmark.step import (
     Trainer,
@@ -39,7 +41,7 @@ class Mode:
 
 
 LAST = (("channels_last", True),)
-PLAIN = Mode("float32, TF32 off", "float32", benchmark=False)  # as the original does it
+PLAIN = Mode("plain script, float32, TF32 off", "float32", benchmark=False)
 BEST = Mode("bf16, channels_last, cudnn.benchmark", keys=LAST)
 COMPILED = Mode(
     "bf16, channels_last, cudnn.benchmark, compile", keys=(*LAST, ("compile", True)), likely=70.0
@@ -51,8 +53,9 @@ CHECKPOINTED = Mode(
 ALL_MODES = (
     PLAIN,
     BEST,
+    Mode("float32, TF32 off", "float32", benchmark=False),
     Mode("TF32", "TF32", benchmark=False),
-    Mode("TF32, channels_last, cudnn.benchmark", "TF32", keys=LAST),
+    Mode("TF32, channels_last", "TF32", benchmark=False, keys=LAST),
     Mode("bf16", benchmark=False),
     Mode("bf16, channels_last", benchmark=False, keys=LAST),
     CHECKPOINTED,
@@ -98,10 +101,8 @@ def run(
 
         def work(name: str = name, mode: Mode = mode) -> dict[str, Any]:
             cfg = mode.apply(configs[name])
-            if name not in flop:
-                with arithmetic(mode.kind):
-                    flop[name] = Trainer(replace(cfg, compile=False), device).flop()
-            found, costly = measure(cfg, mode, device)
+            found, costly, work_done = measure(cfg, mode, device)
+            flop.setdefault(name, work_done)  # of the plain way: equal work for all modes
             if costly:
                 record.add("operators", f"{name}, {mode.name}", shares=costly)
             if mode is PLAIN:
@@ -121,11 +122,16 @@ def run(
         release(device)
 
 
-def measure(cfg: Config, mode: Mode, device: torch.device) -> tuple[dict[str, Any], list[str]]:
-    """Time and memory of a step; and, of some modes, the costliest operators."""
+def measure(cfg: Config, mode: Mode, device: torch.device) -> tuple[dict[str, Any], list[str], int]:
+    """Time and memory of a step, of some modes the costliest operators, its FLOP when counted."""
     with arithmetic(mode.kind, benchmark=mode.benchmark), surrounding(mode.sync_bn, device):
-        trainer = Trainer(cfg, device, sync_bn=mode.sync_bn)
+        # The plain way is a script's: enlarged maps, no checks, PyTorch's own loss.
+        plain = PlainStep(replace(cfg, classifier="stepwise"), device) if mode is PLAIN else None
+        trainer = plain or Trainer(cfg, device, sync_bn=mode.sync_bn)
         found = measure_steps(trainer, seconds=SECONDS, warm_up=4)
+        with FlopCounterMode(display=False) as counter:
+            if mode is PLAIN:  # a compiled step cannot be counted
+                trainer.step()
         costly = operators(trainer.step, device)[:10] if mode in (PLAIN, BEST, COMPILED) else []
     values = {
         "seconds": found.seconds,
@@ -133,4 +139,4 @@ def measure(cfg: Config, mode: Mode, device: torch.device) -> tuple[dict[str, An
         "peak_gib": found.peak_gib,
         "reserved_gib": found.reserved_gib,
     }
-    return values, [f"{key} {share:.1%}" for key, share in costly]
+    return values, [f"{key} {share:.1%}" for key, share in costly], counter.get_total_flops()

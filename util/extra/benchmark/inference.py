@@ -1,6 +1,5 @@
 """benchmark test: the plain loop and the engine of tool/test.py in turn, at one scale and six."""
 
-import json
 import statistics
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from model import build_model, load_trained
 from util.config import Config
 from util.data.image import read_image
 from util.data.list_file import read_list
-from util.distributed import describe, single_device
 from util.distributed.device import usable_amp
+from util.extra.benchmark.record import Record
 from util.extra.golden import fill, smooth_image
 from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
@@ -36,48 +35,26 @@ class Row:
     seconds: float
     network_seconds: float
     besides: float  # time outside the network, as a share of that within
-    speed_up: float
+    ratio: float  # of the plain loop's seconds to these
     equal_labels: float  # share of pixels
     max_difference: float  # of probabilities
 
 
-def benchmark_test(cfg: Config, *, config: str, count: int, runs: int, output: str | None) -> None:
-    """The plain loop and the engine on the same weights and images: a table, and a JSON file."""
-    device = single_device(cfg.test_gpu)
+def run(record: Record, *, cfg: Config, count: int, runs: int, device: torch.device) -> None:
+    """Rows of the plain loop and of the engine, on the same weights and images."""
     model, weights = choose_weights(cfg)
     images, source = choose_images(cfg, count)
-    about = {
-        "config": config,
-        "network": f"{type(model).__name__}{cfg.layers}, {cfg.classes} classes",
-        "weights": weights,
-        "images": source,
-        "protocol": f"{cfg.test_mode}, crop {cfg.test_h}x{cfg.test_w}, base_size {cfg.base_size}",
-        "machine": describe(device),
-        "torch": torch.__version__,
-        "runs": runs,
-    }
-    print("\n".join(f"{name + ':':<10} {value}" for name, value in about.items()), flush=True)
+    print(f"test: weights: {weights}; images: {source}; {cfg.test_mode}", flush=True)
     kinds = ["off"]
     if usable_amp("bf16", device) == "bf16":
         kinds.append("bf16")
-    print(
-        f"\n{'scales':>6} {'method':<18} {'s/image':>9} {'network':>8} {'besides':>8} "
-        f"{'speed-up':>8} {'equal labels':>12} {'max diff':>8}"
-    )
-    rows = []
+    network = f"{type(model).__name__}{cfg.layers}, {cfg.classes} classes, crop "
+    network += f"{cfg.test_h}x{cfg.test_w}, {images[0].shape[1]}x{images[0].shape[0]}"
     for scales in SCALES:
         for row in compare(cfg, scales, model, images, device, kinds=kinds, runs=runs):
-            rows.append(asdict(row))
-            print(
-                f"{len(scales):>6} {row.method:<18} {row.seconds:>9.3f} "
-                f"{row.network_seconds:>8.3f} {row.besides:>8.1%} {row.speed_up:>8.2f} "
-                f"{row.equal_labels:>12.4%} {row.max_difference:>8.0e}",
-                flush=True,
-            )
-    if output:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**about, "rows": rows}, indent=2)
-        Path(output).write_text(f"{text}\n", encoding="utf-8")
+            values = asdict(row)
+            name = f"{network}, {len(values.pop('scales'))} scales, {values.pop('method')}"
+            record.add("test", name, **values)
 
 
 def choose_weights(cfg: Config) -> tuple[nn.Module, str]:
@@ -177,7 +154,7 @@ def summarise(
         seconds=statistics.median(t.seconds for t in turns),
         network_seconds=statistics.median(t.network for t in turns),
         besides=statistics.median(t.seconds / t.network - 1 for t in turns),
-        speed_up=statistics.median(b.seconds / t.seconds for b, t in zip(base, turns, strict=True)),
+        ratio=statistics.median(b.seconds / t.seconds for b, t in zip(base, turns, strict=True)),
         equal_labels=equal_labels,
         max_difference=max_difference,
     )

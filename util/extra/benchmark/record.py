@@ -19,7 +19,7 @@ class Record:
         """Keep a row and print it."""
         row = {"part": part, "name": name, **values}
         with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, default=float) + "\n")  # NumPy's numbers too
         shown = ", ".join(f"{k} {text(v)}" for k, v in values.items() if v is not None)
         print(f"{part}: {name}: {shown}", flush=True)
         return row

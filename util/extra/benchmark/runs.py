@@ -98,6 +98,11 @@ def scores(
     """What tool/test.py scores, into `folder`."""
     command = Command(tool("test", config, {**keys, "save_folder": folder}), log).start()
     command.end(deadline.left())
+    return read_scores(folder)
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """The scores and the speed that tool/test.py left in a folder."""
     found = json.loads(next(folder.rglob("scores.json")).read_text())
     names = ("miou", "macc", "aacc")
     return {n: found[n] for n in names} | {

@@ -21,7 +21,7 @@ from util.distributed import Process
 from util.extra.benchmark.machine import wait
 from util.training.loss import build_loss
 from util.training.state import start_state
-from util.training.step import train_mode, train_step
+from util.training.step import StepResult, train_mode, train_step
 
 
 class Trainer:
@@ -51,9 +51,11 @@ class Trainer:
         )
         self.image, self.label = random_batch(cfg, pinned=device.type == "cuda")
 
-    def step(self) -> None:
+    def step(self) -> StepResult:
         """One step, as in tool/train.py."""
-        train_step(self.cfg, self._process, self.state, self._criterion, self.image, self.label)
+        return train_step(
+            self.cfg, self._process, self.state, self._criterion, self.image, self.label
+        )
 
     def flop(self) -> int:
         """Floating-point operations of a step; takes one."""

@@ -1,124 +1,86 @@
 """Checks a whole dataset: every problem, the files affected, and the fix."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from util.data.label_map import LabelMap
+from util.config import Config
+from util.data.label_map import label_map_of
 from util.error import ConfigError
-from util.extra.dataset_check.counts import (
-    ClassCounts,
-    count_classes,
-    mapped_histogram,
-    median_weights,
-    read_weights,
-)
+from util.extra.dataset_check.counts import ClassCounts, count_classes, mapped_histogram
 from util.extra.dataset_check.files import (
     damaged_files,
-    leaks,
     missing_files,
-    name_collisions,
     read_entries,
-    repeated_lines,
-    shared_labels,
-    with_facts,
+    repetitions,
 )
-from util.extra.dataset_check.labels import Labelling, label_findings
-from util.extra.dataset_check.pairs import in_processes, inspect_pair
+from util.extra.dataset_check.labels import label_findings
+from util.extra.dataset_check.pairs import inspect_pair
 from util.extra.dataset_check.report import Finding, Report, plural
+from util.extra.parallel import in_processes
 from util.palette import load_colors, load_names
 
-__all__ = ["ClassCounts", "Finding", "Report", "examine", "median_weights", "read_weights"]
 
+def examine(cfg: Config, lists: Mapping[str, str]) -> Report:
+    """Read all pairs of the lists (split -> file) and judge them.
 
-def examine(
-    lists: Mapping[str, str],
-    data_root: str,
-    *,
-    classes: int,
-    label_map: LabelMap,
-    map_source: str = "",
-    names_path: str = "",
-    colors_path: str = "",
-) -> Report:
-    """Read all pairs of the lists (split -> file) and judge them. Raises DataError without a list.
-
-    `map_source` is the file of DATA.label_map where it is one.
+    Raises DataError without a list, ConfigError for DATA.label_map.
     """
+    label_map = label_map_of(cfg)
     findings, entries = [], []
     for split, list_path in lists.items():
-        found, broken = read_entries(split, list_path, data_root)
-        findings += missing_files(list_path, data_root, broken, are_all=not found)
+        found, broken = read_entries(split, list_path, cfg.data_root)
+        findings += missing_files(broken, cfg.data_root, are_all=not found)
         entries += found
-    samples = [entry.sample for entry in entries]
     read = partial(inspect_pair, as_colors=label_map.is_of_colors)
-    entries = with_facts(entries, in_processes(read, samples))
-
-    attribute_findings, colors = check_attributes(names_path, colors_path, classes)
-    labelling = Labelling(classes, label_map, map_source, colors, colors_path)
-    of_labels = label_findings(entries, labelling)
-    collisions, notes = name_collisions(entries)
-    findings += [
-        *damaged_files(entries),
-        *of_labels,
-        *repeated_lines(entries),
-        *shared_labels(entries),
-        *leaks(entries),
-        *collisions,
-        *attribute_findings,
-    ]
-    counts = {}
+    facts = in_processes(read, [entry.sample for entry in entries], "pairs")
+    entries = [replace(e, facts=f) for e, f in zip(entries, facts, strict=True)]
+    of_labels = label_findings(entries, label_map, cfg)
+    of_attributes = list(attribute_findings(cfg))
+    findings += [*damaged_files(entries), *of_labels, *repetitions(entries), *of_attributes]
+    counts, notes = {}, []
+    names = load_names("" if of_attributes else cfg.names_path, cfg.classes)
     for split in lists:
         raw = [e.facts.ids for e in entries if e.split == split and not e.facts.is_color_image]
         histograms = (mapped_histogram(ids, label_map) for ids in raw)
-        counts[split] = count_classes(histograms, classes=classes)
-    if not any(finding.kind != "all-void" for finding in of_labels):
-        names = load_names("" if attribute_findings else names_path, classes)
-        for split, count in counts.items():
-            absent = absent_classes(count, split, names)
+        counts[split] = count_classes(histograms, classes=cfg.classes)
+        if all(finding.kind == "all-void" for finding in of_labels):
+            absent = absent_classes(counts[split], split, names)
             (findings if split == "train" else notes).extend(absent)
     pairs = {split: sum(e.split == split for e in entries) for split in lists}
     return Report(findings, notes, counts, pairs)
 
 
-def check_attributes(
-    names_path: str, colors_path: str, classes: int
-) -> tuple[list[Finding], np.ndarray | None]:
-    """Findings about the files of names and colours, and the colours (classes, 3) if they fit."""
-    findings, colors = [], None
+def attribute_findings(cfg: Config) -> Iterable[Finding]:
+    """What is wrong with the files of names and colours."""
     for kind, path, load in (
-        ("names", names_path, load_names),
-        ("colours", colors_path, load_colors),
+        ("names", cfg.names_path, load_names),
+        ("colours", cfg.colors_path, load_colors),
     ):
         try:
-            loaded = load(path, classes)
-            if kind == "colours" and path:
-                colors = loaded
+            load(path, cfg.classes)
         except ConfigError as error:
             found = Path(path)
-            lines = len(found.read_text().rstrip().splitlines()) if found.is_file() else 0
-            cure = f"give {path} {classes} lines"
-            if lines > 1 and lines != classes:
+            lines = len(found.read_bytes().rstrip().splitlines()) if found.is_file() else 0
+            cure = f"give {path} {cfg.classes} lines"
+            if lines > 1 and lines != cfg.classes:
                 cure = f"DATA.classes: {lines}, or {cure}"
-            findings.append(Finding(kind, str(error), [path], cure))
-    return findings, colors
+            elif lines == cfg.classes:
+                cure = f"correct {path}, or leave TEST.{kind.replace('u', '')}_path empty"
+            yield Finding(kind, str(error), [path], cure)
 
 
-def absent_classes(count: ClassCounts, split: str, names: list[str]) -> list[Finding]:
+def absent_classes(count: ClassCounts, split: str, names: list[str]) -> Iterable[Finding]:
     """Classes without a pixel in a split."""
     absent = [f"{i} {names[i]}" for i in range(len(names)) if not count.pixels[i]]
     if not absent or len(absent) == len(names):
-        return []
+        return
     kept = len(names) - len(absent)
-    is_tail = all(count.pixels[:kept])
-    cure = (
-        f"DATA.classes: {kept}"
-        if is_tail and kept > 1
-        else "check the order of ids and DATA.label_map; a network cannot learn these classes"
-    )
+    cure = "check the order of ids and DATA.label_map; a network cannot learn these classes"
     if split != "train":
         cure = "nothing, but their IoU counts 0 in the mean"
+    elif kept > 1 and all(count.pixels[:kept]):
+        cure = f"DATA.classes: {kept}"
     what = f"{plural(len(absent), 'class')} without a pixel in {split}"
-    return [Finding("absent-class", what, absent, cure)]
+    yield Finding("absent-class", what, absent, cure)

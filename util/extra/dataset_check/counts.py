@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from util.data.image import check_label, read_label
+from util.data.coding import count_ids
 from util.data.label_map import LabelMap
+from util.data.load import load_label
 from util.error import ConfigError
-from util.extra.dataset_check.pairs import count_ids, in_processes
+from util.extra.parallel import in_processes
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,13 @@ def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> dict[int, i
 
 def median_weights(labels: Sequence[Path], label_map: LabelMap, *, classes: int) -> list[float]:
     """The weights of a set of label files, after reading them all. Raises DataError."""
-    read = partial(class_histogram, label_map=label_map, classes=classes)
-    return count_classes(in_processes(read, labels), classes=classes).median_weights()
+    read = partial(class_histogram, label_map=label_map)
+    return count_classes(in_processes(read, labels, "labels"), classes=classes).median_weights()
 
 
-def class_histogram(path: Path, *, label_map: LabelMap, classes: int) -> dict[int, int]:
+def class_histogram(path: Path, *, label_map: LabelMap) -> dict[int, int]:
     """Class id -> pixels of a label file, mapped and checked as in training. Raises DataError."""
-    label = label_map.apply(read_label(path, as_colors=label_map.is_of_colors), path)
-    check_label(label, path, classes=classes, ignore_label=label_map.ignore_label)
-    return count_ids(label)
+    return count_ids(load_label(path, label_map))
 
 
 def read_weights(path: Path, *, classes: int) -> list[float]:

@@ -1,165 +1,126 @@
-"""Findings about what labels hold: wrong ids and what they come from, colours, nothing but void."""
+"""Findings about what labels hold: coded otherwise than the rest, wrong ids, colours, only void."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from util.data.image import Cause, probable_cause
+from util.config import Config
+from util.data.cause import Cause, probable_cause, union
+from util.data.coding import contradictions, voids
 from util.data.label_map import LabelMap, color_text
-from util.extra.dataset_check.counts import mapped_histogram
 from util.extra.dataset_check.report import Entry, Finding, blank_lines, plural
 
 MANY_COLORS = 256  # more than any set of classes: an image saved with loss, or smoothed
 IDS_SHOWN = 6
+CODING = {  # what contradictions are called
+    "mixed-bits": "stored in fewer bits than others",
+    "palettes": "with a palette that contradicts others",
+    "palette-colours": "with a palette that contradicts the class colours",
+    "mask-0-255": "with 255 for a class",
+    "mask-among-ids": "of 0 and 255 among others of ids",
+    "half-void": "of which one half is void",
+}
 
 
-@dataclass(frozen=True)
-class Labelling:
-    """How labels are meant: ids 0..classes-1 after the map, and each class's colour if known."""
-
-    classes: int
-    label_map: LabelMap
-    map_source: str  # DATA.label_map where it is a file, else ''
-    colors: np.ndarray | None  # (classes, 3) RGB
-    colors_path: str
-
-    def wrong_ids(self, raw: Iterable[int]) -> list[int]:
-        """The raw ids that are neither a class nor ignored, sorted."""
-        raw = np.array(sorted(raw), np.int64)
-        ids = self.label_map.lookup(raw)
-        is_wrong = ((ids < 0) | (ids >= self.classes)) & (ids != self.label_map.ignore_label)
-        return raw[is_wrong].tolist()
-
-
-def label_findings(entries: Sequence[Entry], labelling: Labelling) -> list[Finding]:
+def label_findings(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> list[Finding]:
     """All that is wrong with what the labels hold."""
-    gray = [e for e in entries if e.facts.ids and not e.facts.is_color_image]
-    color = [e for e in entries if e.facts.is_color_image]
-    found = [*wrong_ids(gray, labelling), *color_images(color, labelling)]
+    ids = [e for e in entries if e.facts.ids and not e.facts.is_color_image]
+    found = [
+        *other_coding(ids, label_map, cfg),
+        *color_images([e for e in entries if e.facts.is_color_image], label_map, cfg),
+    ]
     if not any(finding.kind == "mask-0-255" for finding in found):
-        found += void_labels(gray, labelling)
+        found += wrong_ids(ids, label_map, cfg)
+        found += void_labels(ids, label_map)
     return found
 
 
-def wrong_ids(entries: Sequence[Entry], labelling: Labelling) -> Iterable[Finding]:
-    """Ids outside 0..classes-1, one finding for each cause."""
-    has_map = bool(labelling.label_map.table)
-    masks = [] if has_map or labelling.label_map.ignore_ids else _masks(entries, labelling)
-    if masks:
-        has_one = any(1 in e.facts.ids for e in entries)
-        table = "{0: 0, 1: 1, 255: 1}" if has_one else "{0: 0, 255: 1}"
-        cause = Cause("mask-0-255", "look like 0/255 masks", f"DATA.label_map: {table}")
-        yield _finding(masks, [255], cause)
-        return
-    wrong = {i: w for i, e in enumerate(entries) if (w := labelling.wrong_ids(e.facts.ids))}
-    for cause, places in _by_cause(entries, wrong, labelling):
-        ids = sorted({i for place in places for i in wrong[place]})
-        yield _finding([entries[place] for place in places], ids, cause)
+def other_coding(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> Iterable[Finding]:
+    """Labels that contradict each other, or of which one half is void."""
+    facts = [e.facts.label for e in entries]
+    half = (fault for fault in voids(facts, label_map) if fault.kind == "half-void")
+    for fault in (*contradictions(facts, label_map), *half):
+        first, *more = fault.paths
+        cure = fault.fix.replace("the file of TEST.colors_path", str(cfg.colors_path))
+        if not cure.startswith("DATA."):
+            lines = blank_lines(e for e in entries if e.sample.label in set(fault.paths))
+            cure = f"{cure}; or leave {'them' if more else 'it'} out: {lines}"
+        what = f"{plural(1 + len(more), 'label')} {CODING[fault.kind]}"
+        yield Finding(fault.kind, what, [f"{first} {fault.what}", *map(str, more)], cure)
 
 
-def _by_cause(
-    entries: Sequence[Entry], wrong: dict[int, list[int]], labelling: Labelling
-) -> Iterable[tuple[Cause, list[int]]]:
-    """(cause, places in `entries`): one for all where one explains them, else label by label."""
+def wrong_ids(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> Iterable[Finding]:
+    """Ids outside 0..classes-1: one finding where one cause explains all, else one for each cause
+    of single labels."""
+    wrong = [e for e in entries if _wrong(e.facts.ids, label_map)]
     if not wrong:
         return
-    whole = _cause({i for e in entries for i in e.facts.ids}, labelling)
-    if whole.kind != "other-ids":
-        yield whole, list(wrong)
-        return
-    groups = defaultdict(list)
-    for place in wrong:
-        cause = _cause(set(entries[place].facts.ids), labelling)
-        groups[cause.kind].append(place)
+    groups = {"": wrong}
+    whole = _cause(union(e.facts.ids for e in entries), label_map, cfg)
+    if whole.kind == "other-ids":
+        groups = defaultdict(list)
+        for entry in wrong:
+            groups[_cause(entry.facts.ids, label_map, cfg).kind].append(entry)
     for group in groups.values():
-        yield _cause({i for p in group for i in entries[p].facts.ids}, labelling), group
+        found = union(e.facts.ids for e in group)
+        cause = whole if group is wrong else _cause(found, label_map, cfg)
+        ids = _wrong(found, label_map)
+        names = {i: color_text(i) if label_map.is_of_colors else str(i) for i in ids}
+        files = []
+        for entry in group:
+            some = [(names[i], n) for i, n in entry.facts.ids.items() if i in names][:3]
+            pixels = ", ".join(f"{name} ({n} pixels)" for name, n in some)
+            files.append(f"{entry.sample.label}: {pixels}")
+        shown = ", ".join([*names.values()][:IDS_SHOWN]) + (", ..." if len(ids) > IDS_SHOWN else "")
+        total = sum(found[i] for i in ids)
+        what = f"{plural(len(group), 'label')} with {shown} ({total} pixels): {cause.looks_like}"
+        yield Finding(cause.kind, what, files, cause.fix)
 
 
-def _cause(raw: set[int], labelling: Labelling) -> Cause:
+def _wrong(raw: Iterable[int], label_map: LabelMap) -> list[int]:
+    """The raw ids that are neither a class nor ignored, sorted."""
+    raw = np.array(sorted(raw), np.int64)
+    ids = label_map.lookup(raw)
+    return raw[((ids < 0) | (ids >= label_map.classes)) & (ids != label_map.ignore_label)].tolist()
+
+
+def _cause(found: dict[int, int], label_map: LabelMap, cfg: Config) -> Cause:
     """Why these raw ids, all of some labels, do not fit; some of them are wrong."""
-    wrong, ignored = labelling.wrong_ids(raw), labelling.label_map.ignore_label
-    if labelling.label_map.is_of_colors:
+    wrong, ignored = _wrong(found, label_map), label_map.ignore_label
+    ignore_ids = f"DATA.ignore_ids: {sorted({*label_map.ignore_ids, *wrong})}"
+    if label_map.is_of_colors:
         lines = " ".join(f"'{color_text(i)} {ignored}'" for i in wrong)
-        cure = f"printf '%s\\n' {lines} >> {labelling.map_source}"
+        cure = f"printf '%s\\n' {lines} >> {cfg.label_map}"
         return Cause("unnamed-colours", "are not named in DATA.label_map", cure)
-    if labelling.label_map.table:
-        ids = sorted({*labelling.label_map.ignore_ids, *wrong})
-        cure = f"DATA.ignore_ids: {ids}"
-        return Cause("unnamed-ids", "are not named in DATA.label_map", cure)
-    cause = probable_cause(sorted(raw), classes=labelling.classes, ignore_label=ignored)
+    if label_map.table:
+        return Cause("unnamed-ids", "are not named in DATA.label_map", ignore_ids)
+    classes, colors = label_map.classes, label_map.colors
+    cause = probable_cause(found, classes=classes, ignore_label=ignored, colors=colors)
     assert cause is not None
-    if cause.kind in ("other-ids", "void-id") and labelling.colors is not None:
-        cause = gray_cause(raw - {ignored}, labelling.colors) or cause
-    if cause.kind == "void-id":
-        ids = sorted({*labelling.label_map.ignore_ids, *wrong})
-        more = wrong[-1] + 1
-        cure = f"DATA.ignore_ids: {ids} (or, if it is a class more, DATA.classes: {more})"
-        cause = Cause(cause.kind, cause.looks_like, cure)
+    if cause.kind == "void-id" and label_map.ignore_ids:
+        return Cause(cause.kind, cause.looks_like, ignore_ids)
     return cause
 
 
-def gray_cause(ids: set[int], colors: np.ndarray) -> Cause | None:
-    """Whether all ids are the gray values of class colours (C, 3): colours read as gray."""
-    luma = np.round(colors @ np.array([0.299, 0.587, 0.114])).astype(int).tolist()  # ITU-R BT.601
-    classes_of = {gray: [i for i, g in enumerate(luma) if g == gray] for gray in ids}
-    if len(ids - {0}) < 2 or not all(classes_of.values()):
-        return None
-    if any(len(found) > 1 for found in classes_of.values()):
-        cure = "save the masks again as ids or RGB: some classes have the same gray"
-    else:
-        table = ", ".join(f"{gray}: {classes_of[gray][0]}" for gray in sorted(ids))
-        cure = f"DATA.label_map: {{{table}}}"
-    return Cause("colours-as-gray", "are the class colours turned to gray", cure)
-
-
-def _masks(entries: Sequence[Entry], labelling: Labelling) -> list[Entry]:
-    """0/255 masks where 255 passes for void: two classes, and no label has both 1 and 255."""
-    if labelling.classes != 2 or labelling.label_map.ignore_label != 255:
-        return []
-    ids = [set(e.facts.ids) for e in entries]
-    if any({1, 255} <= i or i - {0, 1, 255} for i in ids):
-        return []
-    return [e for e, i in zip(entries, ids, strict=True) if 255 in i]
-
-
-def _finding(entries: Sequence[Entry], ids: Sequence[int], cause: Cause) -> Finding:
-    total = sum(e.facts.ids.get(i, 0) for e in entries for i in ids)
-    names = [color_text(i) for i in ids] if cause.kind == "unnamed-colours" else list(map(str, ids))
-    shown = ", ".join(names[:IDS_SHOWN]) + (", ..." if len(names) > IDS_SHOWN else "")
-    files = []
-    for entry in entries:
-        some = [(i, entry.facts.ids[i]) for i in ids if i in entry.facts.ids][:3]
-        if cause.kind == "unnamed-colours":
-            some = [(color_text(i), n) for i, n in some]
-        files.append(f"{entry.sample.label}: {', '.join(f'{i} ({n} pixels)' for i, n in some)}")
-    what = f"{plural(len(entries), 'label')} with {shown} ({total} pixels): {cause.looks_like}"
-    return Finding(cause.kind, what, files, cause.cure)
-
-
-def color_images(entries: Sequence[Entry], labelling: Labelling) -> Iterable[Finding]:
+def color_images(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> Iterable[Finding]:
     """Labels that are RGB images where ids are expected."""
     if not entries:
         return
     files = [str(e.sample.label) for e in entries]
     what = f"{plural(len(files), 'label')} saved in colours instead of ids"
     colors = sorted({i for e in entries for i in e.facts.ids})
+    unknown = [color_text(i) for i in colors if i not in label_map.colors]
     if len(colors) > MANY_COLORS:
         what += f", {len(colors)} of them: saved with loss (JPEG) or smoothed edges"
-        yield Finding("colour-label", what, files, "save them again as PNG, without smoothing")
-        return
-    known = set()
-    if labelling.colors is not None and labelling.colors_path:
-        known = {int(r) << 16 | int(g) << 8 | int(b) for r, g, b in labelling.colors}
-    unknown = [color_text(i) for i in colors if i not in known]
-    if not unknown:
-        cure = f"DATA.label_map: {labelling.colors_path}"
+        cure = "save them again as PNG, without smoothing"
+    elif not unknown:
+        cure = f"DATA.label_map: {cfg.colors_path}"
     elif len(unknown) < len(colors):
-        lines = " ".join(f"'{c} {labelling.label_map.ignore_label}'" for c in unknown)
+        lines = " ".join(f"'{c} {label_map.ignore_label}'" for c in unknown)
         cure = (
-            f"DATA.label_map: label_map.txt, after (cat {labelling.colors_path}; printf '%s\\n' "
-            f"{lines}) > label_map.txt, which ignores the colours without a class"
+            f"DATA.label_map: label_map.txt, after (cat {cfg.colors_path}; printf '%s\\n' {lines}) "
+            "> label_map.txt, which ignores the colours without a class"
         )
     else:
         cure = (
@@ -169,13 +130,15 @@ def color_images(entries: Sequence[Entry], labelling: Labelling) -> Iterable[Fin
     yield Finding("colour-label", what, files, cure)
 
 
-def void_labels(entries: Sequence[Entry], labelling: Labelling) -> Iterable[Finding]:
+def void_labels(entries: Sequence[Entry], label_map: LabelMap) -> Iterable[Finding]:
     """Labels without a single labelled pixel."""
-    ignored = labelling.label_map.ignore_label
-    void = [
-        e for e in entries if mapped_histogram(e.facts.ids, labelling.label_map).keys() == {ignored}
-    ]
+
+    def is_void(entry: Entry) -> bool:
+        ids = label_map.lookup(np.array(list(entry.facts.ids), np.int64))
+        return bool((ids == label_map.ignore_label).all())
+
+    void = [e for e in entries if is_void(e)]
     if void:
-        cure = blank_lines((e.list_path, e.number) for e in void)
         files = [str(e.sample.label) for e in void]
-        yield Finding("all-void", f"{plural(len(void), 'label')} of void alone", files, cure)
+        what = f"{plural(len(void), 'label')} of void alone"
+        yield Finding("all-void", what, files, blank_lines(void))

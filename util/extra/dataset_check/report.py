@@ -1,4 +1,4 @@
-"""What the dataset check says: findings with their cures, and the numbers of each split."""
+"""What the dataset check says: findings with their fixes, and the numbers of each split."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from util.extra.dataset_check.pairs import Facts
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault of one kind: in words, in which files (all of them), and what cures it."""
+    """A fault of one kind: what it is, the files that have it (all of them), and the fix."""
 
     kind: str
     what: str
@@ -22,18 +22,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a list and its files; `facts` are added once they have been read."""
+    """A line of a list; its files, unless one is missing; what they hold, once they were read."""
 
     split: str
     list_path: Path
     number: int
-    sample: Sample
+    sample: Sample | None = None
     facts: Facts = field(default_factory=Facts)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Findings are to be cured; notes are good to know. Counts and pairs by split."""
+    """Findings are to be fixed; notes are good to know. Counts and pairs by split."""
 
     findings: list[Finding]
     notes: list[Finding]
@@ -46,12 +46,12 @@ class Report:
         return next(iter(self.counts.values())).median_weights()
 
 
-def blank_lines(places: Iterable[tuple[Path, int]]) -> str:
-    """The command that empties lines (file, number): their numbers stay, and lists may hold blank
-    lines, so that several such commands can follow each other."""
+def blank_lines(entries: Iterable[Entry]) -> str:
+    """The command that empties the lines of entries: the numbers of others stay, and lists may hold
+    blank lines, so that several such commands can follow each other."""
     numbers: dict[Path, set[int]] = {}
-    for path, number in places:
-        numbers.setdefault(path, set()).add(number)
+    for entry in entries:
+        numbers.setdefault(entry.list_path, set()).add(entry.number)
     return " && ".join(
         f"sed -i '{';'.join(f'{n}s/.*//' for n in sorted(lines))}' {shlex.quote(str(path))}"
         for path, lines in numbers.items()

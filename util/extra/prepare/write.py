@@ -1,4 +1,4 @@
-"""Shared parts of dataset preparation: raw folders -> a plan -> images, label maps and lists.
+"""A plan of a dataset -> images, label maps and lists below --out.
 
 A tool finds the raw files and describes the result as a `Plan`; `carry_out` writes it. Nothing that
 exists is ever overwritten: what is there already must be what would be written.
@@ -17,9 +17,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from util.data.image import check_sizes, read_label, write_label
-from util.error import DataError, UserError
-from util.extra.prepare.raw import Item, Reader, image_info
+from util.data.file import Header, read_header
+from util.data.image import IMAGE_SUFFIXES, read_label, write_label
+from util.data.label import UPRIGHT
+from util.data.load import check_pair
+from util.error import DataError
+from util.extra.prepare.files import Item, Reader
+
+CURE = "remove the folder or choose another --out"
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Plan:
     raw: Sequence[Path]  # folders of raw data, the main one first: --out may be one of them
     official: Mapping[str, int] = field(default_factory=dict)  # split -> published count
     problems: Sequence[str] = ()  # warnings; errors with --strict
-    choices: Mapping[str, Any] = field(default_factory=dict)  # options that change the result
+    record: Mapping[str, Any] = field(default_factory=dict)  # options that change the result
 
 
 def prepare_parser(doc: str, *, source: str = "") -> argparse.ArgumentParser:
@@ -50,28 +55,29 @@ def prepare_parser(doc: str, *, source: str = "") -> argparse.ArgumentParser:
     return parser
 
 
-def carry_out(plan: Plan, *, out: Path, copy: bool, strict: bool) -> None:
-    """Write the images, labels and lists of a plan below `out`; print warnings and counts.
+def carry_out(plan: Plan, options: argparse.Namespace) -> None:
+    """Write the images, labels and lists of a plan below --out; print warnings and counts.
 
     Raises DataError, before anything is written where that can be known.
     """
-    report_problems([*plan.problems, *_count_problems(plan)], strict)
+    out = options.out
+    report_problems([*plan.problems, *_count_problems(plan)], options.strict)
     if not any(item.label for split in plan.splits.values() for item in split):
         raise DataError(f"{plan.raw[0]}: no image with a label of its name, nothing to prepare")
     base = next((raw for raw in plan.raw if out.resolve() == raw.resolve()), None)
-    _claim(plan, out, copy, in_place=base is not None)
     splits = plan.splits
     if base is not None:  # the raw images are below --out already
         splits = {split: [_in_place(item, base) for item in splits[split]] for split in splits}
     lists = {
-        out / "list" / f"{split}.txt": "".join(f"{item.line}\n" for item in lines)
-        for split, lines in splits.items()
-        if lines
+        out / "list" / f"{split}.txt": "".join(f"{_checked(item)}\n" for item in items)
+        for split, items in splits.items()
+        if items
     }
+    _claim(plan, options, in_place=base is not None)
     for path, text in lists.items():
         _refuse_other(path, text)
     items = list({item.image_name: item for split in splits.values() for item in split}.values())
-    fresh = parallel(lambda item: _write_item(item, plan.read, out, copy), items, plan.name)
+    fresh = parallel(lambda item: _write_item(item, plan.read, out, options.copy), items, plan.name)
     print(f"{plan.name}: {out}")
     for path, text in lists.items():
         write_text(path, text)
@@ -125,9 +131,23 @@ def _count_problems(plan: Plan) -> Iterable[str]:
             yield f"{plan.name} {split} has {found} images here, {count} officially"
 
 
-def _claim(plan: Plan, out: Path, copy: bool, *, in_place: bool) -> None:
-    """Make `out` this plan's folder by a record of source and options; refuse any other's."""
-    cure = "remove the folder or choose another --out"
+def _checked(item: Item) -> str:
+    """The line of an item. Raises DataError for names that a list cannot hold."""
+    try:
+        item.line.encode()
+        if len(item.line.splitlines()) == 1 and "\t" not in item.line:
+            return item.line
+    except UnicodeEncodeError:
+        pass
+    raise DataError(
+        f"image {str(item.image)!a}: a list cannot hold names with tabs, line breaks or bytes that "
+        "are not UTF-8: rename it"
+    )
+
+
+def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
+    """Make --out this plan's folder by a record of source and options; refuse any other's."""
+    out = options.out
     if out.is_symlink() and not out.exists():
         raise DataError(
             f"--out {out} is a link to nothing: make {out.resolve()} or remove the link"
@@ -135,21 +155,30 @@ def _claim(plan: Plan, out: Path, copy: bool, *, in_place: bool) -> None:
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file, not a folder: choose another --out")
     source = [str(raw.resolve()) for raw in plan.raw[:1]]
-    record = json.loads(json.dumps({"source": source, "copy": copy, **plan.choices}))
-    path = out / f"prepare_{plan.name}.json"
+    record = json.loads(json.dumps({"source": source, "copy": options.copy, **plan.record}))
+    path = record_path(out, plan.name)
     if path.is_file():
-        try:
-            there = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            raise DataError(f"{path} is damaged: {cure}") from None
-        changes = [k for k in record if there.get(k) != record[k]]
+        there = read_record(path)
+        changes = [k for k in record if k in there and there[k] != record[k]]
         if changes:
-            found = ", ".join(f"{k} {there.get(k)} (asked: {record[k]})" for k in changes)
-            raise DataError(f"{out} was prepared with {found}: {cure}")
+            found = ", ".join(f"{k} {there[k]} (asked: {record[k]})" for k in changes)
+            raise DataError(f"{out} was prepared with {found}: {CURE}")
     elif out.is_dir() and not in_place and any(out.iterdir()):
-        raise DataError(f"--out {out} holds other data ({sorted(out.iterdir())[0].name} …): {cure}")
+        raise DataError(f"--out {out} holds other data ({sorted(out.iterdir())[0].name} …): {CURE}")
     else:
         write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def record_path(out: Path, name: str) -> Path:
+    return out / f"prepare_{name}.json"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a folder was prepared with. Raises DataError."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise DataError(f"{path} is damaged: {CURE}") from None
 
 
 def _in_place(item: Item, base: Path) -> Item:
@@ -163,14 +192,17 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
     label_path, label = out / item.label_name, None
     if item.label is not None:
         label = read(item.label)
-        _, height, width = image_info(item.image)
-        check_sizes(np.empty((height, width, 0)), label, item.image, item.label)
+        image, turned = read_header(item.image), 1
+        if item.label.suffix.lower() in IMAGE_SUFFIXES:
+            turned = read_header(item.label, "label").turned
+        check_pair(image, Header(item.label, "", *label.shape, turned))
+        note = UPRIGHT if image.turned > 1 else ""
         if label_path.exists() and not np.array_equal(read_label(label_path), label):
             raise DataError(f"{label_path} is another label map: remove it or choose another --out")
     _place(item.image, out / item.image_name, copy)
     if label is None or label_path.exists():
         return False
-    write_label(label_path, label)
+    write_label(label_path, label, note=note)
     return True
 
 
@@ -190,7 +222,7 @@ def _place(source: Path, path: Path, copy: bool) -> None:
     try:
         path.symlink_to(source.resolve())
     except OSError as error:
-        raise UserError(f"cannot link {path} ({error.strerror}): use --copy") from None
+        raise DataError(f"cannot link {path} ({error.strerror}): use --copy") from None
 
 
 def _temporary(path: Path) -> Path:

@@ -1,11 +1,12 @@
 """Raw data -> what a plan is made of: folders found, files paired, values turned into ids."""
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from util.data.image import IMAGE_SUFFIXES, read_label
 from util.error import DataError
@@ -56,22 +57,36 @@ def find_root(
 
 
 def files_by_stem(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """`a/b` -> folder/a/b<ending>, by stem in order, subfolders too; hidden files left out.
+    """`a/b` -> folder/a/b<ending>, in order of the stems, which are in Unicode's composed form.
 
     Raises DataError when two files have one stem.
     """
     endings = (ending,) if isinstance(ending, str) else tuple(ending)
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
+    for path in walk(folder):
+        name = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
         fit = next((e for e in endings if name.lower().endswith(e.lower())), None)
-        if fit is None or path.name.startswith(".") or not path.is_file():
+        if fit is None:
             continue
         stem = name[: -len(fit)]
         if stem in found:
             raise DataError(f"{found[stem]} and {path} differ in nothing but the ending: keep one")
         found[stem] = path
     return dict(sorted(found.items()))
+
+
+def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files but hidden ones, also of linked folders, except links that lead back up."""
+    real = folder.resolve()
+    if any(real == a or real in a.parents for a in above):
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from walk(path, (*above, real))
+        elif path.is_file():
+            yield path
 
 
 def pair_up(
@@ -86,14 +101,18 @@ def pair_up(
     items = [
         Item(
             path,
-            f"images/{split}/{stem}{path.suffix}",
+            os.path.join("images", split, stem + path.suffix),
             labels[stem],
-            f"{label_folder}/{split}/{stem}.png",
+            os.path.join(label_folder, split, f"{stem}.png"),
         )
         for stem, path in images.items()
         if stem in labels
     ]
-    problems = []
+    return items, [*unpaired(images, labels, split)]
+
+
+def unpaired(images: Mapping[str, Path], labels: Mapping[str, Path], split: str) -> Iterator[str]:
+    """A sentence on the images without label, one on the labels without image."""
     for kind, ours, other, others in (
         ("image", images, "label", labels),
         ("label", labels, "image", images),
@@ -101,8 +120,7 @@ def pair_up(
         single = [path for stem, path in ours.items() if stem not in others]
         if single:
             count = f"{len(single)} {kind}{'s' * (len(single) > 1)}"
-            problems.append(f"{split}: {count} without {other} left out, such as {single[0]}")
-    return items, problems
+            yield f"{split}: {count} without {other} left out, such as {single[0]}"
 
 
 def translate(codes: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
@@ -126,21 +144,3 @@ def id_reader(table: Mapping[int, int], expected: str) -> Reader:
         return ids
 
     return read
-
-
-def pack_colors(rgb: np.ndarray) -> np.ndarray:
-    """RGB (..., 3) uint8 -> 0xRRGGBB (...) int32."""
-    return (rgb.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1, dtype=np.int32)
-
-
-def image_info(path: Path) -> tuple[str, int, int]:
-    """Pillow's mode, height and width (as shown upright) of a file, without decoding it."""
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            turned = file.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5..8 lie on their side
-            return file.mode, width if turned else height, height if turned else width
-    except FileNotFoundError:
-        raise DataError(f"no image {path}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise DataError(f"{path} cannot be read: damaged or not an image") from None

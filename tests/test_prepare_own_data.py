@@ -1,0 +1,344 @@
+"""tool/prepare_folder.py on data as it comes: names, folders and masks of many habits."""
+
+import unicodedata
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import RunTool, assert_one_sentence
+from tests.helpers.raw_data import assert_label, files_below, lines_of, write_ids, write_image
+from util.config import load_config
+from util.data.list_file import read_list
+from util.palette import load_colors, load_names
+
+RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+
+
+class Raw:
+    """Raw data below a folder, and the tool run on it."""
+
+    def __init__(self, root: Path, run_tool: RunTool) -> None:
+        self.root, self.run_tool = root, run_tool
+
+    def pair(self, image: str, mask: str, *ids: int) -> None:
+        write_image(self.root / image)
+        write_ids(self.root / mask, *(ids or (0, 1)))
+
+    def masks(self, label: np.ndarray, *, count: int = 3, palette: list[int] | None = None) -> None:
+        """Pairs 0, 1, ... of one label (H, W) or (H, W, 3)."""
+        for i in range(count):
+            write_image(self.root / f"images/{i}.jpg", size=label.shape[:2])
+            file = Image.fromarray(label)
+            if palette:
+                file.putpalette(palette)
+            (self.root / "masks").mkdir(exist_ok=True)
+            file.save(self.root / f"masks/{i}.png")
+
+    def prepare(
+        self, *words: object, images: str = "images", masks: str = "masks", out: str = "mine"
+    ) -> tuple[int, str, str]:
+        folders = ("--images", self.root / images, "--masks", self.root / masks)
+        places = ("--out", self.out(out), "--config", self.root.parent / "config")
+        return self.run_tool("prepare_folder", *folders, *places, *words)
+
+    def refused(self, *parts: str, words: tuple[object, ...] = (), **folders: str) -> None:
+        code, _, err = self.prepare(*words, **folders)
+        assert_one_sentence(code, err, *parts)
+
+    def out(self, name: str = "mine") -> Path:
+        return self.root.parent / "dataset" / name
+
+    def images(self, *splits: str, out: str = "mine") -> list[str]:
+        """The images of lists, all of which can be read, without images/."""
+        for split in splits:
+            read_list(self.out(out) / f"list/{split}.txt", self.out(out), has_labels=True)
+        return [
+            line.split(" labels/")[0][7:] for s in splits for line in lines_of(self.out(out), s)
+        ]
+
+    def label(self, name: str = "0", out: str = "mine") -> np.ndarray:
+        return np.array(Image.open(next(self.out(out).glob(f"labels/**/{name}.png"))))
+
+
+@pytest.fixture
+def raw(tmp_path: Path, run_tool: RunTool) -> Raw:
+    return Raw(tmp_path / "raw", run_tool)
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("training", "validation"), ("Train", "valid")]
+)
+def test_train_and_val_folders_are_kept(raw: Raw, names: tuple[str, str]) -> None:
+    for folder, count in zip(names, (3, 2), strict=True):
+        for i in range(count):
+            raw.pair(f"images/{folder}/{folder}_{i}.jpg", f"masks/{folder}/{folder}_{i}.png")
+    raw.pair("images/test/t.jpg", "masks/test/t.png")
+    code, stdout, err = raw.prepare("--strict")
+    assert (code, err) == (0, "") and "split: as the folders train/ and val/" in stdout
+    assert raw.images("train") == [f"train/{names[0]}_{i}.jpg" for i in range(3)]
+    assert raw.images("val") == [f"val/{names[1]}_{i}.jpg" for i in range(2)]
+    assert raw.images("test") == ["test/t.jpg"]
+    assert raw.prepare("--val-fraction", 0.4, out="anew")[0] == 0
+    assert len(raw.images("val", out="anew")) == 2 and len(raw.images("test", out="anew")) == 1
+
+
+def test_linked_subfolders_are_followed_and_loops_are_not(raw: Raw) -> None:
+    raw.pair("images/day.jpg", "masks/day.png")
+    raw.pair("disk/images/far.jpg", "disk/masks/far.png")
+    for place in ("images", "masks"):
+        (raw.root / place / "night").symlink_to(f"../disk/{place}")
+        (raw.root / place / "self").symlink_to(".")
+        (raw.root / place / "up").symlink_to("..")
+    assert raw.prepare("--strict")[0] == 0
+    assert sorted(Path(name).name for name in raw.images("train", "val")) == ["day.jpg", "far.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "words"),
+    [
+        ("images/{0}.jpg", "masks/{0}_mask.gif", ("--mask-suffix", "_mask")),  # Carvana
+        ("images/{0}_sat.jpg", "masks/{0}_mask.png", ()),
+        ("both/{0}_sat.jpg", "both/{0}_mask.png", ("--mask-suffix", "_mask")),  # DeepGlobe
+        ("both/{0}_sat.jpg", "both/{0}_mask.png", ("--pair", "*_sat", "*_mask")),
+        ("both/{0}.jpg", "both/{0}.png", ("--pair", "*.jpg", "*.png")),
+        ("images/img_{0}.jpg", "masks/mask_{0}.png", ()),
+        ("images/img{0}.jpg", "masks/labels{0}.png", ()),
+        ("images/{0}.jpg", "masks/{0}.jpg.png", ()),  # Supervisely
+        ("images/0a1b2c{0}-photo {0}.jpg", "masks/photo {0}.png", ()),  # Label Studio's uploads
+        ("images/IMG_{0}.JPG", "masks/img_{0}.png", ()),
+        ("images/day/{0}.jpg", "masks/{0}.png", ()),
+    ],
+)
+def test_names_are_paired(raw: Raw, image: str, mask: str, words: tuple[str, ...]) -> None:
+    for i in (10, 11, 12):
+        raw.pair(image.format(i), mask.format(i), 0, *range(1, i - 8))
+    both = {"images": "both", "masks": "both"} if image.startswith("both") else {}
+    code, stdout, err = raw.prepare("--strict", *words, **both)
+    assert code == 0 and "pairs: 3, such as" in stdout, err
+    for line in lines_of(raw.out(), "train") + lines_of(raw.out(), "val"):
+        name, label = line.split(" labels/")
+        i = next(i for i in (10, 11, 12) if f"{i}" in name.replace("0a1b2c", ""))
+        assert_label(raw.out() / "labels" / label, 0, *range(1, i - 8))
+
+
+def test_names_that_do_not_pair_name_the_option(raw: Raw) -> None:
+    for i in range(3):
+        raw.pair(f"images/a{i}.jpg", f"masks/task-{i}-annotation-{i}-by-1-tag-road-0.png")
+    raw.refused("0 pairs", "Label Studio", "--pairs FILE")
+    for i, path in enumerate(sorted((raw.root / "masks").iterdir())):
+        path.rename(path.with_name("xyz"[i] * (i + 1) + ".png"))
+    raw.refused("0 pairs", "--pair 'img_*' '*_mask'", "--pairs FILE")
+    for i in range(3):
+        for name in ("car", "road"):
+            write_ids(raw.root / f"classes/{name}/a{i}.png", 0, 255)
+    raw.refused("if car and road are classes, give --class-folders", masks="classes")
+    raw.refused("has one *", words=("--pair", "a", "*b"))
+
+
+def test_a_folder_for_each_class(raw: Raw, tmp_path: Path) -> None:
+    for i in range(3):
+        write_image(raw.root / f"images/{i}.jpg")
+        write_ids(raw.root / f"masks/road/{i}.png", 0, 255, 255, 0)
+        write_ids(raw.root / f"masks/car/{i}.png", 0, 0, 255, 255)
+    code, stdout, err = raw.prepare("--class-folders")
+    assert code == 0 and "classes: 2 (car, road); void: pixels of no class" in stdout, err
+    assert raw.label()[0, :5].tolist() == [255, 1, 1, 0, 255]
+    (tmp_path / "n.txt").write_text("road\ncar\n")
+    assert raw.prepare("--class-folders", "--names", tmp_path / "n.txt", out="other")[0] == 0
+    assert raw.label(out="other")[0, :5].tolist() == [255, 0, 1, 1, 255]
+    (tmp_path / "n.txt").write_text("road\nsky\n")
+    more = ("--class-folders", "--names", tmp_path / "n.txt")
+    raw.refused("in order of ids: car, road", words=more, out="third")
+    write_ids(raw.root / "masks/car/0.png", 0, 1, 2)
+    raw.refused("masks/car/0.png", "0 and one other value", words=more[:1], out="third")
+
+
+def test_pairs_of_a_file(raw: Raw, tmp_path: Path) -> None:
+    for i in range(3):
+        raw.pair(f"images/a {i}.jpg", f"masks/task-{i}.png", 0, 1, 1)
+        write_ids(raw.root / f"masks/car-{i}.png", 0, 0, 9)
+    file = tmp_path / "pairs.txt"
+    file.write_text("".join(f"a {i}.jpg\ttask-{i}.png\n\n" for i in range(3)))
+    assert raw.prepare("--pairs", file)[0] == 0
+    assert raw.label("a 0")[0, :3].tolist() == [0, 1, 1]
+    lines = "".join(f"a {i}.jpg,task-{i}.png,road\na {i}.jpg,car-{i}.png,car\n" for i in range(3))
+    file.write_text(lines)
+    assert raw.prepare("--pairs", file, out="classes")[0] == 0
+    assert raw.label("a 0", out="classes")[0, :3].tolist() == [255, 1, 1]
+    for text, *parts in (
+        ("a 0.jpg\tnone.png\n", "line 1: no file", "none.png"),
+        ("a 0.jpg\n", "line 1: 'a 0.jpg'", "image<TAB>mask"),
+        (f"{lines}a 0.jpg,task-1.png,car\n", "line 7", "again"),
+        ("a 0.jpg,task-0.png\na 1.jpg,task-1.png,road\n", "a class on all lines or on none"),
+    ):
+        file.write_text(text)
+        raw.refused(*parts, words=("--pairs", file), out="bad")
+    raw.refused("no file", words=("--pairs", tmp_path / "none.txt"), out="bad")
+
+
+def test_composed_and_decomposed_names_are_the_same(raw: Raw) -> None:
+    for i in range(2):
+        name = f"façade {i}"
+        image, mask = (unicodedata.normalize(form, name) for form in ("NFD", "NFC"))
+        raw.pair(f"images/{image}.jpg", f"masks/{mask}.png")
+    assert raw.prepare("--strict")[0] == 0
+    assert sorted(raw.images("train", "val")) == ["train/façade 1.jpg", "val/façade 0.jpg"]
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", "a\u2028b", "a\x85b", "a\udcff"])
+def test_names_that_no_list_can_hold_are_refused(raw: Raw, name: str) -> None:
+    for i in range(2):
+        raw.pair(f"images/{name}{i}.jpg", f"masks/{name}{i}.png")
+    raw.refused("a list cannot hold names with tabs, line breaks", "rename it")
+    assert not raw.out().exists()
+
+
+def test_folds(raw: Raw) -> None:
+    for i in range(7):
+        raw.pair(f"images/{i}.jpg", f"masks/{i}.png")
+    assert raw.prepare("--folds", 3)[0] == 0
+    everything = {f"all/{i}.jpg" for i in range(7)}
+    vals = [raw.images(f"fold{k}_val") for k in (1, 2, 3)]
+    assert sorted(len(val) for val in vals) == [2, 2, 3]
+    assert sorted(name for val in vals for name in val) == sorted(everything)
+    for k in (1, 2, 3):
+        assert set(raw.images(f"fold{k}_train")) == everything - set(vals[k - 1])
+    cfg = load_config(raw.root.parent / "config/mine/mine_pspnet18.yaml")
+    assert cfg.train_list.endswith("fold1_train.txt") and cfg.val_list.endswith("fold1_val.txt")
+    raw.refused("--folds must be", "got 1", words=("--folds", 1), out="other")
+    raw.refused("at most 7", "got 8", words=("--folds", 8), out="other")
+
+
+def test_out_with_characters_of_yaml(raw: Raw, tmp_path: Path) -> None:
+    for i in range(2):
+        raw.pair(f"images/{i}.jpg", f"masks/{i}.png")
+    assert raw.prepare(out="d #1: 'x/mine")[0] == 0
+    cfg = load_config(tmp_path / "config/mine/mine_pspnet50.yaml")
+    assert len(read_list(cfg.train_list, cfg.data_root, has_labels=True)) == 1
+    load_names(cfg.names_path, 2), load_colors(cfg.colors_path, 2)
+    raw.refused("recipe of another dataset called mine", "--out", out="elsewhere/mine")
+    assert not raw.out("elsewhere").exists()
+
+
+def test_values_that_cannot_be(raw: Raw, tmp_path: Path) -> None:
+    for i in range(2):
+        raw.pair(f"images/{i}.jpg", f"masks/{i}.png")
+    raw.refused("--seed must be at least 0, got -1", words=("--seed", -1))
+    raw.refused("--void ²", "these masks hold ids", words=("--void", "²"))
+    raw.refused("--void 99999999999999999999", words=("--void", "9" * 20))
+    (tmp_path / "c.txt").write_text("1 ² 3\n")
+    raw.refused("line 1 is '1 ² 3'", words=("--colors", tmp_path / "c.txt"))
+    raw.refused("lies inside --masks", out="../raw/masks")
+    assert not (tmp_path / "dataset").exists() and not (tmp_path / "config").exists()
+
+
+def test_a_second_folder_keeps_the_ids(raw: Raw, tmp_path: Path) -> None:
+    raw.masks(np.array([[*RED], [*GREEN], [*BLUE]], np.uint8)[:, None])
+    assert raw.prepare()[0] == 0
+    names = tmp_path / "dataset/mine_names.txt"
+    names.write_text("sky\ngrass\ncar\n")
+    second = Raw(tmp_path / "second", raw.run_tool)
+    second.root.mkdir()
+    second.masks(np.array([[*RED], [*BLUE]], np.uint8)[:, None])
+    code, _, err = second.prepare(out="more")
+    assert code == 0 and "255 0 0 is id 2 in " in err and "give --like " in err
+    second.refused("--strict", "--like", words=("--strict",), out="even more"[:4] + "2")
+    assert second.prepare("--like", raw.out(), "--strict", out="alike")[0] == 0
+    assert second.label(out="alike")[:, 0].tolist() == [2, 0]
+    assert (tmp_path / "dataset/alike_names.txt").read_text() == names.read_text()
+    second.refused("no folder that", words=("--like", tmp_path / "second"), out="other")
+    second.refused("without --names", words=("--like", raw.out(), "--void", "0,0,0"), out="other")
+    second.masks(np.array([[*RED], [9, 9, 9]], np.uint8)[:, None])
+    second.refused("holds colour 9 9 9", words=("--like", raw.out()), out="other")
+
+
+def test_evenly_spread_grays_are_classes(raw: Raw) -> None:
+    raw.masks(np.array([[0, 128, 255]], np.uint8))
+    code, stdout, _ = raw.prepare()
+    assert code == 0 and "classes: 3" in stdout and "void: nothing" in stdout
+    assert raw.label().tolist() == [[0, 1, 2]]
+
+
+def test_255_among_ids_is_void_and_said_so(raw: Raw) -> None:
+    raw.masks(np.array([[0, 1, 7, 255]], np.uint8))
+    code, stdout, _ = raw.prepare()
+    assert code == 0 and "classes: 3 (class 0, class 1, class 7); void: 255" in stdout
+    assert raw.label().tolist() == [[0, 1, 2, 255]]
+    assert raw.prepare("--void", "none", out="all")[0] == 0
+    assert raw.label(out="all").tolist() == [[0, 1, 2, 3]]
+
+
+def test_ids_from_1_with_or_without_0_for_no_data(raw: Raw, tmp_path: Path) -> None:
+    (tmp_path / "n.txt").write_text("a\nb\nc\n")
+    names = ("--names", tmp_path / "n.txt")
+    raw.masks(np.array([[0, 1, 2, 3]], np.uint8))
+    raw.refused("ids 0..3, one more than the 3", "--void 0 if 0 means no data", words=names)
+    assert raw.prepare(*names, "--void", 0)[0] == 0
+    assert raw.label().tolist() == [[255, 0, 1, 2]]
+    raw.masks(np.array([[1, 2, 3, 255]], np.uint8))
+    assert raw.prepare(*names, out="from1")[0] == 0
+    assert raw.label(out="from1").tolist() == [[0, 1, 2, 255]]
+
+
+def test_palettes_and_rgb_masks_give_the_same_classes(raw: Raw, tmp_path: Path) -> None:
+    """The given colours tell the class, whatever order the palette has."""
+    (tmp_path / "c.txt").write_text("0 255 0 road\n255 0 0 car\n0 0 0 background\n")
+    colors = ("--colors", tmp_path / "c.txt")
+    palette, ids = [*BLACK, *RED, *GREEN], np.array([[0, 1, 2]], np.uint8)
+    raw.masks(ids, palette=palette)
+    assert raw.prepare(*colors)[0] == 0
+    raw.masks(np.array(palette, np.uint8).reshape(-1, 3)[ids])
+    assert raw.prepare(*colors, out="rgb")[0] == 0
+    assert raw.label().tolist() == raw.label(out="rgb").tolist() == [[2, 1, 0]]
+    raw.masks(ids, palette=[*BLACK, *RED, *BLUE])
+    raw.refused("holds colour 0 0 255", words=colors, out="other")
+
+
+def test_rgb_masks_of_which_some_show_only_black(raw: Raw) -> None:
+    raw.masks(np.array([[BLACK, RED]], np.uint8))
+    Image.fromarray(np.zeros((1, 2, 3), np.uint8)).save(raw.root / "masks/0.png")
+    assert raw.prepare()[0] == 0
+    assert raw.label().tolist() == [[0, 0]] and raw.label("1").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("colors", [False, True])
+def test_smoothed_masks_are_refused(raw: Raw, colors: bool) -> None:
+    label = np.zeros((48, 64), np.uint8)
+    label[10:30, 20:50] = 255
+    label = cv2.GaussianBlur(label, (0, 0), 0.7)
+    raw.masks(np.stack((label, 255 - label, label * 0), -1) if colors else label)
+    raw.refused("different values", "were its edges smoothed", "save masks as PNG")
+
+
+def test_jpeg_masks_are_refused(raw: Raw) -> None:
+    raw.masks(np.array([[0, 1, 2]], np.uint8))
+    for path in sorted((raw.root / "masks").iterdir()):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    raw.refused("JPEG")
+
+
+def test_inputs_are_not_changed(raw: Raw) -> None:
+    for i in range(3):
+        raw.pair(f"images/{i}.jpg", f"masks/{i}.png")
+    before = files_below(raw.root)
+    assert raw.prepare("--copy")[0] == 0 and raw.prepare(out="linked")[0] == 0
+    assert files_below(raw.root) == before
+
+
+def test_turned_photos_keep_their_side(raw: Raw) -> None:
+    """EXIF orientation: masks drawn on the image as shown fit; others are refused."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(3):
+        raw.pair(f"images/{i}.jpg", f"masks/{i}.png")
+        Image.new("RGB", (6, 8)).save(raw.root / f"images/{i}.jpg", exif=exif)
+    assert raw.prepare()[0] == 0
+    write_ids(raw.root / "masks/0.png", 0, 1)
+    Image.open(raw.root / "masks/0.png").transpose(Image.Transpose.ROTATE_90).save(
+        raw.root / "masks/0.png"
+    )
+    raw.refused("EXIF orientation 6", "masks/0.png", out="other")

@@ -1,0 +1,192 @@
+"""PyTorch's elastic agent (torchrun's), started by a tool itself: one process per device."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from util.distributed.signals import StopRequest
+from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, STOP_SIGNALS, ConfigError
+
+log = logging.getLogger("semseg")
+
+POLL = 0.5  # seconds between two looks at what a signal has asked for
+GRACE = 10.0  # seconds that processes get to end by themselves after Ctrl-C
+_VARIABLE = "SEMSEG_AGENT"
+
+# From causes to consequences; those that a process reports itself are in util.distributed.join.
+_CAUSES = ("cause", "killed", "exited", "hung", "waited", "aborted")
+_KINDS = (*_CAUSES, "lost", "interrupted", "stopped")
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The machines of a run: how many, which one this is, and where they meet."""
+
+    count: int = 1
+    rank: int = 0
+    host: str = "localhost"
+    port: int = 0  # the system chooses one
+
+
+def inherited() -> dict[str, Any]:
+    """What an agent of ours that started this process has told it, else nothing."""
+    return json.loads(os.environ.get(_VARIABLE, "{}"))
+
+
+def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes: float) -> None:
+    """Run this command again in one process per device, and watch over them to the end.
+
+    Exits with their code where it is not 0. Signals are passed on through a file: a process
+    may still be importing when they come.
+    """
+    with tempfile.TemporaryDirectory(prefix="semseg-", ignore_cleanup_errors=True) as folder:
+        stop_file = Path(folder, "stop")
+        told = {"pid": os.getpid(), "stop_file": str(stop_file), "devices": [*map(str, devices)]}
+        os.environ[_VARIABLE] = json.dumps(told)
+        if devices[0].type == "cpu":  # else each of them would take all cores
+            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
+        # A process that ends at once leaves semaphores to Python's tracker, which would warn.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+        where = f" of machine {nodes.rank} of {nodes.count}" if nodes.count > 1 else ""
+        log.info(f"starting {len(devices)} processes{where} on {', '.join(map(str, devices))}")
+        done: Future[None] = Future()
+        # In a thread: the agent would kill on a signal what is still saving after 30 seconds.
+        agent = threading.Thread(
+            target=_elastic_agent,
+            args=(len(devices), nodes, folder, timeout_minutes, done),
+            daemon=True,
+        )
+        with StopRequest(signal.SIGINT) as stop:
+            agent.start()
+            asked = 0.0
+            while agent.is_alive():
+                agent.join(POLL)
+                if stop.name and not asked:
+                    asked = time.monotonic()
+                    stop_file.write_text(stop.name)
+                    if len(list(Path(folder).iterdir())) == 1:  # no process was started so far
+                        break
+                if stop.name == "SIGINT" and time.monotonic() - asked > GRACE:
+                    break
+        if stop.name == "SIGINT":
+            raise KeyboardInterrupt
+        code = _exit_code(done, nodes, timeout_minutes) if done.done() else EXIT_STOPPED
+    if code:
+        sys.exit(code)
+
+
+def _elastic_agent(
+    processes: int, nodes: Nodes, folder: str, timeout_minutes: float, done: Future
+) -> None:
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # Its messages are for those who know it; ours follow.
+    logger = logging.getLogger("torch.distributed.elastic")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    one_machine = nodes.count == 1
+    try:
+        config = LaunchConfig(
+            min_nodes=nodes.count,
+            max_nodes=nodes.count,
+            nproc_per_node=processes,
+            run_id="semseg",
+            rdzv_backend="c10d" if one_machine else "static",
+            rdzv_endpoint=f"{nodes.host}:{nodes.port}",
+            rdzv_configs={"rank": nodes.rank, "timeout": max(1, round(60 * timeout_minutes))},
+            local_addr="127.0.0.1" if one_machine else None,
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(folder),
+        )
+        # The same command. The agent would take $ for a variable of its own.
+        flags = sys.orig_argv[1 : -len(sys.argv)]
+        flags = flags if sys.orig_argv[1:] == [*flags, *sys.argv] else []
+        command = [word.replace("$", "$$") for word in (*flags, *sys.argv)]
+        done.set_result(elastic_launch(config, sys.executable)(*command))
+    except BaseException as error:
+        done.set_exception(error)
+
+
+def _exit_code(done: Future, nodes: Nodes, timeout_minutes: float) -> int:
+    """How the processes have ended; says why, unless one of them has."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    error = done.exception()
+    if isinstance(error, ChildFailedError):
+        sentence, code = root_cause(error.failures, timeout_minutes=timeout_minutes)
+        if sentence:
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
+        return code
+    if isinstance(error, RuntimeError | RendezvousError):
+        raise ConfigError(
+            f"{nodes.count} machines should meet at {nodes.host}:{nodes.port} within "
+            f"{timeout_minutes:g} minutes (Distributed.timeout_minutes), but did not "
+            f"({str(error).strip().splitlines()[0]}): start the same command on all of them, each "
+            "with its own Distributed.rank; dist_url names the first one and a free port of it"
+        )
+    if error:
+        raise error
+    return 0
+
+
+def root_cause(failures: Mapping[int, Any], *, timeout_minutes: float) -> tuple[str, int]:
+    """The failure that led to the others, of the elastic agent's ProcessFailure by rank.
+
+    Returns a sentence, empty where the process has said it itself, and the exit code.
+    """
+    first = min(failure.timestamp for failure in failures.values())
+    # The agent ends the processes that remain by SIGTERM, and 30 seconds later by SIGKILL.
+    kinds = {rank: _kind(f, is_late=f.timestamp - first > 20) for rank, f in failures.items()}
+    rank = min(kinds, key=lambda rank: _KINDS.index(kinds[rank]))
+    kind, failure = kinds[rank], failures[rank]
+    who = f"rank {rank} on {socket.gethostname()}"
+    waited = f"for {timeout_minutes:g} minutes (Distributed.timeout_minutes)"
+    if kind == "killed":
+        hint = ": usually the machine is out of memory" if failure.exitcode == -9 else ""
+        return f"{who} was killed by {failure.signal_name()}{hint}", 1
+    if kind == "hung":
+        return f"{who} hangs: it did not answer {waited}, and did not end when asked to", 1
+    if kind == "aborted":
+        return (
+            f"{who} was aborted; with NCCL usually because another process ended or did not "
+            f"answer {waited}, PyTorch's lines above say more"
+        ), 1
+    if kind == "exited":
+        return f"{who} ended with exit code {failure.exitcode}", failure.exitcode
+    if kind in ("waited", "lost"):
+        return failure.message["message"], failure.exitcode
+    if kind == "interrupted":
+        return kind, EXIT_INTERRUPTED
+    return "", EXIT_STOPPED if kind == "stopped" else failure.exitcode
+
+
+def _kind(failure: Any, *, is_late: bool) -> str:
+    """What a ProcessFailure is: as its process has reported it, or by its exit code."""
+    if isinstance(failure.message, dict):
+        return failure.message["extraInfo"].get("kind", "cause")
+    code = failure.exitcode
+    if code == EXIT_STOPPED or -code in STOP_SIGNALS:
+        return "stopped"
+    if code == EXIT_INTERRUPTED or -code == signal.SIGINT:
+        return "interrupted"
+    if code > 0:
+        return "exited"
+    if -code == signal.SIGABRT:
+        return "aborted"
+    return "hung" if is_late else "killed"

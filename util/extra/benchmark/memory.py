@@ -1,0 +1,108 @@
+"""benchmark memory: the peak of a training step and of a test, each in a process of its own."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model import build_model
+from util.config import Config
+from util.distributed.device import usable_amp
+from util.extra.benchmark.parts import apart
+from util.extra.benchmark.record import Record
+from util.extra.benchmark.step import Trainer
+from util.extra.benchmark.training import PlainStep
+from util.extra.golden import smooth_image
+from util.extra.sliding_window_reference import plain_loop
+from util.inference import build_predictor
+
+SECONDS = 600.0  # for one of them, at most
+LARGE = (1500, 2000)  # height, width of an image to test
+
+
+def run(
+    record: Record, *, cfg: Config, device: torch.device, size: tuple[int, int] = LARGE
+) -> None:
+    """Rows of training steps and of predictions of a large image."""
+    fast = usable_amp("bf16", device)
+    cfg = replace(cfg, amp="off", channels_last=False, compile=False)
+    lean = replace(cfg, amp=fast, channels_last=True)
+    works: dict[str, Callable[[], None]] = {
+        "step, plain script": partial(plain_step, cfg, device),
+        "step, float32": partial(step, cfg, device),
+        f"step, amp {fast}, channels_last": partial(step, lean, device),
+        "the same, activation checkpointing": partial(
+            step, replace(lean, activation_checkpointing=True), device
+        ),
+        f"test of {size[1]}x{size[0]}, plain loop": partial(plain_test, cfg, device, size),
+        f"test of {size[1]}x{size[0]}, engine": partial(test, cfg, device, size, "off"),
+        f"test of {size[1]}x{size[0]}, engine, amp {fast}": partial(test, cfg, device, size, fast),
+    }
+    first: dict[str, float] = {}
+    for name, work in works.items():
+        found = apart(partial(peak_gib, work, device), seconds=SECONDS)
+        if found is None:
+            record.add("memory", name, note="failed, or took too long")
+            continue
+        base = first.setdefault(name.split(",")[0] if name[0] == "t" else "step", found)
+        record.add("memory", name, peak_gib=found, ratio=base / found)
+
+
+def peak_gib(work: Callable[[], Any], device: torch.device) -> float:
+    """GiB that the work takes at its peak, on the device or, on a CPU, of this process.
+
+    Of a process of its own: what was taken before and given back would hide it.
+    """
+    before = 0 if device.type == "cuda" else resident_bytes()
+    work()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return (resident_bytes() - before) / 2**30
+
+
+def resident_bytes() -> int:
+    """The largest size in memory that this process had."""
+    import resource  # not there on Windows
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
+
+
+def plain_step(cfg: Config, device: torch.device) -> None:
+    """Two steps, so that momentum is there."""
+    work = PlainStep(cfg, device)
+    work()
+    work()
+
+
+def step(cfg: Config, device: torch.device) -> None:
+    """Two steps of this project."""
+    own = Trainer(cfg, device)
+    own.step()
+    own.step()
+
+
+def plain_test(cfg: Config, device: torch.device, size: tuple[int, int]) -> None:
+    """The plain loop at one scale, on random weights."""
+    network = build_model(cfg).to(device).eval()
+
+    def logits(windows: Tensor) -> Tensor:
+        found = network(windows.to(device, torch.float32)).logits
+        return torch.nn.functional.interpolate(
+            found, windows.shape[-2:], mode="bilinear", align_corners=True
+        )
+
+    crop = (cfg.test_h, cfg.test_w)
+    image = smooth_image("memory", *size)
+    plain_loop(logits, image, classes=cfg.classes, crop=crop, base_size=max(size), scales=[1.0])
+
+
+def test(cfg: Config, device: torch.device, size: tuple[int, int], amp: str) -> None:
+    """The engine at one scale, on random weights."""
+    cfg = replace(cfg, base_size=max(size), scales=[1.0])
+    predictor = build_predictor(cfg, build_model(cfg), device=device, amp=amp)
+    predictor.predict(smooth_image("memory", *size))

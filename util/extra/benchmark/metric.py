@@ -1,0 +1,55 @@
+"""benchmark metric: counting pixels by histograms, with ConfusionMatrix, with torchmetrics."""
+
+import cv2
+import numpy as np
+import torch
+
+from util.extra.benchmark.race import installed, race
+from util.extra.benchmark.record import Record
+from util.metric import ConfusionMatrix
+
+CASES = (("512x683, 150 classes", (512, 683), 150), ("1024x2048, 19 classes", (1024, 2048), 19))
+IGNORE = 255
+
+
+def run(record: Record, *, runs: int, cases: tuple = CASES) -> None:
+    """A row for each way of counting, for each size."""
+    for title, size, classes in cases:
+        label, pred = maps(size, classes)
+        matrix = ConfusionMatrix(classes, IGNORE)
+        ways = {
+            "histograms": lambda label=label, pred=pred, n=classes: histograms(pred, label, n),
+            "ConfusionMatrix": lambda label=label, pred=pred, m=matrix: m.update(pred, label),
+        }
+        if torchmetrics := installed("torchmetrics"):
+            theirs = torchmetrics.classification.MulticlassConfusionMatrix(
+                classes, ignore_index=IGNORE, validate_args=False
+            )
+            tensors = [torch.from_numpy(ids).long() for ids in (pred, label)]
+            ways["torchmetrics"] = lambda t=theirs, both=tensors: t.update(*both)
+        found = race(ways, runs=runs)
+        own = np.array(matrix.areas()) / (runs + 1)
+        is_equal = np.array_equal(own, np.array(found["histograms"].output))
+        if torchmetrics:
+            is_equal &= np.array_equal(theirs.confmat.numpy(), matrix.matrix.numpy())
+        for name, result in found.items():
+            record.add("metric", f"{title}, {name}", **result.row(), equal=bool(is_equal))
+
+
+def histograms(pred: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
+    """(intersection, union, target) as published evaluation scripts count them."""
+    pred = np.where(label == IGNORE, IGNORE, pred)
+    bins = np.arange(classes + 1)
+    hit = np.histogram(pred[pred == label], bins)[0]
+    found, target = (np.histogram(ids, bins)[0] for ids in (pred, label))
+    return hit, found + target - hit, target
+
+
+def maps(size: tuple[int, int], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """A label of regions, a twentieth of it ignored, and a prediction that is wrong in places."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, classes, (2, size[0] // 32, size[1] // 32)).astype(np.uint8)
+    coarse[0][rng.random(coarse[0].shape) < 0.05] = IGNORE
+    label, other = (cv2.resize(c, size[::-1], interpolation=cv2.INTER_NEAREST) for c in coarse)
+    pred = np.where(rng.random(size) < 0.2, other, label)
+    return label, np.where(pred == IGNORE, 0, pred).astype(np.uint8)

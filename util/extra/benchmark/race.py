@@ -1,0 +1,67 @@
+"""Several ways of doing the same, in turn in one process: medians, spreads, ratios."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from util.extra.benchmark.machine import wait
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way's times: the median and the extremes in seconds; `ratio`: how many times as fast as
+    the first way, the median over the turns; and what it returned."""
+
+    seconds: float
+    fastest: float
+    slowest: float
+    ratio: float
+    output: Any
+
+    def row(self, *, per: int = 1) -> dict[str, float]:
+        """The columns of a table, per item of `per` items."""
+        return {
+            "seconds": self.seconds / per,
+            "fastest": self.fastest / per,
+            "slowest": self.slowest / per,
+            "ratio": self.ratio,
+        }
+
+
+def race(
+    ways: Mapping[str, Callable[[], Any]], *, runs: int, device: torch.device | None = None
+) -> dict[str, Result]:
+    """Each way once to warm up, then all of them in turn, `runs` times."""
+    device = device or torch.device("cpu")
+    outputs = {name: work() for name, work in ways.items()}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(runs):
+        for name, work in ways.items():
+            wait(device)
+            start = time.perf_counter()
+            work()
+            wait(device)
+            times[name].append(time.perf_counter() - start)
+    first = next(iter(times.values()))
+    return {
+        name: Result(
+            statistics.median(own),
+            min(own),
+            max(own),
+            statistics.median(a / b for a, b in zip(first, own, strict=True)),
+            outputs[name],
+        )
+        for name, own in times.items()
+    }
+
+
+def installed(module: str) -> Any:
+    """A package that a comparison may use, or None where it is missing."""
+    try:
+        return __import__(module)
+    except ImportError:
+        return None

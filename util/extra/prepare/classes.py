@@ -1,0 +1,195 @@
+"""Masks of unknown making -> classes: ids, palettes or colours, given or discovered."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from util.data.image import read_label
+from util.data.label_map import color_text
+from util.error import DataError, UserError
+from util.extra.mask_levels import spread_levels
+from util.extra.prepare.files import VOID, translate
+from util.extra.prepare.masks import MOST_CLASSES, Given, Mask, read_color
+from util.palette import distinct_colors
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names and colours (C, 3) by id; {value in a mask: id or VOID}; whether values are colours.
+
+    `parts`: where each class has masks of its own, {first of an image's masks: {id: mask}}.
+    """
+
+    names: list[str]
+    colors: np.ndarray
+    table: dict[int, int]
+    is_of_colors: bool = False
+    parts: Mapping[Path, Mapping[int, Path]] = field(default_factory=dict)
+
+    def read(self, path: Path) -> np.ndarray:
+        """Ids (H, W) of a mask. Raises DataError for values that are not in the table."""
+        if self.parts:
+            return _merged(self.parts[path])
+        raw = read_label(path, as_colors=self.is_of_colors)
+        ids = translate(raw, self.table)
+        if ids.min() < 0:
+            raise self._unknown(path, int(raw[ids < 0][0]))
+        return ids
+
+    def check(self, masks: Sequence[Mask]) -> None:
+        """Raise DataError for a value that no class has."""
+        for mask in masks:
+            for value in mask.values.values() if self.is_of_colors else mask.values:
+                if value not in self.table:
+                    raise self._unknown(mask.path, value)
+
+    def text(self, value: int) -> str:
+        """A value as users write it."""
+        return color_text(value) if self.is_of_colors else str(value)
+
+    @property
+    def void(self) -> str:
+        """What counts as unlabelled."""
+        if self.parts:
+            return "pixels of no class"
+        return ", ".join(self.text(value) for value, i in self.table.items() if i == VOID)
+
+    def _unknown(self, path: Path, value: int) -> DataError:
+        shown = self.text(value)
+        void = shown.replace(" ", ",")
+        return DataError(
+            f"mask {path} holds {'colour' if self.is_of_colors else 'id'} {shown}, which no class "
+            f"has: name it in --colors or --names, or give --void {void} if it is unlabelled"
+        )
+
+
+def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Classes:
+    """The classes of all masks together. Raises DataError for values that no class has."""
+    is_of_colors = _are_colors(masks, {*given.colors, *given.void})
+    found: dict[int, int] = {}  # value -> colour shown
+    for mask in masks:
+        found |= {c: c for c in mask.values.values()} if is_of_colors else mask.values
+    ignored = [_void_value(text, is_of_colors) for text in void if text != "none"]
+    if is_of_colors and given.colors:
+        ignored += [c for c in (*given.void, *_void_entries(masks)) if c not in given.colors]
+        values = given.colors
+    elif is_of_colors:
+        values = sorted(set(found) - set(ignored))
+    else:
+        if VOID in found and "none" not in void and not _is_class_255(found, given):
+            ignored.append(VOID)
+        values = _id_values(sorted(set(found) - set(ignored)), len(given.colors or given.names))
+    _check_count(masks, values, given)
+    table = {value: i for i, value in enumerate(values)} | dict.fromkeys(ignored, VOID)
+    codes = given.colors
+    is_shown = is_of_colors or all(mask.kind == "palette" for mask in masks)
+    if not codes and is_shown and {*values} <= {*found}:
+        codes = [found[value] for value in values]
+    rgb = np.array([(c >> 16, c >> 8 & 255, c & 255) for c in codes], np.uint8)
+    classes = Classes(
+        given.names, rgb if codes else distinct_colors(len(values)), table, is_of_colors
+    )
+    classes.check(masks)
+    kind = "color" if is_of_colors else "class"
+    return replace(classes, names=given.names or [f"{kind} {classes.text(v)}" for v in values])
+
+
+def classes_of_folders(masks: Sequence[Mapping[str, Path]], names: Sequence[str]) -> Classes:
+    """The classes of masks that hold one class each, by name; `names` gives their order."""
+    found = sorted({name for of in masks for name in of})
+    if names and sorted(names) != found:
+        raise UserError(f"--names: must be the masks' classes in order of ids: {', '.join(found)}")
+    order = list(names) or found
+    if not 2 <= len(order) <= MOST_CLASSES:
+        raise DataError(f"masks of {len(order)} classes: 2 to {MOST_CLASSES} are needed")
+    parts = {
+        next(iter(of.values())): {order.index(name): path for name, path in of.items()}
+        for of in masks
+    }
+    return Classes(order, distinct_colors(len(order)), {}, parts=parts)
+
+
+def _merged(parts: Mapping[int, Path]) -> np.ndarray:
+    """One map of ids out of a mask for each class: 0 and another value; later ids cover others."""
+    ids = None
+    for i in sorted(parts):
+        raw = read_label(parts[i])
+        ids = np.full(raw.shape, VOID, np.int32) if ids is None else ids
+        if len(np.unique(raw)) > 2 or raw.shape != ids.shape:
+            raise DataError(
+                f"mask {parts[i]}: a mask of one class must hold 0 and one other value, at the "
+                "size of the image's other masks"
+            )
+        ids[raw > 0] = i
+    assert ids is not None
+    return ids
+
+
+def _void_entries(masks: Sequence[Mask]) -> list[int]:
+    """The colours of index 255 in palettes."""
+    return [m.values[VOID] for m in masks if m.kind == "palette" and VOID in m.values]
+
+
+def _is_class_255(found: Iterable[int], given: Given) -> bool:
+    """Whether 255 is a class and not void: masks of two values, or of evenly spread grays."""
+    count, values = len(given.colors or given.names), sorted(found)
+    return count in (0, len(values)) and (values == [0, VOID] or spread_levels(values))
+
+
+def _id_values(found: list[int], count: int) -> list[int]:
+    """The value of each class: what is found where it is 1..count, grays or not named, else
+    0..count-1. Raises DataError for 0..count."""
+    if not count or found == [*range(1, count + 1)]:
+        return found
+    if len(found) == count and (found == [0, VOID] or spread_levels(found)):
+        return found
+    if found == [*range(count + 1)]:
+        raise DataError(
+            f"masks hold ids 0..{count}, one more than the {count} classes named: give --void 0 if "
+            f"0 means no data, --void {count} if {count} is unlabelled, or name it"
+        )
+    return [*range(count)]
+
+
+def _are_colors(masks: Sequence[Mask], known: set[int]) -> bool:
+    """Whether colours, not ids, tell the class: colour files, palettes that contradict each other,
+    masks that show the `known` colours."""
+    first = {mask.kind: mask for mask in reversed(masks)}
+    if known and known.issuperset(c for mask in masks for c in mask.values.values()):
+        return True
+    palettes = [mask.values for mask in masks if mask.kind == "palette"]
+    shown: dict[int, int] = {}
+    contradict = any(shown.setdefault(i, c) != c for values in palettes for i, c in values.items())
+    by_color = contradict or any(c in known for v in palettes for c in v.values() if c)
+    if "ids" in first and ("colors" in first or by_color):
+        other = first.get("colors") or first["palette"]
+        raise DataError(
+            f"mask {first['ids'].path} holds ids, {other.path} holds colours: all masks must be of "
+            "one kind"
+        )
+    return "colors" in first or by_color
+
+
+def _void_value(text: str, is_of_colors: bool) -> int:
+    code = read_color([word.strip() for word in text.split(",")])
+    if is_of_colors and code is not None:
+        return code
+    if not is_of_colors and text.isascii() and text.isdecimal() and len(text) < 6:
+        return int(text)
+    wanted = "colours: R,G,B such as 0,0,0" if is_of_colors else "ids: a number such as 0"
+    raise UserError(f"--void {text}: these masks hold {wanted}")
+
+
+def _check_count(masks: Sequence[Mask], values: Sequence[int], given: Given) -> None:
+    where = f"masks such as {masks[0].path} hold"
+    if len(values) < 2:
+        raise DataError(f"{where} {len(values)} classes besides void: at least 2 are needed")
+    if len(values) > MOST_CLASSES:
+        raise DataError(
+            f"{where} {len(values)} different values, at most {MOST_CLASSES} can be classes: are "
+            "they photos, or smoothed? --colors FILE names the colours that are meant"
+        )
+    if given.names and len(given.names) != len(values):
+        raise DataError(f"{where} {len(values)} colours, --names {len(given.names)} names")

@@ -1,0 +1,250 @@
+"""Images and masks of your own -> pairs and their split, whatever the files are called."""
+
+import itertools
+import os
+import re
+import unicodedata
+from argparse import Namespace
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from util.data.image import IMAGE_SUFFIXES
+from util.error import DataError, UserError
+from util.extra.prepare.files import Item, unpaired, walk
+from util.extra.prepare.masks import read_lines
+
+VAL_FRACTION = 0.2
+SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+Named = dict[str, Path]  # name below the folder, without ending and in composed Unicode -> file
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image, its name below images/, and its mask, '' -> file; or one mask a class."""
+
+    name: str
+    image: Path
+    masks: dict[str, Path]
+
+    @property
+    def split(self) -> str:
+        """train, val or test where the first folder of its name says so."""
+        top, _, below = self.name.partition("/")
+        return SPLIT_FOLDERS.get(top.lower(), "") if below else ""
+
+
+def find_pairs(options: Namespace) -> tuple[list[Pair], list[str]]:
+    """The pairs in order of their names, and sentences on files that have no partner."""
+    for option, folder in (("--images", options.images), ("--masks", options.masks)):
+        if not folder.is_dir():
+            raise DataError(f"{option} {folder} is not a folder")
+        out = options.out.resolve()
+        if folder.resolve() in (out, *out.parents):
+            raise DataError(f"--out {options.out} lies inside {option}: choose another --out")
+    if options.pairs:
+        return listed_pairs(options), []
+    image_pattern, mask_pattern = options.pair or ("*", f"*{options.mask_suffix}")
+    masks = named_files(options.masks, mask_pattern)
+    of_masks = set(masks.values()) if mask_pattern != "*" else set()
+    images = named_files(options.images, image_pattern, but=of_masks)
+    if options.class_folders:
+        return pairs_of_class_folders(images, masks)
+    images, masks = read_names(images, masks)
+    both = [key for key in images if key in masks]
+    if len(both) < 2:
+        raise DataError(advice(options, images, masks, len(both)))
+    print(f"pairs: {len(both)}, such as {images[both[0]].name} with {masks[both[0]].name}")
+    found = [Pair(below(options.images, images[k]), images[k], {"": masks[k]}) for k in both]
+    return found, [*unpaired(images, masks, "pairs")]
+
+
+def named_files(folder: Path, pattern: str = "*", *, but: Container[Path] = ()) -> Named:
+    """Images below a folder by what `*` stands for in their names, without the ending."""
+    before, star, after = pattern.partition("*")
+    if not star or "*" in after:
+        raise UserError(f"--pair {pattern}: a pattern has one *, as in '*_sat' or 'img_*'")
+    found: Named = {}
+    for path in walk(folder):
+        place = path if "." in after else path.with_suffix("")
+        folders, name = os.path.split(composed(place.relative_to(folder)))
+        fits = name.startswith(before) and name.endswith(after) and len(name) >= len(pattern)
+        if not fits or path.suffix.lower() not in IMAGE_SUFFIXES or path in but:
+            continue
+        key = os.path.join(folders, name[len(before) : len(name) - len(after)])
+        if key in found:
+            raise DataError(
+                f"{found[key]} and {path} have one name: keep one, or say with --pair which files "
+                "are meant, as in '*.jpg' '*.png'"
+            )
+        found[key] = path
+    return found
+
+
+def below(folder: Path, path: Path) -> str:
+    """The name of a file below a folder, without ending."""
+    return composed(path.relative_to(folder).with_suffix(""))
+
+
+def composed(path: Path) -> str:
+    """A path in Unicode's composed form: macOS writes `e` and an accent where others write one."""
+    return unicodedata.normalize("NFC", path.as_posix())
+
+
+def read_names(images: Named, masks: Named) -> tuple[Named, Named]:
+    """The files by the names that pair most of them: as they are, else by a known habit."""
+
+    def pairs(read: tuple[Named, Named]) -> int:
+        return len(read[0].keys() & read[1].keys())
+
+    if 2 * pairs((images, masks)) > min(len(images), len(masks)):
+        return images, masks
+    return max([(images, masks), *habits(images, masks)], key=pairs)
+
+
+def habits(images: Named, masks: Named) -> Iterator[tuple[Named, Named]]:
+    """Other ways to read the names of images and masks."""
+
+    def by(rule: Callable[[str], str], files: Named) -> Named:
+        renamed = {rule(name): path for name, path in files.items()}
+        return renamed if len(renamed) == len(files) else {}
+
+    yield {f"{name}{path.suffix}": path for name, path in images.items()}, masks  # x.jpg.png
+    for rule in (
+        os.path.basename,
+        str.lower,
+        lambda name: re.sub(r"^[0-9a-f]{8}-", "", os.path.basename(name)),  # Label Studio uploads
+    ):
+        yield by(rule, images), by(rule, masks)
+    yield by(middle_of(images), images), by(middle_of(masks), masks)  # img_1, mask_1
+
+
+def middle_of(files: Named) -> Callable[[str], str]:
+    """A rule that takes away the words with which all names begin and end."""
+    stems = [os.path.basename(name) for name in files]
+    first, last = len(common_words(stems)), len(common_words([stem[::-1] for stem in stems]))
+
+    def rule(name: str) -> str:
+        folders, stem = os.path.split(name)
+        return os.path.join(folders, stem[first : len(stem) - last])
+
+    return rule
+
+
+def common_words(names: Sequence[str]) -> str:
+    """The longest common beginning that ends neither within a word nor in a number."""
+    equal = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    start = "".join(letters[0] for letters in equal).rstrip("0123456789")
+    while start and start[-1].isalpha() and any(n[len(start) :][:1].isalpha() for n in names):
+        start = start[:-1]
+    return start
+
+
+def pairs_of_class_folders(images: Named, masks: Named) -> tuple[list[Pair], list[str]]:
+    """Pairs of masks/<class>/<name>."""
+    by_name: dict[str, dict[str, Path]] = {}
+    for key, path in masks.items():
+        top, _, name = key.partition("/")
+        if name:
+            by_name.setdefault(name, {})[top] = path
+    found = [Pair(name, images[name], by_name[name]) for name in images if name in by_name]
+    if len(found) < 2:
+        raise DataError(
+            f"--class-folders: {len(found)} images have a mask <class>/<name> below --masks: at "
+            "least 2 are needed"
+        )
+    singles = {name: next(iter(of.values())) for name, of in by_name.items()}
+    return found, [*unpaired(images, singles, "pairs")]
+
+
+def listed_pairs(options: Namespace) -> list[Pair]:
+    """Pairs of the file --pairs. Raises UserError."""
+    found: dict[str, Pair] = {}
+    for number, line in enumerate(read_lines("--pairs", options.pairs), 1):
+        image, mask, class_name, *rest = (*(w.strip() for w in re.split("[\t,]", line)), "", "")
+        paths = options.images / image, options.masks / mask
+        gone = next((path for path in paths if not path.is_file()), None)
+        if gone or any(rest):
+            problem = f"no file {gone}" if gone and mask else f"'{line}'"
+            raise UserError(
+                f"--pairs {options.pairs} line {number}: {problem}; a line is `image<TAB>mask` or "
+                "`image<TAB>mask<TAB>class`, relative to --images and --masks"
+            )
+        name = below(options.images, paths[0])
+        pair = found.setdefault(name, Pair(name, paths[0], {}))
+        if class_name in pair.masks:
+            raise UserError(f"--pairs {options.pairs} line {number} names {image} again")
+        pair.masks[class_name] = paths[1]
+    if len(found) < 2 or len({bool(name) for pair in found.values() for name in pair.masks}) > 1:
+        raise UserError(
+            f"--pairs {options.pairs}: it must name 2 images at least, and a class on all lines or "
+            "on none"
+        )
+    return [found[name] for name in sorted(found)]
+
+
+def advice(options: Namespace, images: Named, masks: Named, count: int) -> str:
+    """What to do where names do not pair."""
+    shown = " and ".join(str(next(iter(d.values()))) for d in (images, masks) if d)
+    what = (
+        f"{count} pairs of one name among {len(images)} images of {options.images} and "
+        f"{len(masks)} masks of {options.masks} ({shown or 'no file'}): at least 2 are needed; "
+    )
+    folders = [key.partition("/")[0] for key in masks if os.path.basename(key) in images]
+    if len(set(folders)) > 1:
+        return f"{what}if {folders[0]} and {folders[-1]} are classes, give --class-folders"
+    if any(re.match(r"task-\d+-annotation-\d+", os.path.basename(key)) for key in masks):
+        return (
+            f"{what}Label Studio names masks by task: give --pairs FILE with lines "
+            "`image<TAB>mask<TAB>class` (its JSON export says which image a task has)"
+        )
+    return f"{what}--pair 'img_*' '*_mask' pairs img_x.jpg with x_mask.png, --pairs FILE lists them"
+
+
+def split_pairs(pairs: Sequence[Pair], options: Namespace) -> dict[str, list[Pair]]:
+    """List name -> pairs: the user's folders, K folds, or a part for validation at random."""
+    found = {pair.split for pair in pairs}
+    is_split = "" not in found and "train" in found
+    tests = [pair for pair in pairs if pair.split == "test"] if is_split else []
+    rest = [pair for pair in pairs if pair not in tests]
+    order = np.random.default_rng(options.seed).permutation(len(rest))
+    splits = {"test": tests} if tests else {}
+    if options.folds > len(rest):
+        raise UserError(f"--folds must be at most {len(rest)}, one pair each, got {options.folds}")
+    if options.folds:
+        for fold in range(options.folds):
+            chosen = set(order[fold :: options.folds].tolist())
+            for name, is_val in (("train", False), ("val", True)):
+                part = [pair for i, pair in enumerate(rest) if (i in chosen) == is_val]
+                splits[f"fold{fold + 1}_{name}"] = part
+    elif is_split and "val" in found and options.val_fraction is None:
+        print("split: as the folders train/ and val/ (--val-fraction splits anew)")
+        for name in ("train", "val"):
+            splits[name] = [pair for pair in pairs if pair.split == name]
+    else:
+        wanted = round((options.val_fraction or VAL_FRACTION) * len(rest))
+        count = min(max(1, wanted), len(rest) - 1)
+        val = set(order[:count].tolist())
+        splits["train"] = [pair for i, pair in enumerate(rest) if i not in val]
+        splits["val"] = [pair for i, pair in enumerate(rest) if i in val]
+    return splits
+
+
+def to_items(splits: Mapping[str, Sequence[Pair]], label_folder: str) -> dict[str, list[Item]]:
+    """Pairs as lines: images/<split>/<name>, with the split's own folder left out of the name."""
+    items: dict[str, list[Item]] = {split: [] for split in splits}
+    for split, pairs in splits.items():
+        folder = "all" if split.startswith("fold") else split
+        for pair in pairs:
+            is_own = pair.split == folder
+            name = f"{folder}/{pair.name.partition('/')[2] if is_own else pair.name}"
+            image = f"images/{name}{pair.image.suffix}"
+            mask = next(iter(pair.masks.values()))
+            items[split].append(Item(pair.image, image, mask, f"{label_folder}/{name}.png"))
+    return items

@@ -1,0 +1,80 @@
+"""The recipes of a prepared dataset: YAML files that fit its images."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from util.config import ROOT
+from util.data.image import image_info
+from util.error import DataError
+from util.extra.prepare.files import Item
+
+LARGEST_CROP = 473  # as in the recipes of ADE20K and VOC 2012
+LARGEST_BATCH = 8
+NETS = {  # layers, weights to start from
+    "pspnet50": (50, "initmodel/resnet50_v2.pth"),
+    "pspnet18": (18, "initmodel/resnet18_v1.pth"),
+}
+
+
+def recipes(
+    config: Path,
+    out: Path,
+    name: str,
+    *,
+    lists: tuple[str, str],
+    train: Sequence[Item],
+    classes: int,
+) -> dict[Path, str]:
+    """A YAML file for each network: crop and scale from the median size of the images.
+
+    Raises DataError where the recipe of another dataset is there.
+    """
+    sizes = [image_info(item.image)[1:] for item in train]
+    height, width = (int(side) for side in np.median(sizes, axis=0))
+    root = os.path.abspath(out)
+    if Path(root).is_relative_to(ROOT):
+        root = os.path.relpath(root, ROOT)
+    template = Template((ROOT / "config/template.txt").read_text(encoding="utf-8"))
+    texts = {}
+    for net, (layers, weight) in NETS.items():
+        path = config / name / f"{name}_{net}.yaml"
+        texts[path] = template.substitute(
+            title=f"PSPNet{layers}",
+            name=name,
+            net=net,
+            layers=layers,
+            init_weight=weight,
+            data_root=quoted(root),
+            train_list=quoted(f"{root}/list/{lists[0]}.txt"),
+            val_list=quoted(f"{root}/list/{lists[1]}.txt"),
+            names_path=quoted(f"{root}_names.txt"),
+            colors_path=quoted(f"{root}_colors.txt"),
+            classes=classes,
+            train=len(train),
+            crop_h=crop_side(height),
+            crop_w=crop_side(width),
+            base_size=max(height, width),
+            batch_size=min(LARGEST_BATCH, len(train)),
+        )
+        if path.is_file() and f"data_root: {quoted(root)}\n" not in path.read_text("utf-8"):
+            raise DataError(
+                f"{path} is the recipe of another dataset called {name}: choose another name for "
+                "the last folder of --out, or another --config"
+            )
+    return texts
+
+
+def quoted(text: str) -> str:
+    """Text as YAML, which reads a bare ` #` or `: ` as its own."""
+    return text if re.fullmatch(r"[\w./-]+", text) else json.dumps(text, ensure_ascii=False)
+
+
+def crop_side(side: int) -> int:
+    """The largest 8*k+1 within an image's side, from 9 to LARGEST_CROP."""
+    return min(max((side - 1) // 8 * 8 + 1, 9), LARGEST_CROP)

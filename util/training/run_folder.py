@@ -1,0 +1,95 @@
+"""The folder of a run: one training at a time, and no file in it that is not the run's own."""
+
+import json
+import logging
+import os
+import platform
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from util.error import ConfigError
+from util.training.checkpoint import BEST, checkpoints, remove_unfinished
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+log = logging.getLogger("semseg")
+
+LOCK = ".training.lock"
+FILES = ("config.yaml", "environment.json", "git.diff", "metrics.jsonl")
+
+
+class RunFolder:
+    """While entered, TRAIN.save_path belongs to this process alone; elsewhere than in the main
+    process (`active` False) it does nothing.
+
+    The system frees the lock of a process that dies. Raises ConfigError for a folder that another
+    training uses, or with files that no training wrote.
+    """
+
+    def __init__(self, path: str, *, active: bool) -> None:
+        self.path, self._active = Path(path), active
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> "RunFolder":
+        if self._active:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._check_files()
+            self._lock = self._locked()
+            remove_unfinished(self.path)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock:
+            self._lock.close()
+
+    def _check_files(self) -> None:
+        if (self.path / LOCK).exists() or _is_origin(self.path / "environment.json"):
+            return
+        names = [*FILES, *([] if checkpoints(self.path) else [BEST])]
+        if found := [name for name in names if os.path.lexists(self.path / name)]:
+            raise ConfigError(
+                f"TRAIN.save_path {self.path} holds {', '.join(found)}, which no training wrote "
+                "and this one would overwrite: choose another TRAIN.save_path, or move them"
+            )
+
+    def _locked(self) -> IO[str]:
+        file = (self.path / LOCK).open("a+", encoding="utf-8")
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read(200).strip() or "unknown"
+            file.close()
+            raise ConfigError(
+                f"TRAIN.save_path {self.path} is in use by another training ({holder}): wait for "
+                "its end, or choose another TRAIN.save_path"
+            ) from None
+        except OSError as error:  # a file system without locks
+            log.warning(f"{self.path} cannot be locked ({error.strerror}): use it for one training")
+        file.truncate(0)
+        now = datetime.now().isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {platform.node()}, since {now}\n")
+        file.flush()
+        return file
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock a file for this process, not for those it forks (as flock would: loader workers)."""
+    if os.name == "nt":
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_origin(path: Path) -> bool:
+    """Whether this is the environment.json of a run."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"command", "torch", "git_commit"} <= content.keys()
