@@ -109,6 +109,7 @@ class Train:
     classifier: str = key(
         "fused",
         choices=("fused", "stepwise"),
+        network=True,
         help="PSPNet, PSANet: `fused` convolves the context maps before enlarging them (equal up "
         "to rounding, much faster); `stepwise` after, in the papers' order",
     )
