@@ -1,4 +1,4 @@
-"""Lists, samples and batches: the same ones whatever the number of workers and processes."""
+"""Samples and batches: the same ones whatever the number of workers and processes."""
 
 from pathlib import Path
 
@@ -11,70 +11,9 @@ from tests.conftest import write_pair
 from util.data.dataset import BatchSampler, Loader, SegmentationData
 from util.data.image import read_image, read_label, write_image, write_label
 from util.data.label_map import LabelMap
-from util.data.list_file import read_list, result_names
+from util.data.list_file import read_list
 from util.data.transform import train_transform
 from util.error import DataError
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name in ("a b.jpg", "a b.png", "c.jpg", "c.png"):
-        (tmp_path / name).touch()
-    return tmp_path
-
-
-def listed(root: Path, text: str, **options: bool) -> list:
-    (root / "list.txt").write_bytes(text.encode())
-    return read_list(root / "list.txt", root, **{"has_labels": True, **options})
-
-
-def test_lists_with_spaces_windows_line_ends_and_blank_lines(root: Path) -> None:
-    samples = listed(root, "\ufeffa b.jpg a b.png\r\nc.jpg c.png\r\n\r\n")
-    assert [(s.image.name, s.label.name) for s in samples] == [
-        ("a b.jpg", "a b.png"),
-        ("c.jpg", "c.png"),
-    ]
-    assert listed(root, "c.jpg   c.png\n")[0].label.name == "c.png"
-    assert listed(root, "a b.jpg\tc.png\n")[0].image.name == "a b.jpg"
-
-
-def test_split_test_needs_no_labels(root: Path) -> None:
-    samples = listed(root, "a b.jpg\nc.jpg c.png\n", has_labels=False)
-    assert [s.image.name for s in samples] == ["a b.jpg", "c.jpg"]
-    assert all(s.label is None for s in samples)
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("", "list.txt is empty"),
-        ("c.jpg c.png\nx.jpg c.png\n", "list.txt line 2: no image "),
-        ("c.jpg x.png\n", "line 1: no label "),
-        ("c.jpg\n", "holds one path, 'c.jpg'"),
-    ],
-)
-def test_bad_lists(root: Path, text: str, part: str) -> None:
-    with pytest.raises(DataError) as error:
-        listed(root, text)
-    assert part in str(error.value)
-
-
-def test_missing_list(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no list file"):
-        read_list(tmp_path / "nope.txt", tmp_path, has_labels=True)
-
-
-def test_result_names_are_unique_and_short(root: Path) -> None:
-    def names(*paths: str) -> list[str]:
-        for path in paths:
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).touch()
-        return result_names(listed(root, "".join(f"{p} c.png\n" for p in paths)))
-
-    assert names("i/val/x.jpg", "i/val/y.jpg") == ["x", "y"]
-    assert names("i/rome/1.jpg", "i/bonn/1.jpg") == ["rome/1", "bonn/1"]
-    assert names("i/1.jpg", "i/1.png") == ["1.jpg", "1.png"]
-    assert names("i/1.jpg", "i/1.jpg") == ["1", "1"]  # the same image twice
 
 
 def test_labels_keep_their_ids(tmp_path: Path) -> None:

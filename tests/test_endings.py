@@ -2,16 +2,12 @@
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import ROOT, RunTool, assert_one_sentence, command
-from util.training.checkpoint import checkpoints
+from tests.conftest import RunTool, assert_one_sentence
 from util.training.step import StepResult
 
 
@@ -76,66 +72,3 @@ def test_parts_that_do_not_divide_the_batch(tiny: Path, run_tool: RunTool) -> No
     words = ["accumulate_steps", 2, "TRAIN.loss", "ohem"]
     code, _, err = run_tool("train", "--config", tiny, *words)
     assert_one_sentence(code, err, "TRAIN.loss ohem", "accumulate_steps 2", "set it to 1")
-
-
-def test_a_node_that_is_alone(
-    tiny: Path, tmp_path: Path, free_port: int, run_tool: RunTool
-) -> None:
-    words = ["--config", tiny, "Distributed.world_size", 2, "Distributed.timeout_minutes", 0.02]
-    meeting = f"127.0.0.1:{free_port}"
-    done = command(sys.executable, "tool/train.py", *words, "dist_url", f"tcp://{meeting}")
-    assert done.returncode == 2
-    (line,) = [s for s in done.stderr.splitlines() if s.startswith("error: ")]
-    assert f"2 machines should meet at {meeting} within 0.02 minutes" in line
-    assert "each with its own Distributed.rank" in line and "Traceback" not in done.stderr
-    code, _, err = run_tool("train", *words, "dist_url", meeting)
-    assert_one_sentence(code, err, "must be tcp://<address of the first node>:<port>", meeting)
-    assert not (tmp_path / "run").exists()
-
-
-def endless_run(tiny: Path, processes: int) -> subprocess.Popen:
-    """A training that goes on for ever, with loader workers, in a process group of its own."""
-    words = ["--config", tiny, "epochs", 2000, "workers", 2, "print_freq", 1, "save_freq", 2000]
-    words += ["Distributed.num_processes", processes]
-    return subprocess.Popen(
-        [sys.executable, "tool/train.py", *map(str, words)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_signal_to_the_whole_group(
-    tiny: Path, tmp_path: Path, processes: int, number: signal.Signals
-) -> None:
-    """As SLURM and `timeout` send it: to the loader's workers, too, and more than once."""
-    with endless_run(tiny, processes) as run:
-        for line in run.stdout:
-            if "Epoch: [2/" in line:
-                os.killpg(run.pid, number)
-                break
-        for line in run.stdout:
-            if "saved" in line:
-                os.killpg(run.pid, number)
-                break
-        rest, err = run.stdout.read(), run.stderr.read()
-    assert run.returncode == 75, err
-    assert "TRAIN.resume auto continues" in rest and not err.strip(), err
-    (saved,) = checkpoints(tmp_path / "run/model")
-    assert torch.load(saved, weights_only=True)["step"] >= 2
-
-
-def test_ctrl_c_ends_all_processes(tiny: Path) -> None:
-    with endless_run(tiny, 2) as run:
-        for line in run.stdout:
-            if "Epoch: [2/" in line:
-                os.killpg(run.pid, signal.SIGINT)
-                break
-        _, err = run.communicate(timeout=60)
-    (line,) = err.strip().splitlines()
-    assert run.returncode == 130 and line == "interrupted", err

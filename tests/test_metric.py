@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from util.metric import STRIP, ConfusionMatrix, ImageCounts, count_pixels
+from util.metric import STRIP, ConfusionMatrix, ImageCounts, count_pixels, scatter_pixels
 
 
 def brute_force(pred: np.ndarray, label: np.ndarray, classes: int, ignore: int) -> tuple:
@@ -63,12 +63,24 @@ def test_nothing_counted_gives_zeros() -> None:
 
 
 def test_the_two_ways_of_counting_agree(rng: np.random.Generator) -> None:
+    """The one of GPUs runs on the CPU, too."""
     pred, label = (torch.from_numpy(rng.integers(0, 5, (9, 9))) for _ in range(2))
-    matrix = ConfusionMatrix(5)
-    matrix.update(pred, label)
-    cells = (label * 5 + pred).flatten()
-    scattered = torch.zeros(26, dtype=torch.int64).scatter_add_(0, cells, torch.ones_like(cells))
-    assert torch.equal(scattered[:-1].view(5, 5), matrix.matrix)
+    label[2:5] = 255
+    pred[3] = 77  # ignored, so it may be anything
+    found = scatter_pixels(pred, label, classes=5, ignore_label=255)
+    wanted = count_pixels(pred.numpy(), label.numpy(), classes=5, ignore_label=255)
+    assert found.tolist() == wanted.tolist() and found.sum() == 54
+
+
+@pytest.mark.gpu
+def test_a_gpu_counts_the_same(rng: np.random.Generator) -> None:
+    pred = rng.integers(0, 300, (3, 50, 60)).astype(np.uint16)
+    label = np.where(rng.random(pred.shape) < 0.1, 65535, rng.integers(0, 300, pred.shape))
+    matrices = [ConfusionMatrix(300, 65535, device=device) for device in ("cpu", "cuda")]
+    for matrix in matrices:
+        matrix.update(pred, label)
+        matrix.update(torch.from_numpy(pred.astype(np.int32)), torch.from_numpy(label))
+    assert matrices[0].matrix.tolist() == matrices[1].matrix.tolist()
 
 
 def test_strips_join_without_a_seam(rng: np.random.Generator) -> None:

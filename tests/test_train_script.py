@@ -158,7 +158,7 @@ def test_sbatch_from_another_folder_is_an_error(tmp_path: Path) -> None:
 NOISY_PYTHON = """#!{python}
 import os, signal, sys, time
 def note(number, frame):
-    print("got", signal.Signals(number).name, flush=True)
+    os.write(1, f"got {{signal.Signals(number).name}}\\n".encode())
     time.sleep(0.3)
     sys.exit(75)
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):

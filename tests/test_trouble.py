@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import ROOT
 from util.training.checkpoint import checkpoints
 
+pytestmark = pytest.mark.slow
+
 MINUTE = 60.0
 SPAWN = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -68,6 +70,51 @@ def test_all_processes_end_and_the_reason_is_said_once(
     assert reason in line, err
     assert err.count("Traceback") == (trouble == "bug"), err
     assert checkpoints(tmp_path / "run/model")[0].name == "train_epoch_2.pth"
+
+
+def test_two_machines_name_the_cause_where_it_is(
+    tiny: Path, tmp_path: Path, free_port: int
+) -> None:
+    words = ["Distributed.world_size", 2, "dist_url", f"tcp://127.0.0.1:{free_port}", "epochs", 4]
+    words += ["batch_size", 4, "Distributed.rank"]
+    command = [*SPAWN, "tests/helpers/troubled.py", "--config", str(tiny), *map(str, words)]
+    machines = [
+        subprocess.Popen(
+            [*command, str(rank)],
+            cwd=ROOT,
+            env={**os.environ, "TROUBLE": "killed", "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    first, second = (machine.communicate(timeout=200)[1] for machine in machines)
+    assert [machine.returncode for machine in machines] == [1, 1]
+    (line,) = reasons(second)
+    assert line.startswith(f"error: rank 1 on {HOST} was killed by SIGKILL")
+    (line,) = reasons(first)
+    assert line.startswith(f"error: rank 0 on {HOST}: lost another process"), first
+    assert line.endswith("see the output of the other machines")
+    assert "Traceback" not in first + second
+
+
+def test_a_machine_that_is_alone(tiny: Path, free_port: int) -> None:
+    """Whether it is the first one, which opens the address, or another."""
+    meeting = f"127.0.0.1:{free_port}"
+    words = ["Distributed.world_size", 2, "Distributed.timeout_minutes", 0.03]
+    for rank in range(2):
+        words += ["dist_url", f"tcp://{meeting}", "Distributed.rank", rank]
+        done = subprocess.run(
+            [*SPAWN, "tool/train.py", "--config", str(tiny), *map(str, words)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 2, done.stderr
+        (line,) = reasons(done.stderr)
+        assert f"2 machines should meet at {meeting} within 0.03 minutes" in line
+        assert "each with its own Distributed.rank" in line and "Traceback" not in done.stderr
 
 
 def test_steps_that_are_not_finite_can_be_left_out(tiny: Path, tmp_path: Path) -> None:

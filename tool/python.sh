@@ -17,13 +17,16 @@ trap 'stop 75 HUP' HUP
 trap 'stop 75 USR1' USR1
 trap 'if [ "$stopped" = 130 ]; then stop 130 KILL; else stop 130 TERM; fi' INT
 
-# run COMMAND [ARGUMENT ...]: a command that takes long; returns its exit code, that of the script if it was stopped.
+# run COMMAND [ARGUMENT ...]: a command that takes long; returns its exit code, or ends a script that was stopped.
 run() {
-    "$@" &
-    finish
+    { "$@" <&3 3<&- & } 3<&0 # what a shell starts with & alone reads nothing
+    code=0
+    finish || code=$?
+    [ -z "$stopped" ] || exit "$code"
+    return "$code"
 }
 
-# The same for the command that was last started in the background.
+# Wait for the command that was last started in the background; its exit code, or that of a script that was stopped.
 finish() {
     child=$!
     while :; do

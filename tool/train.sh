@@ -42,6 +42,10 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ -n "${SLURM_JOB_NUM_NODES:-}" ] && [ -z "${SL
     echo "SLURM job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_JOB_NUM_NODES nodes" \
         "(${SLURM_JOB_NODELIST:-unknown}), GPUs a node: ${SLURM_GPUS_ON_NODE:-0}, CPUs a node:" \
         "${SLURM_JOB_CPUS_PER_NODE:-unknown}, memory: ${memory:-unlimited}, logs: $log-<node>.log"
+    # SIGTERM comes to the whole job when others cancel or requeue it; then it is not for this script to do so.
+    ended=
+    trap 'ended=yes' TERM
+    trap 'kill -s USR1 "$child" 2>/dev/null || :' HUP USR1
     # A job that was requeued finds its own checkpoints and predictions.
     if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TRAIN.resume auto TEST.skip_existing True; fi
 fi
@@ -72,8 +76,7 @@ run_tool() {
     fi
     on_every_node "$PYTHON" "$@" && return
     code=$?
-    # SIGTERM comes to the whole job when others cancel or requeue it; then it is not for this script to do so.
-    if [ "$code" = 75 ] && [ -n "$stopped" ]; then
+    if [ "$code" = 75 ] && [ -n "$ended" ]; then
         echo "job $SLURM_JOB_ID stopped and saved, as it was cancelled or requeued"
     elif [ "$code" = 75 ] && scontrol requeue "$SLURM_JOB_ID"; then
         echo "job $SLURM_JOB_ID stopped and saved; it is requeued and will resume"

@@ -42,35 +42,23 @@ class ConfusionMatrix:
     ) -> None:
         self.classes = classes
         self.ignore_label = ignore_label
-        # One more cell takes the ignored pixels: counting them there costs no masked copy and, on
-        # a GPU, no wait.
-        self._counts = torch.zeros(classes * classes + 1, dtype=torch.int64, device=device)
-
-    @property
-    def matrix(self) -> Tensor:
-        """(classes, classes) int64, rows = labels, columns = predictions."""
-        return self._counts[:-1].view(self.classes, self.classes)
+        self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 
     def update(self, pred: np.ndarray | Tensor, label: np.ndarray | Tensor) -> None:
         """Add maps of class ids of one shape, any integer type."""
-        assert pred.shape == label.shape, (
-            f"shapes differ: {tuple(pred.shape)}, {tuple(label.shape)}"
-        )
-        if self._counts.device.type == "cpu":
+        shapes = tuple(pred.shape), tuple(label.shape)
+        assert shapes[0] == shapes[1], f"shapes differ: {shapes}"
+        kinds = {"classes": self.classes, "ignore_label": self.ignore_label}
+        if self.matrix.device.type == "cpu":
             maps = (ids.cpu().numpy() if isinstance(ids, Tensor) else ids for ids in (pred, label))
-            matrix = count_pixels(*maps, classes=self.classes, ignore_label=self.ignore_label)
-            self.merge(torch.from_numpy(matrix))
-            return
-        pred, label = (_as_int64(ids).to(self._counts.device) for ids in (pred, label))
-        cells = torch.where(
-            label == self.ignore_label, self._counts.numel() - 1, label * self.classes + pred
-        )
-        cells = cells.flatten()
-        self._counts.scatter_add_(0, cells, torch.ones_like(cells))  # bincount would wait for it
+            self.merge(torch.from_numpy(count_pixels(*maps, **kinds)))
+        else:
+            maps = (_as_int64(ids).to(self.matrix.device) for ids in (pred, label))
+            self.merge(scatter_pixels(*maps, **kinds))
 
     def merge(self, matrix: Tensor) -> None:
         """Add another matrix of counts (classes, classes)."""
-        self.matrix.add_(matrix.to(self._counts.device))
+        self.matrix.add_(matrix.to(self.matrix.device))
 
     def areas(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pixels per class as int64: intersection, union, target (all pixels of that label)."""
@@ -154,6 +142,15 @@ def count_pixels(
         cells[rows == ignore_label] = classes * classes
         counts += np.bincount(cells, minlength=counts.size)
     return counts[:-1].reshape(classes, classes)
+
+
+def scatter_pixels(pred: Tensor, label: Tensor, *, classes: int, ignore_label: int) -> Tensor:
+    """The same of int64 tensors, on their device: without a wait for a GPU, as bincount has."""
+    # One more cell takes the ignored pixels: counting them there needs no masked copy.
+    counts = torch.zeros(classes * classes + 1, dtype=torch.int64, device=label.device)
+    cells = torch.where(label == ignore_label, classes * classes, label * classes + pred).flatten()
+    counts.scatter_add_(0, cells, torch.ones_like(cells))
+    return counts[:-1].view(classes, classes)
 
 
 def matrix_areas(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

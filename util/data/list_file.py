@@ -55,22 +55,24 @@ def read_lines(list_path: str | Path, data_root: str | Path) -> list[tuple[int, 
 def _decoded(content: bytes, path: Path) -> str:
     """The text of a list in UTF-8, or in UTF-16 with a byte order mark."""
     is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    try:
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        byte = "" if is_utf16 else f" (byte 0x{content[error.start]:02x})"
+    nul = -1 if is_utf16 else content.find(0)
+    if nul >= 0:
         raise DataError(
-            f"{path} line {number} is not UTF-8 text{byte}: save the list as UTF-8, such as with "
-            "`iconv -f latin1 -t utf-8`"
-        ) from None
-    if "\0" in text:
-        number = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(
-            f"{path} line {number} holds a NUL character: it is not a text file, or one in UTF-16 "
-            "without its mark: save the list as UTF-8"
+            f"{path} line {_line_of(content, nul)} holds a NUL character, as other than text files "
+            "do, or UTF-16 without its mark: save the list as UTF-8"
         )
-    return text
+    try:
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} line {_line_of(content, error.start)} is not UTF-8 text (byte "
+            f"0x{content[error.start]:02x}): save the list as UTF-8, such as with `iconv -f latin1 "
+            "-t utf-8`"
+        ) from None
+
+
+def _line_of(content: bytes, place: int) -> int:
+    return content.count(b"\n", 0, place) + 1
 
 
 def parse_line(line: str, data_root: str | Path, *, has_labels: bool, place: str) -> Sample:

@@ -18,17 +18,27 @@ from typing import Any
 import torch
 
 from util.distributed.signals import StopRequest
-from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, STOP_SIGNALS, ConfigError
+from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, STOP_SIGNALS, ConfigError
 
 log = logging.getLogger("semseg")
 
-POLL = 0.5  # seconds between two looks at what a signal has asked for
+POLL = 0.3  # seconds between two looks at a process or a signal
 GRACE = 10.0  # seconds that processes get to end by themselves after Ctrl-C
 _VARIABLE = "SEMSEG_AGENT"
 
-# From causes to consequences; those that a process reports itself are in util.distributed.join.
-_CAUSES = ("cause", "killed", "exited", "hung", "waited", "aborted")
-_KINDS = (*_CAUSES, "lost", "interrupted", "stopped")
+# From causes to consequences: what a failure is, and what is said of it.
+_KINDS = {
+    "cause": "",  # its process has said it
+    "killed": "{who} was killed by {signal}{hint}",
+    "exited": "{who} ended with exit code {code}",
+    "hung": "{who} hangs: it did not answer {limit}, and did not end when asked to",
+    "waited": "{said}",
+    "aborted": "{who} was aborted, with NCCL usually as another process ended or did not answer "
+    "{limit}: see PyTorch's lines above",
+    "interrupted": "interrupted",
+    "stopped": "",
+    "lost": "{said}; see the output of the other machines",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Nodes:
 
     count: int = 1
     rank: int = 0
-    host: str = "localhost"
+    host: str = "127.0.0.1"
     port: int = 0  # the system chooses one
 
 
@@ -57,7 +67,8 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
         told = {"pid": os.getpid(), "stop_file": str(stop_file), "devices": [*map(str, devices)]}
         os.environ[_VARIABLE] = json.dumps(told)
         if devices[0].type == "cpu":  # else each of them would take all cores
-            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+            linux = hasattr(os, "sched_getaffinity")
+            cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
         # A process that ends at once leaves semaphores to Python's tracker, which would warn.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
@@ -111,6 +122,7 @@ def _elastic_agent(
             rdzv_configs={"rank": nodes.rank, "timeout": max(1, round(60 * timeout_minutes))},
             local_addr="127.0.0.1" if one_machine else None,
             max_restarts=0,
+            monitor_interval=POLL,
             logs_specs=DefaultLogsSpecs(folder),
         )
         # The same command. The agent would take $ for a variable of its own.
@@ -153,27 +165,19 @@ def root_cause(failures: Mapping[int, Any], *, timeout_minutes: float) -> tuple[
     first = min(failure.timestamp for failure in failures.values())
     # The agent ends the processes that remain by SIGTERM, and 30 seconds later by SIGKILL.
     kinds = {rank: _kind(f, is_late=f.timestamp - first > 20) for rank, f in failures.items()}
-    rank = min(kinds, key=lambda rank: _KINDS.index(kinds[rank]))
-    kind, failure = kinds[rank], failures[rank]
-    who = f"rank {rank} on {socket.gethostname()}"
-    waited = f"for {timeout_minutes:g} minutes (Distributed.timeout_minutes)"
-    if kind == "killed":
-        hint = ": usually the machine is out of memory" if failure.exitcode == -9 else ""
-        return f"{who} was killed by {failure.signal_name()}{hint}", 1
-    if kind == "hung":
-        return f"{who} hangs: it did not answer {waited}, and did not end when asked to", 1
-    if kind == "aborted":
-        return (
-            f"{who} was aborted; with NCCL usually because another process ended or did not "
-            f"answer {waited}, PyTorch's lines above say more"
-        ), 1
-    if kind == "exited":
-        return f"{who} ended with exit code {failure.exitcode}", failure.exitcode
-    if kind in ("waited", "lost"):
-        return failure.message["message"], failure.exitcode
-    if kind == "interrupted":
-        return kind, EXIT_INTERRUPTED
-    return "", EXIT_STOPPED if kind == "stopped" else failure.exitcode
+    rank = min(kinds, key=lambda rank: list(_KINDS).index(kinds[rank]))
+    failure, code = failures[rank], max(1, failures[rank].exitcode)
+    sentence = _KINDS[kinds[rank]].format(
+        who=f"rank {rank} on {socket.gethostname()}",
+        signal=failure.signal_name(),
+        hint=": usually the machine is out of memory" if failure.exitcode == -9 else "",
+        code=code,
+        limit=f"for {timeout_minutes:g} minutes (Distributed.timeout_minutes)",
+        said=failure.message["message"] if isinstance(failure.message, dict) else "",
+    )
+    return sentence, {"interrupted": EXIT_INTERRUPTED, "stopped": EXIT_STOPPED}.get(
+        kinds[rank], code
+    )
 
 
 def _kind(failure: Any, *, is_late: bool) -> str:
@@ -185,8 +189,8 @@ def _kind(failure: Any, *, is_late: bool) -> str:
         return "stopped"
     if code == EXIT_INTERRUPTED or -code == signal.SIGINT:
         return "interrupted"
-    if code > 0:
-        return "exited"
+    if code > 0:  # a user's mistake has been printed by run_cli
+        return "cause" if code == EXIT_USER_ERROR else "exited"
     if -code == signal.SIGABRT:
         return "aborted"
     return "hung" if is_late else "killed"

@@ -1,4 +1,4 @@
-"""One of several processes: it meets the others, works, and says why it cannot go on."""
+"""One of several processes: it meets the others, works, and reports why it cannot continue."""
 
 import json
 import logging
@@ -12,7 +12,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -39,86 +38,63 @@ Worker = Callable[[Process, Config], None]
 _GLOO = re.compile(r"\[\S*/gloo/|Application timeout caused pair closure")
 
 
-@dataclass(frozen=True)
-class Peers:
-    """A process's rank among `world_size`, its number on its machine, and where all meet.
-
-    `hosts_store`: whether this process keeps the store at that address.
-    """
-
-    rank: int
-    world_size: int
-    local_rank: int
-    host: str
-    port: int
-    hosts_store: bool
-
-
-def join(worker: Worker, cfg: Config, peers: Peers, device: torch.device) -> None:
-    """Meet the others and work with them. An error ends this process at once, reported."""
-    if peers.rank:
+def join(worker: Worker, cfg: Config, rank: int, world_size: int, device: torch.device) -> None:
+    """Meet the others and work with them. An error is reported and ends this process at once."""
+    if rank:
         logging.getLogger("semseg").setLevel(logging.ERROR)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_watch_agent, daemon=True).start()
-    report = Report(peers, cfg.timeout_minutes)
-    code = 0
+    code, store = 0, None
     try:
-        process = Process(peers.rank, peers.world_size, device, _meet(cfg, peers, device, report))
+        store = _open_store(cfg, rank, world_size)
+        process = Process(rank, world_size, activate(device), store)
+        _init_group(cfg, process)
         try:
             worker(process, cfg)
         except SystemExit as stop:
             if isinstance(stop, Stopped) or stop.code != EXIT_STOPPED:
                 raise
             code = EXIT_STOPPED
-        dist.barrier()  # the first process is still saving, or keeps the store
+        dist.barrier()  # the first process may still be saving, and may keep the store
         dist.destroy_process_group()
     except SystemExit as stop:
         _end(stop.code if isinstance(stop.code, int) else bool(stop.code))
     except BaseException as error:
-        _end(report(error))
+        _end(_report(error, rank, store, timeout_minutes=cfg.timeout_minutes))
     if code:
         sys.exit(code)
 
 
-def _meet(cfg: Config, peers: Peers, device: torch.device, report: "Report") -> dist.Store:
-    """Open the store and the process group; returns the part of the store for our own keys."""
-    activate(device)
-    backend = cfg.dist_backend if device.type == "cuda" else "gloo"
-    timeout = timedelta(minutes=cfg.timeout_minutes)
+def _open_store(cfg: Config, rank: int, world_size: int) -> dist.Store:
+    """Where all processes meet, as torchrun's variables say."""
     try:
-        store = dist.TCPStore(
-            peers.host,
-            peers.port,
-            is_master=peers.hosts_store,
-            timeout=timeout,
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
-        # torchrun keeps its store when it starts all processes again.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        report.store = store = dist.PrefixStore(f"semseg/{attempt}", store)
-        if device.type == "cuda":
-            gpu = torch.cuda.get_device_properties(device)
-            if store.add(f"gpu/{gpu.uuid}", 1) > 1:
-                raise ConfigError(
-                    f"two processes would share one GPU ({device}, {gpu.name}): start as many "
-                    f"processes on a machine as it has GPUs, {torch.cuda.device_count()} here"
-                )
-        dist.init_process_group(
-            backend,
-            store=dist.PrefixStore("group", store),
-            rank=peers.rank,
-            world_size=peers.world_size,
-            timeout=timeout,
-            device_id=device if backend == "nccl" else None,
-        )
+        found = dist.rendezvous("env://", timeout=timedelta(minutes=cfg.timeout_minutes))
+        return next(iter(found))[0]
     except RuntimeError as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
-            f"{peers.world_size} processes should meet at {peers.host}:{peers.port} within "
-            f"{cfg.timeout_minutes:g} minutes (Distributed.timeout_minutes), but did not: "
-            f"{_first_line(error)}"
+            f"{world_size} processes should meet at {address} within {cfg.timeout_minutes:g} "
+            f"minutes (Distributed.timeout_minutes), rank {rank} did not: {_first_line(error)}"
         ) from None
-    return store
+
+
+def _init_group(cfg: Config, process: Process) -> None:
+    device, backend = process.device, "gloo"
+    if device.type == "cuda":
+        backend, gpu = cfg.dist_backend, torch.cuda.get_device_properties(device)
+        if process.store.add(f"gpu/{gpu.uuid}", 1) > 1:
+            raise ConfigError(
+                f"two processes would share one GPU ({device}, {gpu.name}): start as many "
+                f"processes on a machine as it has GPUs, {torch.cuda.device_count()} here"
+            )
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore("group", process.store),
+        rank=process.rank,
+        world_size=process.world_size,
+        timeout=timedelta(minutes=cfg.timeout_minutes),
+        device_id=device if backend == "nccl" else None,
+    )
 
 
 def _watch_agent() -> None:
@@ -130,67 +106,74 @@ def _watch_agent() -> None:
             stop_file = Path(os.devnull)
             os.kill(os.getpid(), getattr(signal, name))
         time.sleep(POLL)
+    if os.environ.get("LOCAL_RANK") == "0":
+        what = f"process {parent}, which started the others on {socket.gethostname()}, has gone"
+        print(f"error: {what}: they end", file=sys.stderr)
     _end(1)
 
 
 def _end(code: int) -> NoReturn:
     """Leave at once: an orderly end would wait for the other processes."""
     for loader in multiprocessing.active_children():
-        loader.terminate()
+        loader.kill()  # deaf to SIGTERM
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-class Report:
-    """Says once per machine why a run ends, and leaves a record for the elastic agent."""
+# Errors -------------------------------------------------------------------------------------------
 
-    def __init__(self, peers: Peers, timeout_minutes: float) -> None:
-        self._peers, self._timeout = peers, timeout_minutes
-        self._host = socket.gethostname()
-        self.store: dist.Store | None = None
 
-    def __call__(self, error: BaseException) -> int:
-        """Report an error; returns the exit code."""
-        kind, code, sentence = "cause", EXIT_USER_ERROR, user_message(error)
-        if isinstance(error, dist.DistError) or _GLOO.match(str(error)):
-            # Not the cause, but what another process's end or silence led to.
-            kind, code, sentence = "lost", 1, f"lost another process ({_first_line(error)})"
-            if "imed out" in str(error) or "timeout" in str(error):
-                kind = "waited"
-                sentence = (
-                    f"waited {self._timeout:g} minutes (Distributed.timeout_minutes) for another "
-                    "process, which hangs or is far behind"
-                )
-        elif isinstance(error, KeyboardInterrupt):
-            kind, code, sentence = "interrupted", EXIT_INTERRUPTED, "interrupted"
-        elif sentence is None:
-            code, sentence = 1, "".join(traceback.format_exception(error)).rstrip()
-        sentence = f"rank {self._peers.rank} on {self._host}: {sentence}"
-        has_agent = self._record(kind, code, sentence)
-        if (kind == "cause" or not has_agent) and self._is_first():
-            print(f"error: {sentence}", file=sys.stderr, flush=True)
-        return code
+def _report(
+    error: BaseException, rank: int, store: dist.Store | None, *, timeout_minutes: float
+) -> int:
+    """Print why this process ends, once per machine, and tell the agent; returns the exit code."""
+    kind, code, reason = "cause", EXIT_USER_ERROR, user_message(error)
+    if is_of_peers(error):  # another process's end or silence; the agent finds out which
+        kind, code, reason = "lost", 1, f"lost another process ({_first_line(error)})"
+        if "imed out" in str(error) or "timeout" in str(error):
+            limit = f"{timeout_minutes:g} minutes (Distributed.timeout_minutes)"
+            kind, reason = "waited", f"waited {limit} for others, which hang or are far behind"
+    elif isinstance(error, KeyboardInterrupt):
+        kind, code, reason = "interrupted", EXIT_INTERRUPTED, "interrupted"
+    elif reason is None:
+        code, reason = 1, "".join(traceback.format_exception(error)).rstrip()
+    host = socket.gethostname()
+    sentence = f"rank {rank} on {host}: {reason}"
+    has_agent = _tell_agent(kind, sentence)
+    if (kind == "cause" or not has_agent) and _is_first(store, host):
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return code
 
-    def _record(self, kind: str, code: int, sentence: str) -> bool:
-        """Write the elastic agent's error file; False where there is no agent."""
-        path = os.environ.get("TORCHELASTIC_ERROR_FILE")
-        if not path:
-            return False
-        more = {"py_callstack": sentence, "timestamp": str(int(time.time())), "kind": kind}
-        content = {"message": {"message": sentence, "errorCode": code, "extraInfo": more}}
-        try:
-            Path(path).write_text(json.dumps(content))
-        except OSError:  # a full disk
-            return False
+
+def is_of_peers(error: BaseException) -> bool:
+    """Whether an error comes from a collective or the store, not from work of this process."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and _GLOO.match(str(error)) is not None
+    )
+
+
+def _tell_agent(kind: str, sentence: str) -> bool:
+    """Write the elastic agent's error file, which torchrun shows; False where there is none."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return False
+    more = {"py_callstack": sentence, "timestamp": str(int(time.time())), "kind": kind}
+    part = Path(f"{path}.part")
+    try:
+        part.write_text(json.dumps({"message": {"message": sentence, "extraInfo": more}}))
+        part.replace(path)
+    except OSError:  # a full disk
+        return False
+    return True
+
+
+def _is_first(store: dist.Store | None, host: str) -> bool:
+    """Whether no process of this machine has reported yet; a store that is gone says yes."""
+    try:
+        return store is None or store.add(f"error/{host}", 1) == 1
+    except RuntimeError:
         return True
-
-    def _is_first(self) -> bool:
-        """Whether no process of this machine has reported yet; a store that is gone says yes."""
-        try:
-            return self.store is None or self.store.add(f"error/{self._host}", 1) == 1
-        except RuntimeError:
-            return True
 
 
 def _first_line(error: BaseException) -> str:

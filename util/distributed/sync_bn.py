@@ -57,15 +57,8 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """The model with every BatchNorm2d replaced by a CPUSyncBatchNorm of the same tensors."""
-    for name, child in model.named_children():
-        if not isinstance(child, nn.BatchNorm2d):
-            synchronise_batch_norm(child)
-            continue
-        new = CPUSyncBatchNorm(child.num_features, child.eps, child.momentum)
-        new.weight, new.bias = child.weight, child.bias
-        for buffer, value in child.named_buffers():
-            setattr(new, buffer, value)
-        new.train(child.training)
-        setattr(model, name, new)
+    """The model with every BatchNorm2d made a CPUSyncBatchNorm in place."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = CPUSyncBatchNorm
     return model

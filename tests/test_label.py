@@ -1,0 +1,277 @@
+"""Every encoding of a label: its ids are read as stored, or the file is refused with the fix."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.files import PNG_PALETTE, write_png, write_tiff, write_turned
+from util.data.image import read_image, read_label, write_image, write_label
+from util.data.label import UPRIGHT, decode_label
+from util.data.label_map import LabelMap
+from util.data.list_file import Sample
+from util.data.load import load
+from util.error import DataError
+
+IDS = (np.arange(48) % 16).astype(np.uint8).reshape(6, 8)
+COLOR = np.array([0, 1, 0], np.uint8)
+COLORS = [c for i in range(16) for c in (i * 16, 255 - i, i)]
+
+
+def rgb(ids: np.ndarray) -> np.ndarray:
+    return np.stack([ids] * 3, -1)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_gray_and_palette_files_of_few_bits_keep_their_ids(tmp_path: Path, bits: int) -> None:
+    ids = np.minimum(IDS, 2**bits - 1)
+    gray = write_png(tmp_path / "gray.png", ids, bits)
+    indexed = write_png(tmp_path / "p.png", ids, bits, kind=PNG_PALETTE, palette=COLORS)
+    tiff = write_tiff(tmp_path / "gray.tif", ids, bits=bits)
+    for path in (gray, indexed, tiff):
+        np.testing.assert_array_equal(read_label(path), ids)
+        assert decode_label(path).bits == bits
+    assert decode_label(gray).kind == "ids"
+    palette = decode_label(indexed).palette
+    assert palette == {i: i * 16 << 16 | 255 - i << 8 | i for i in np.unique(ids).tolist()}
+
+
+READABLE: dict[str, Callable[[Path], object]] = {
+    "gray as RGB": lambda p: Image.fromarray(rgb(IDS)).save(p / "x.png"),
+    "gray as RGB BMP": lambda p: Image.fromarray(rgb(IDS)).save(p / "x.bmp"),
+    "gray as RGB TIFF": lambda p: write_tiff(p / "x.tif", rgb(IDS), photometric=2),
+    "gray as opaque RGBA": lambda p: Image.fromarray(rgb(IDS)).convert("RGBA").save(p / "x.png"),
+    "gray with opaque alpha": lambda p: Image.fromarray(IDS).convert("LA").save(p / "x.png"),
+    "16 bits": lambda p: Image.fromarray(IDS.astype(np.uint16)).save(p / "x.png"),
+    "16 bits signed": lambda p: write_tiff(p / "x.tif", IDS.astype("<i2")),
+    "32 bits": lambda p: write_tiff(p / "x.tif", IDS.astype("<i4")),
+    "whole floats": lambda p: write_tiff(p / "x.tif", IDS.astype("<f4")),
+    "GIF": lambda p: Image.fromarray(IDS).save(p / "x.gif"),
+    "lossless WebP": lambda p: Image.fromarray(IDS).save(p / "x.webp", lossless=True, exact=True),
+    "PGM": lambda p: Image.fromarray(IDS).save(p / "x.pgm"),
+    "LZW TIFF": lambda p: Image.fromarray(IDS).save(p / "x.tif", compression="tiff_lzw"),
+}
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_what_holds_ids_is_read_as_ids(tmp_path: Path, kind: str) -> None:
+    READABLE[kind](tmp_path)
+    (path,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(read_label(path), IDS)
+
+
+def test_negative_ids_stay_negative(tmp_path: Path) -> None:
+    for kind in ("<i2", "<i4", "<f4"):
+        path = write_tiff(tmp_path / "x.tif", IDS.astype(kind) - 1)
+        assert read_label(path).min() == -1
+
+
+def transparent(path: Path) -> None:
+    pixels = np.dstack([rgb(IDS), np.full_like(IDS, 255)])
+    pixels[0, :3, 3] = 0
+    Image.fromarray(pixels).save(path / "x.png")
+
+
+def nan(path: Path) -> None:
+    pixels = IDS.astype("<f4")
+    pixels[0, :2] = np.nan
+    write_tiff(path / "x.tif", pixels)
+
+
+def jpeg_named_png(path: Path) -> None:
+    Image.fromarray(IDS).save(path / "x.jpg")
+    (path / "x.jpg").rename(path / "x.png")
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "JPEG": (lambda p: Image.fromarray(IDS).save(p / "x.jpg"), "with loss (JPEG)"),
+    "JPEG named png": (jpeg_named_png, "with loss (JPEG)"),
+    "JPEG in TIFF": (
+        lambda p: Image.fromarray(IDS).save(p / "x.tif", compression="jpeg"),
+        "with loss (JPEG)",
+    ),
+    "lossy WebP": (lambda p: Image.fromarray(rgb(IDS)).save(p / "x.webp"), "with loss (WEBP)"),
+    "colours": (lambda p: Image.fromarray(rgb(IDS) ^ COLOR).save(p / "x.png"), "is a colour image"),
+    "16-bit RGB": (
+        lambda p: cv2.imwrite(str(p / "x.png"), rgb(IDS).astype(np.uint16)),
+        "channels of 16 bits (mode RGB): save ids in one channel",
+    ),
+    "5 bands": (
+        lambda p: write_tiff(p / "x.tif", np.stack([IDS] * 5, -1)),
+        "a TIFF file with 5 bands of 8 bits",
+    ),
+    "2 float bands": (
+        lambda p: write_tiff(p / "x.tif", np.stack([IDS] * 2, -1).astype("<f4")),
+        "2 bands of 32 bits, which cannot be read: save one band of integers",
+    ),
+    "fractions": (
+        lambda p: write_tiff(p / "x.tif", IDS.astype("<f4") / 2),
+        "holds 0.5 (24 such pixels), and ids are whole numbers",
+    ),
+    "NaN": (nan, "holds nan (2 such pixels)"),
+    "transparent pixels": (transparent, "has 3 transparent pixels"),
+    "white is zero": (
+        lambda p: write_tiff(p / "x.tif", IDS, photometric=0),
+        "stored inverted (0 is white)",
+    ),
+    "PGM of few levels": (
+        lambda p: (p / "x.pgm").write_bytes(b"P5 8 6 15\n" + IDS.tobytes()),
+        "a PGM file of values 0..15",
+    ),
+    "pages": (lambda p: write_tiff(p / "x.tif", IDS, pages=3), "holds 3 frames"),
+    "animation": (
+        lambda p: Image.fromarray(IDS).save(
+            p / "x.gif", save_all=True, append_images=[Image.fromarray(IDS[::-1].copy())]
+        ),
+        "holds 2 frames",
+    ),
+    "CMYK": (lambda p: Image.new("CMYK", (8, 6)).save(p / "x.tif"), "(mode CMYK)"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_known_is_refused_with_the_fix(tmp_path: Path, kind: str) -> None:
+    write, part = REFUSED[kind]
+    write(tmp_path)
+    (path,) = tmp_path.iterdir()
+    with pytest.raises(DataError) as error:
+        read_label(path)
+    assert part in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["I;16", "RGB"])
+def test_images_of_16_bits_are_refused_not_darkened(tmp_path: Path, kind: str) -> None:
+    pixels = IDS.astype(np.uint16) * 256
+    cv2.imwrite(str(tmp_path / "x.png"), rgb(pixels) if kind == "RGB" else pixels)
+    with pytest.raises(DataError, match=r"has 16 or more bits a channel .* save it with 8 bits"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_as_viewers_do(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :8] = 250  # a bright corner: upper left of the stored pixels
+    path = write_turned(tmp_path / f"x.{suffix}", stored, orientation)
+    corner = {
+        1: (0, 0),
+        2: (0, 1),
+        3: (1, 1),
+        4: (1, 0),
+        5: (0, 0),
+        6: (0, 1),
+        7: (1, 1),
+        8: (1, 0),
+    }
+    shown = read_image(path) > 125
+    assert shown.shape[:2] == ((16, 24) if orientation < 5 else (24, 16))
+    y, x = corner[orientation]
+    assert shown[-8 * y or None :][:8][:, -8 * x or None :][:, :8].mean() > 0.95
+    assert shown.mean() == pytest.approx(64 / 384, abs=0.03)
+
+
+def pair(folder: Path, image_turned: int, label_turned: int, *, side: bool = False) -> Sample:
+    ids = IDS if side else IDS[:, ::-1]
+    image = write_turned(folder / "x.png", rgb(IDS) * 15, image_turned)
+    return Sample(image, write_turned(folder / "y.png", np.ascontiguousarray(ids), label_turned))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_orientation_of_image_and_label_alike(tmp_path: Path, orientation: int) -> None:
+    image, label = load(pair(tmp_path, orientation, orientation, side=True), LabelMap(16, 255))
+    np.testing.assert_array_equal(image[..., 0] // 15, label)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_exif_orientation_of_one_alone_is_refused_unless_sizes_tell(
+    tmp_path: Path, orientation: int
+) -> None:
+    label_map = LabelMap(16, 255)
+    with pytest.raises(DataError, match=f"EXIF orientation {orientation}, .*exiftool"):
+        load(pair(tmp_path, orientation, 1), label_map)
+    with pytest.raises(DataError, match=rf"label .* has EXIF orientation {orientation}, .* has 1"):
+        load(pair(tmp_path, 1, orientation), label_map)
+    image = read_image(write_turned(tmp_path / "x.png", rgb(IDS) * 15, orientation))
+    if orientation < 5:
+        label = tmp_path / "upright.png"  # as a preparation writes it
+        write_label(label, image[..., 0] // 15, note=UPRIGHT)
+    else:  # as annotation tools write it that show images upright
+        label = tmp_path / "shown.png"
+        write_label(label, image[..., 0] // 15)
+    image, ids = load(Sample(tmp_path / "x.png", label), label_map)
+    np.testing.assert_array_equal(image[..., 0] // 15, ids)
+
+
+def test_malformed_exif_is_no_orientation(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    path = write_turned(tmp_path / "x.jpg", noise, 6)
+    whole, rng = path.read_bytes(), np.random.default_rng(1)
+    start = whole.index(b"Exif")
+    for _ in range(200):
+        broken = bytearray(whole)
+        for place in rng.integers(start + 6, start + 32, 4):
+            broken[place] = rng.integers(256)
+        path.write_bytes(broken)
+        assert read_image(path).shape == (16, 16, 3)
+
+
+def test_mutated_files_are_a_sentence_or_an_array(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_image(tmp_path / "a.png", rng.integers(0, 255, (9, 9, 3)).astype(np.uint8))
+    write_png(tmp_path / "b.png", IDS, 4, kind=PNG_PALETTE, palette=COLORS)
+    for suffix in ("jpg", "gif", "webp", "tif", "bmp"):
+        Image.fromarray(IDS).save(tmp_path / f"c.{suffix}")
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        for _ in range(60):
+            broken = bytearray(whole[: rng.integers(1, len(whole)) if rng.random() < 0.2 else None])
+            for place in rng.integers(0, len(broken), 3):
+                broken[place] = rng.integers(256)
+            path.write_bytes(broken)
+            for read in (read_image, read_label):
+                try:
+                    assert read(path).size
+                except DataError as error:
+                    assert str(path) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "is a web page"),
+        (b"PK\3\4....", "is a ZIP file"),
+        (b"\0\0\0\x18ftypheic", "is a HEIC file"),
+        (b"", "cannot be decoded"),
+    ],
+)
+def test_what_is_no_image_is_called_what_it_is(tmp_path: Path, content: bytes, part: str) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=part):
+        read_image(tmp_path / "x.jpg")
+
+
+def test_huge_images_work_up_to_a_limit_that_is_said(tmp_path: Path) -> None:
+    # Above Pillow's limit of 179 million.
+    Image.new("L", (13400, 13400)).save(tmp_path / "x.png", compress_level=1)
+    assert read_label(tmp_path / "x.png").shape == (13400, 13400)
+    header = bytearray(write_png(tmp_path / "x.png", IDS, 8).read_bytes())
+    header[16:24] = struct.pack(">II", 40000, 40000)
+    header[29:33] = struct.pack(">I", zlib.crc32(header[12:29]))
+    (tmp_path / "x.png").write_bytes(header)
+    with pytest.raises(DataError, match=r"40000x40000 pixels, more than .*: cut it into tiles"):
+        read_label(tmp_path / "x.png")
+
+
+def test_long_names_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250 + ".png")
+    write_label(path, IDS)
+    np.testing.assert_array_equal(read_label(path), IDS)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
