@@ -13,6 +13,12 @@ class Train:
     layers: int = key(
         50, span=(1, 10000), network=True, help="depth of the ResNet: 18, 34, 50, 101 or 152"
     )
+    backbone: str = key(
+        "",
+        network=True,
+        help="`resnet<layers>`, `torchvision/<name>` or `timm/<name>` (model/README.md lists tried "
+        "ones); empty: ResNet with `layers`",
+    )
     deep_base: bool | None = key(
         None,
         help="stem of three 3x3 convolutions (True) or one 7x7 convolution (False); empty: as in "
@@ -21,7 +27,9 @@ class Train:
     init_weight: str = key(
         "initmodel/resnet{layers}_v2.pth",
         is_path=True,
-        help="ImageNet weights of the backbone; `{layers}` is replaced; empty: random weights",
+        words=("pretrained",),
+        help="weights of the backbone: a file (`.pth` or `.safetensors`; `{layers}` is replaced), "
+        "`pretrained` (torchvision's or timm's download) or empty (random)",
     )
     sync_bn: bool = key(True, help="compute BatchNorm statistics over all processes")
     train_h: int = key(473, span=(1, 8193), help="crop height; 8k+1 for PSPNet and PSANet")
