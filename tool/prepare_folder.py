@@ -178,8 +178,8 @@ def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
     for path in texts:
         if path.is_file() and len(path.read_bytes().rstrip().splitlines()) != len(classes.names):
             raise DataError(
-                f"{path} is there already and has not {len(classes.names)} lines, as many as these "
-                "masks have classes: remove it or choose another --out"
+                f"{path} exists, but without {len(classes.names)} lines, one per class of these "
+                "masks: remove it or choose another --out"
             )
     return texts
 
@@ -187,7 +187,7 @@ def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
 def write_unless_there(path: Path, text: str) -> None:
     """A file made to be edited: what is there stays."""
     if path.is_file() and path.read_bytes() != text.encode():
-        print(f"  {path}: is there already, left as it is")
+        print(f"  {path}: exists, left unchanged")
         return
     write_text(path, text)
     print(f"  {path}")
