@@ -9,7 +9,7 @@ from util.config.key import key
 class Train:
     """Network, augmentation, schedule and checkpoints."""
 
-    arch: str = key("psp", network=True, help="network: `psp` (PSPNet) or `psa` (PSANet)")
+    arch: str = key("psp", network=True, help="network: `psp` (PSPNet), `psa` (PSANet) or `icnet`")
     layers: int = key(
         50, span=(1, 10000), network=True, help="depth of the ResNet: 18, 34, 50, 101 or 152"
     )
