@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.activation_checkpointing import checkpoint_activations
+from model.icnet import ICNet
 from model.pretrained import build_trunk, check_stem, pretrained_trunk
 from model.psanet import PSANet
 from model.pspnet import PSPNet
@@ -24,7 +25,7 @@ from util.training.weight_file import load_file, load_weights, state_dict_of
 
 log = logging.getLogger("semseg")
 
-ARCHS: dict[str, type[Segmentor]] = {"psp": PSPNet, "psa": PSANet}
+ARCHS: dict[str, type[Segmentor]] = {"psp": PSPNet, "psa": PSANet, "icnet": ICNet}
 
 
 def check_network(

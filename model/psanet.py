@@ -210,7 +210,7 @@ class PSANet(Segmentor):
             )
         if is_test and (cfg.test_h, cfg.test_w) != (cfg.train_h, cfg.train_w):
             raise ConfigError(
-                f"PSANet works at its training crop alone: TEST.test_h x test_w is "
+                f"PSANet works only at its training crop: TEST.test_h x test_w is "
                 f"{cfg.test_h}x{cfg.test_w}, must be {cfg.train_h}x{cfg.train_w} (TRAIN.train_h, "
                 "train_w), as its attention has a channel for every position of that crop"
             )

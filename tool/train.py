@@ -138,7 +138,7 @@ def describe_run(
     write_origin(folder, root=ROOT, device=device)
     log.info(
         f"{cfg.arch} on {backbone_name(cfg)}, {cfg.classes} classes, {len(data)} images, "
-        f"{state.steps_per_epoch} steps an epoch, {device}, processes: {process.world_size}, "
+        f"{state.steps_per_epoch} steps per epoch, {device}, processes: {process.world_size}, "
         f"seed {cfg.manual_seed}"
     )
     if resumed:

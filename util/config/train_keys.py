@@ -9,7 +9,7 @@ from util.config.key import key
 class Train:
     """Network, augmentation, schedule and checkpoints."""
 
-    arch: str = key("psp", network=True, help="network: `psp` (PSPNet) or `psa` (PSANet)")
+    arch: str = key("psp", network=True, help="network: `psp` (PSPNet), `psa` (PSANet) or `icnet`")
     layers: int = key(
         50, span=(1, 10000), network=True, help="depth of the ResNet: 18, 34, 50, 101 or 152"
     )
@@ -43,6 +43,17 @@ class Train:
         choices=("stepwise", "fused"),
         help="`fused` augments each crop in one warp (same distribution, many times faster); "
         "`stepwise` the whole image step by step, in the original order",
+    )
+    cache_folder: str = key(
+        "",
+        is_path=True,
+        help="folder on a fast local disk where training images are kept decoded, for all loader "
+        "processes; filled in the first epoch; empty: decode every time",
+    )
+    cache_gib: float = key(
+        50.0,
+        above=(0, 1e6),
+        help="largest size of cache_folder in GiB: what does not fit is decoded",
     )
     zoom_factor: int = key(
         8,
