@@ -46,6 +46,17 @@ class Train:
         help="`fused` augments each crop in one warp (same distribution, many times faster); "
         "`stepwise` the whole image step by step, in the original order",
     )
+    cache_folder: str = key(
+        "",
+        is_path=True,
+        help="folder on a fast local disk where training images are kept decoded, for all loader "
+        "processes; filled in the first epoch; empty: decode every time",
+    )
+    cache_gib: float = key(
+        50.0,
+        above=(0, 1e6),
+        help="largest size of cache_folder in GiB: what does not fit is decoded",
+    )
     zoom_factor: int = key(
         8,
         choices=(1, 2, 4, 8),
