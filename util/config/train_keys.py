@@ -32,7 +32,9 @@ class Train:
         "`pretrained` (torchvision's or timm's download) or empty (random)",
     )
     sync_bn: bool = key(True, help="compute BatchNorm statistics over all processes")
-    train_h: int = key(473, span=(1, 8193), help="crop height; 8k+1 for PSPNet and PSANet")
+    train_h: int = key(
+        473, span=(1, 8193), help="crop height; 8k+1 for PSPNet and PSANet, 32k+1 for ICNet"
+    )
     train_w: int = key(473, span=(1, 8193), help="crop width")
     scale_min: float = key(0.5, span=(0.01, 10), help="smallest random scale")
     scale_max: float = key(2.0, span=(0.01, 10), help="largest random scale")
@@ -43,6 +45,17 @@ class Train:
         choices=("stepwise", "fused"),
         help="`fused` augments each crop in one warp (same distribution, many times faster); "
         "`stepwise` the whole image step by step, in the original order",
+    )
+    cache_folder: str = key(
+        "",
+        is_path=True,
+        help="folder on a fast local disk where training images are kept decoded, for all loader "
+        "processes; filled in the first epoch; empty: decode every time",
+    )
+    cache_gib: float = key(
+        50.0,
+        above=(0, 1e6),
+        help="largest size of cache_folder in GiB: what does not fit is decoded",
     )
     zoom_factor: int = key(
         8,
