@@ -119,12 +119,13 @@ def run_cli(main: Callable[[], None]) -> None:
     """Run a tool's main(). A user's mistake ends as one line on stderr and exit code 2.
 
     So do errors of the machine: no space, no permission, no memory. Programmers' mistakes keep
-    their traceback. A signal that asks to end does so at once, where nobody saves: see StopRequest.
+    their traceback. SIGTERM and the like end the program at once, unless a StopRequest saves first.
     """
     for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal cannot show
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     before = set_handler(_raise_stopped)
+    set_handler(signal.default_int_handler, [signal.SIGINT])
     try:
         main()
         sys.stdout.flush()
@@ -212,6 +213,7 @@ def _start_tool() -> None:
     if Path(sys.argv[0]).resolve().parent != root / "tool":
         return
     set_handler(lambda *_: os._exit(EXIT_STOPPED))  # until run_cli takes over
+    set_handler(lambda *_: os._exit(EXIT_INTERRUPTED), [signal.SIGINT])
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         leave(

@@ -59,7 +59,7 @@ def train_undisturbed(project: Path) -> Path:
 
 
 def train_disturbed(project: Path, whole: Path) -> None:
-    """Requeued by hand, then told to stop as before a time limit: it goes on to the same end."""
+    """Requeued by hand, then told to stop as before a time limit: it resumes to the same end."""
     job = submit(project, "exp/toy/disturbed")
     job.wait_for("Epoch: [2/")
     run("scontrol", "requeue", job.number)
