@@ -301,7 +301,7 @@ def test_bad_data_stops_training_in_words(
         (["TRAIN.batch_size", 1], "gives BatchNorm one image at a time"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),
-        (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not a text file in UTF-8"),
+        (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not UTF-8 text"),
     ],
 )
 def test_bad_options_stop_training_in_words(
