@@ -265,7 +265,7 @@ def break_data(root: Path, fault: str) -> None:
     elif fault == "id":
         write_label(root / "labels/p1.png", np.full((48, 64), 7, np.uint8))
     elif fault == "colour label":
-        Image.new("RGB", (64, 48)).save(root / "labels/p1.png")
+        Image.new("RGB", (64, 48), (200, 60, 60)).save(root / "labels/p1.png")
 
 
 @pytest.mark.parametrize(
