@@ -2,9 +2,10 @@
 
 from model.build import (
     ARCHS,
-    BACKBONES,
+    backbone_name,
     build_model,
     check_network,
+    load_predictor,
     load_pretrained,
     load_trained,
     start_network,
@@ -13,11 +14,12 @@ from model.segmentor import Segmentor, SegOutput
 
 __all__ = [
     "ARCHS",
-    "BACKBONES",
     "SegOutput",
     "Segmentor",
+    "backbone_name",
     "build_model",
     "check_network",
+    "load_predictor",
     "load_pretrained",
     "load_trained",
     "start_network",

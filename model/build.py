@@ -1,43 +1,31 @@
-"""The networks by name, and how each is built and filled from a config.
+"""The networks by name, and how each is built and filled from a config or a checkpoint.
 
-A new network or backbone is one row in ARCHS or resnet.BACKBONES.
+A new network is a file beside this one and a row in ARCHS.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from model.activation_checkpointing import checkpoint_activations
+from model.icnet import ICNet
+from model.pretrained import build_trunk, check_stem, pretrained_trunk
 from model.psanet import PSANet
 from model.pspnet import PSPNet
-from model.resnet import BACKBONES, has_deep_base, trunk_names
-from model.segmentor import Segmentor, SegOutput
-from util.config import Config
+from model.segmentor import Segmentor
+from util.config import Config, load_config, restore_config
+from util.distributed.device import single_device, usable_amp
 from util.error import CheckpointError, ConfigError, nearest, show
+from util.inference import SlidingPredictor, build_predictor
 from util.training.weight_file import load_file, load_weights, state_dict_of
 
 log = logging.getLogger("semseg")
 
-__all__ = [
-    "ARCHS",
-    "BACKBONES",
-    "SegOutput",
-    "Segmentor",
-    "build_model",
-    "check_network",
-    "load_trained",
-    "start_network",
-]
-
-
-ARCHS: dict[str, type[Segmentor]] = {"psp": PSPNet, "psa": PSANet}
-
-
-# The layers whose shape depends on the number of classes.
-CLASSIFIER = ("cls.4.weight", "cls.4.bias", "aux.4.weight", "aux.4.bias")
+ARCHS: dict[str, type[Segmentor]] = {"psp": PSPNet, "psa": PSANet, "icnet": ICNet}
 
 
 def check_network(
@@ -60,31 +48,42 @@ def _network_class(cfg: Config) -> type[Segmentor]:
     return ARCHS[cfg.arch]
 
 
-def build_model(cfg: Config, *, state: dict[str, Tensor] | None = None) -> Segmentor:
+def backbone_name(cfg: Config) -> str:
+    """`resnet50` or what else TRAIN.backbone says."""
+    return cfg.backbone or f"resnet{cfg.layers}"
+
+
+def build_model(cfg: Config, *, state: Mapping[str, Tensor] | None = None) -> Segmentor:
     """The network of a config with random weights, its stem as TRAIN.deep_base says.
 
     Where that is empty, the stem is the one of `state`, the weights to be loaded; else deep.
     """
-    deep_base = cfg.deep_base
-    if deep_base is None:
-        deep_base = None if state is None else has_deep_base(state)
-    return _network_class(cfg).from_config(cfg, deep_base=deep_base is not False)
+    return _network_class(cfg).from_config(cfg, build_trunk(cfg, state))
 
 
-def start_network(cfg: Config, resume: str, content: Mapping[str, Any]) -> Segmentor:
+def load_pretrained(cfg: Config) -> Segmentor:
+    """The network of a config, its backbone with the weights of TRAIN.init_weight.
+
+    The context module and the heads always start random.
+    """
+    return _network_class(cfg).from_config(cfg, pretrained_trunk(cfg))
+
+
+def start_network(
+    cfg: Config, resume: str = "", content: Mapping[str, Any] | None = None
+) -> Segmentor:
     """The network before training: of the resumed file's content, of TRAIN.weight, else pretrained.
 
     Raises CheckpointError when the weights do not fit.
     """
-    if resume:
-        weights = state_dict_of(content, source=resume)
-        network = build_model(cfg, state=weights)
-        load_weights(network, weights, source=resume)
+    if content:
+        network = _filled(cfg, state_dict_of(content, source=resume), source=resume)
     elif cfg.weight:
         network, skipped = load_for_finetuning(cfg)
         if skipped:
-            names = ", ".join(skipped)
-            log.info(f"TRAIN.weight has another number of classes: {names} start random")
+            log.info(
+                f"TRAIN.weight has another number of classes: {', '.join(skipped)} start random"
+            )
     else:
         network = load_pretrained(cfg)
     if cfg.activation_checkpointing:
@@ -97,61 +96,56 @@ def load_trained(cfg: Config, path: str | Path) -> Segmentor:
 
     Raises CheckpointError with a report when names or shapes do not fit.
     """
-    state = state_dict_of(load_file(path), source=str(path))
-    _check_stem(cfg, state, str(path))
-    model = build_model(cfg, state=state)
-    load_weights(model, state, source=str(path))
-    return model
+    return _filled(cfg, state_dict_of(load_file(path), source=str(path)), source=str(path))
+
+
+def _filled(cfg: Config, state: Mapping[str, Tensor], *, source: str) -> Segmentor:
+    check_stem(cfg, state, source)
+    network = build_model(cfg, state=state)
+    load_weights(network, state, source=source)
+    return network
 
 
 def load_for_finetuning(cfg: Config) -> tuple[Segmentor, list[str]]:
     """The network of a config with the weights of TRAIN.weight, and the names left random.
 
-    These are the classifier's, if the file has another number of classes; all else must fit.
+    These are the classifiers', if the file has another number of classes; all else must fit.
     """
     state = state_dict_of(load_file(cfg.weight), source=cfg.weight)
-    _check_stem(cfg, state, cfg.weight)
-    model = build_model(cfg, state=state)
-    own = model.state_dict()
-    skipped = [n for n in CLASSIFIER if n in state and n in own and state[n].shape != own[n].shape]
+    check_stem(cfg, state, cfg.weight)
+    network = build_model(cfg, state=state)
+    own, names = network.state_dict(), network.classifier_names()
+    skipped = [n for n in names if n in state and state[n].shape != own[n].shape]
     kept = {name: value for name, value in state.items() if name not in skipped}
-    load_weights(model, kept, source=cfg.weight, may_miss=lambda name: name in skipped)
-    return model, skipped
+    load_weights(network, kept, source=cfg.weight, may_miss=lambda name: name in skipped)
+    return network, skipped
 
 
-def load_pretrained(cfg: Config) -> Segmentor:
-    """The network of a config, its trunk with the ImageNet weights of TRAIN.init_weight.
+def load_predictor(
+    checkpoint: str | Path,
+    *,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str | torch.device | None = None,
+) -> SlidingPredictor:
+    """What predicts images with a trained network: `load_predictor("best.pth").predict(image)`.
 
-    '' leaves all weights random. The context module and the heads always start random.
+    The config is the one that the checkpoint was trained with, or the file `config`; `overrides`
+    change it as on the command line: `["scales", "[0.75, 1.0, 1.25]"]`. The device is that of
+    TEST.test_gpu unless given. Raises UserErrors.
     """
-    path = cfg.init_weight.replace("{layers}", str(cfg.layers))
-    if not path:
-        return build_model(cfg)
-    if not Path(path).is_file():
+    content = load_file(checkpoint)
+    if config is not None:
+        cfg = load_config(config, overrides)
+    elif isinstance(text := content.get("config"), str):
+        cfg = restore_config(text, overrides, source=f"the config in {checkpoint}")
+    else:
         raise CheckpointError(
-            f"TRAIN.init_weight: no file {path}{_others(Path(path))}; initmodel/README.md says "
-            "where to get one, or train from random weights with TRAIN.init_weight ''"
+            f"{checkpoint} holds no config, as files of other programs and versions: say which it "
+            "was trained with, config='config/<dataset>/<name>.yaml'"
         )
-    state = state_dict_of(load_file(path), source=path)
-    _check_stem(cfg, state, path)
-    model = build_model(cfg, state=state)
-    trunk = trunk_names(state)
-    load_weights(model, trunk, source=path, may_miss=lambda name: not name.startswith("layer"))
-    return model
-
-
-def _others(path: Path) -> str:
-    """` (that folder holds ...)` when there are weight files to mistake for the one asked for."""
-    found = sorted(p.name for p in path.parent.glob("*.pth"))[:5]
-    return f" (that folder holds {', '.join(found)})" if found else ""
-
-
-def _check_stem(cfg: Config, state: dict[str, Tensor], path: str) -> None:
-    deep_base = has_deep_base(state)
-    if deep_base is None or cfg.deep_base is None or deep_base == cfg.deep_base:
-        return
-    stems = {True: "the deep stem (three 3x3 convolutions)", False: "the plain 7x7 stem"}
-    raise ConfigError(
-        f"TRAIN.deep_base {cfg.deep_base} asks for {stems[cfg.deep_base]}, but {path} has "
-        f"{stems[deep_base]}: leave TRAIN.deep_base empty or choose another file"
-    )
+    check_network(cfg, is_test=True)
+    state = state_dict_of(content, source=str(checkpoint))
+    network = _filled(cfg, state, source=str(checkpoint))
+    device = single_device(cfg.test_gpu) if device is None else torch.device(device)
+    return build_predictor(cfg, network, device=device, amp=usable_amp(cfg.test_amp, device))

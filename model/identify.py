@@ -22,7 +22,7 @@ def identify(state: Mapping[str, Tensor]) -> dict[str, str]:
         "backbone": f"ResNet-{layers}",
         "stem": "deep (three 3x3 convolutions)" if deep_base else "plain (one 7x7 convolution)",
     }
-    classifier = state.get("cls.4.weight", state.get("fc.weight"))
+    classifier = state.get("cls.4.weight", state.get("cls.weight", state.get("fc.weight")))
     if classifier is not None:
         found["classes"] = str(classifier.shape[0])
     if "psa.attention.3.weight" in state:
@@ -55,6 +55,8 @@ def _network(state: Mapping[str, Tensor]) -> str:
     if any(name.startswith("ppm.") for name in state):
         bins = len({name.split(".")[2] for name in state if name.startswith("ppm.features.")})
         return f"PSPNet with {bins} bins"
+    if "fuse_half.fine.0.weight" in state:
+        return "ICNet"
     if "psa.attention_p.3.weight" in state:
         return "PSANet, collect and distribute"
     if "psa.attention.3.weight" in state:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from model.backbones import Backbone, traits_of
 from model.resample import upsample
-from model.resnet import STRIDE_8, ResNet
+from model.resnet import STRIDE_8, ResNet, depth_of
 from model.segmentor import Segmentor
 from util.config import Config
 from util.error import ConfigError
@@ -142,7 +143,8 @@ class PSANet(Segmentor):
     """ResNet at stride 8, PSA, classifier: (N, 3, H, W) -> SegOutput.
 
     Args:
-        layers, classes, zoom_factor, dropout, deep_base, fused: as in PSPNet.
+        layers, classes, zoom_factor, dropout, deep_base, fused, trunk: as in
+            PSPNet.
         The others: as in PSA. The defaults fit a crop of 465 x 465.
     """
 
@@ -162,8 +164,9 @@ class PSANet(Segmentor):
         dropout: float = 0.1,
         deep_base: bool = True,
         fused: bool = True,
+        trunk: ResNet | Backbone | None = None,
     ) -> None:
-        trunk = ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
+        trunk = trunk or ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
         super().__init__(trunk, zoom_factor=zoom_factor, fused=fused)
         self.psa = PSA(
             self.trunk_channels[1],
@@ -178,10 +181,9 @@ class PSANet(Segmentor):
         self.add_heads(2 * self.trunk_channels[1], classes, dropout)
 
     @classmethod
-    def from_config(cls, cfg: Config, *, deep_base: bool) -> "PSANet":
+    def from_config(cls, cfg: Config, trunk: ResNet | Backbone) -> "PSANet":
         mask_h, mask_w = mask_size(cfg)
         return cls(
-            layers=cfg.layers,
             classes=cfg.classes,
             zoom_factor=cfg.zoom_factor,
             psa_type=cfg.psa_type,
@@ -191,7 +193,7 @@ class PSANet(Segmentor):
             mask_w=mask_w,
             normalization_factor=cfg.normalization_factor,
             psa_softmax=cfg.psa_softmax,
-            deep_base=deep_base,
+            trunk=trunk,
             fused=cfg.classifier == "fused",
         )
 
@@ -208,7 +210,7 @@ class PSANet(Segmentor):
             )
         if is_test and (cfg.test_h, cfg.test_w) != (cfg.train_h, cfg.train_w):
             raise ConfigError(
-                f"PSANet works at its training crop alone: TEST.test_h x test_w is "
+                f"PSANet works only at its training crop: TEST.test_h x test_w is "
                 f"{cfg.test_h}x{cfg.test_w}, must be {cfg.train_h}x{cfg.train_w} (TRAIN.train_h, "
                 "train_w), as its attention has a channel for every position of that crop"
             )
@@ -240,8 +242,11 @@ def mask_size(cfg: Config) -> tuple[int, int]:
     Raises ConfigError for a mask that does not fit the training crop.
     """
     masks = []
-    for name, crop in (("mask_h", cfg.train_h), ("mask_w", cfg.train_w)):
-        largest = largest_mask(crop, cfg.shrink_factor, compact=cfg.compact)
+    sides = feature_size(cfg)
+    for name, crop, side in zip(
+        ("mask_h", "mask_w"), (cfg.train_h, cfg.train_w), sides, strict=True
+    ):
+        largest = largest_mask(side, cfg.shrink_factor, compact=cfg.compact)
         mask = getattr(cfg, name) or largest
         if mask > largest or (cfg.compact and mask != largest):
             must = "be the map's side" if cfg.compact else "be at most twice the map's side minus 1"
@@ -253,12 +258,15 @@ def mask_size(cfg: Config) -> tuple[int, int]:
     return masks[0], masks[1]
 
 
-def map_size(crop: int, shrink_factor: int) -> int:
-    """Side of the map on which PSA works, for a crop of 8k+1 pixels."""
-    return (crop - 1) // 8 // shrink_factor + 1
+def feature_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of the trunk's features for the training crop."""
+    if depth_of(cfg) is None:
+        return traits_of(cfg.backbone).feature_size(cfg.train_h, cfg.train_w)
+    return (cfg.train_h - 1) // 8 + 1, (cfg.train_w - 1) // 8 + 1
 
 
-def largest_mask(crop: int, shrink_factor: int, *, compact: bool) -> int:
-    """Side of the mask that reaches every position from every other (compact: the map itself)."""
-    size = map_size(crop, shrink_factor)
+def largest_mask(side: int, shrink_factor: int, *, compact: bool) -> int:
+    """Side of the mask that reaches every position of the shrunk map from every other (compact:
+    the map itself), for features of `side`."""
+    size = (side - 1) // shrink_factor + 1
     return size if compact else 2 * size - 1

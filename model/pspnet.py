@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from model.backbones import Backbone
 from model.resample import pyramid_pool
 from model.resnet import STRIDE_8, ResNet
 from model.segmentor import Segmentor
@@ -48,6 +49,7 @@ class PSPNet(Segmentor):
         dropout: probability of dropping a channel before the last convolution.
         deep_base: three-convolution stem instead of the plain 7x7 one.
         fused: never make the enlarged maps (Segmentor.classify).
+        trunk: another backbone; `layers` and `deep_base` then mean nothing.
     """
 
     def __init__(
@@ -60,19 +62,19 @@ class PSPNet(Segmentor):
         dropout: float = 0.1,
         deep_base: bool = True,
         fused: bool = True,
+        trunk: ResNet | Backbone | None = None,
     ) -> None:
-        trunk = ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
+        trunk = trunk or ResNet(layers, deep_base=deep_base, stages=STRIDE_8, classes=None)
         super().__init__(trunk, zoom_factor=zoom_factor, fused=fused)
         self.ppm = PPM(self.trunk_channels[1], tuple(bins))
         self.add_heads(self.ppm.out_channels, classes, dropout)
 
     @classmethod
-    def from_config(cls, cfg: Config, *, deep_base: bool) -> "PSPNet":
+    def from_config(cls, cfg: Config, trunk: ResNet | Backbone) -> "PSPNet":
         return cls(
-            layers=cfg.layers,
             classes=cfg.classes,
             zoom_factor=cfg.zoom_factor,
-            deep_base=deep_base,
+            trunk=trunk,
             fused=cfg.classifier == "fused",
         )
 

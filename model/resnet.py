@@ -5,6 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from util.config import Config
+from util.error import ConfigError
+
 
 def conv3x3(in_channels: int, channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """3x3 convolution that keeps the size (but for the stride)."""
@@ -80,6 +83,23 @@ BACKBONES = {
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
 }
+
+
+def depth_of(cfg: Config) -> int | None:
+    """Layers of the ResNet that TRAIN.backbone, or where it is empty TRAIN.layers, asks for; None:
+    TRAIN.backbone is another one. Raises ConfigError for a depth that does not exist."""
+    is_layers = not cfg.backbone
+    text = str(cfg.layers) if is_layers else cfg.backbone.removeprefix("resnet")
+    if not is_layers and not (cfg.backbone.startswith("resnet") and text.isdigit()):
+        return None
+    if int(text) not in BACKBONES:
+        depths = ", ".join(map(str, BACKBONES))
+        name, got = ("layers", text) if is_layers else ("backbone", cfg.backbone)
+        kind = "" if is_layers else "resnet and "
+        raise ConfigError(f"TRAIN.{name} must be {kind}one of {depths}, got {got}")
+    return int(text)
+
+
 # (stride, dilation) of layer1..layer4: the paper's, and for dense prediction at 1/8 of the input.
 STRIDE_32 = ((1, 1), (2, 1), (2, 1), (2, 1))
 STRIDE_8 = ((1, 1), (2, 1), (1, 2), (1, 4))
@@ -153,25 +173,6 @@ def init_weights(module: nn.Module) -> None:
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
-
-
-# Position of the stem's layers in ResNet.stem(), by stem: name in an ImageNet file -> in `layer0`.
-_STEM_NAMES = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
-
-
-def trunk_names(imagenet_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the entries of an ImageNet ResNet to those of a segmentation trunk (layer0..layer4).
-
-    The classifier `fc` has no place there and is left out.
-    """
-    renamed = {}
-    for name, value in imagenet_state.items():
-        head, _, rest = name.partition(".")
-        if head in _STEM_NAMES:
-            renamed[f"layer0.{_STEM_NAMES[head]}.{rest}"] = value
-        elif head != "fc":
-            renamed[name] = value
-    return renamed
 
 
 def has_deep_base(state: Mapping[str, Tensor]) -> bool | None:

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from model.backbones import Backbone, traits_of
 from model.resample import conv3x3_of_concat, upsample
-from model.resnet import BACKBONES, ResNet
+from model.resnet import ResNet, depth_of
 from util.config import Config
 from util.error import ConfigError
 
@@ -29,6 +30,26 @@ class SegOutput(NamedTuple):
         return (self.aux,) if isinstance(self.aux, Tensor) else tuple(self.aux or ())
 
 
+class Sides(NamedTuple):
+    """Which sides an image may have: step * k + rest, k >= 1."""
+
+    step: int
+    rest: int
+
+    def next(self, side: int) -> int:
+        """The smallest valid side of at least `side`."""
+        return max(1, -((self.rest - side) // self.step)) * self.step + self.rest
+
+    def check(self, name: str, side: int) -> None:
+        above = self.next(side)
+        if side == above:
+            return
+        below = above - self.step
+        nearest = f"{below}, {above}" if below > self.step else f"{above}"
+        must = f"{self.step}*k+1" if self.rest else f"a multiple of {self.step}"
+        raise ConfigError(f"{name} must be {must}, got {side}; nearest: {nearest}")
+
+
 class Segmentor(nn.Module):
     """A trunk, a context module and two heads: (N, 3, H, W) -> SegOutput.
 
@@ -37,13 +58,17 @@ class Segmentor(nn.Module):
     """
 
     aux_scales: tuple[float, ...] = (1.0,)  # of each auxiliary loss, times TRAIN.aux_weight
-    side_step = 8  # sides of the input are side_step * k + 1
+    resnet_step = 8  # with a ResNet of ours the sides of the input are resnet_step * k + 1
 
-    def __init__(self, trunk: ResNet, *, zoom_factor: int, fused: bool) -> None:
+    def __init__(self, trunk: ResNet | Backbone, *, zoom_factor: int, fused: bool) -> None:
         super().__init__()
-        self.layer0 = trunk.stem()
-        self.layer1, self.layer2 = trunk.layer1, trunk.layer2
-        self.layer3, self.layer4 = trunk.layer3, trunk.layer4
+        if isinstance(trunk, ResNet):
+            self.layer0 = trunk.stem()
+            self.layer1, self.layer2 = trunk.layer1, trunk.layer2
+            self.layer3, self.layer4 = trunk.layer3, trunk.layer4
+            self.sides = Sides(self.resnet_step, 1)
+        else:
+            self.backbone, self.sides = trunk, Sides(trunk.side_step, 0)
         self.trunk_channels = trunk.channels[-2:]
         self.zoom_factor = zoom_factor
         self.fused = fused
@@ -51,8 +76,8 @@ class Segmentor(nn.Module):
         self.upsamples = True
 
     @classmethod
-    def from_config(cls, cfg: Config, *, deep_base: bool) -> "Segmentor":
-        """The network that a config describes, with random weights."""
+    def from_config(cls, cfg: Config, trunk: ResNet | Backbone) -> "Segmentor":
+        """The network that a config describes, on this trunk."""
         raise AssertionError(f"{cls.__name__} must implement from_config()")
 
     @classmethod
@@ -63,23 +88,20 @@ class Segmentor(nn.Module):
 
         `batch_norm_images`: how many images BatchNorm averages over, where that is known.
         """
-        if cfg.layers not in BACKBONES:
-            depths = ", ".join(map(str, BACKBONES))
-            raise ConfigError(f"TRAIN.layers must be one of {depths}, got {cfg.layers}")
+        is_ours = depth_of(cfg) is not None
+        if cfg.activation_checkpointing and not is_ours:
+            raise ConfigError(
+                "TRAIN.activation_checkpointing True works with the ResNets of this project, not "
+                f"with TRAIN.backbone {cfg.backbone}: set it to False"
+            )
+        sides = Sides(cls.resnet_step, 1) if is_ours else Sides(traits_of(cfg.backbone).step, 0)
         section = "TEST" if is_test else "TRAIN"
         for name in ("test_h", "test_w") if is_test else ("train_h", "train_w"):
-            side = getattr(cfg, name)
-            above = next_side(side, cls.side_step)
-            if side != above:
-                below = above - cls.side_step
-                nearest = f"{below}, {above}" if below > cls.side_step else f"{above}"
-                raise ConfigError(
-                    f"{section}.{name} must be {cls.side_step}*k+1, got {side}; nearest: {nearest}"
-                )
+            sides.check(f"{section}.{name}", getattr(cfg, name))
 
     def valid_side(self, side: int) -> int:
         """The smallest side of at least `side` that the network takes."""
-        return next_side(side, self.side_step)
+        return self.sides.next(side)
 
     def add_heads(self, context_channels: int, classes: int, dropout: float) -> None:
         """Add `cls` on the context's output and `aux` on the stage before the last."""
@@ -88,6 +110,8 @@ class Segmentor(nn.Module):
 
     def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features of the stage before the last, and of the last: ResNet's layer3 and layer4."""
+        if hasattr(self, "backbone"):
+            return self.backbone(x)
         middle = self.layer3(self.layer2(self.layer1(self.layer0(x))))
         return middle, self.layer4(middle)
 
@@ -127,9 +151,13 @@ class Segmentor(nn.Module):
             x = layer(x)
         return x
 
+    def classifier_names(self) -> list[str]:
+        """Names in the state dict whose shapes depend on the number of classes."""
+        return [f"{head}.4.{part}" for head in ("cls", "aux") for part in ("weight", "bias")]
+
     def param_groups(self) -> list[dict]:
         """The trunk at the base learning rate, all newer modules at 10 times it (`lr_scale`)."""
-        names = [f"layer{i}" for i in range(5)]
+        names = ["backbone", *(f"layer{i}" for i in range(5))]
         trunk, new = [], []
         for name, child in self.named_children():
             (trunk if name in names else new).extend(child.parameters())
@@ -137,11 +165,6 @@ class Segmentor(nn.Module):
             {"params": trunk, "lr_scale": 1.0},
             {"params": new, "lr_scale": NEW_LAYERS_LR_SCALE},
         ]
-
-
-def next_side(side: int, step: int) -> int:
-    """The smallest step * k + 1 of at least `side`, k >= 1."""
-    return max(1, -((1 - side) // step)) * step + 1
 
 
 def head(in_channels: int, channels: int, classes: int, dropout: float) -> nn.Sequential:

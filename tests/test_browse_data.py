@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import RunTool, assert_one_sentence
+from tool.browse_data import caption
 from util.data.image import read_image, read_label, write_label
 from util.palette import distinct_colors, overlay
 
@@ -60,3 +61,11 @@ def test_a_bad_label_is_named(tiny: Path, tmp_path: Path, run_tool: RunTool) -> 
     code, _, err = run_tool("browse_data", "--config", tiny, "--output", tmp_path / "x.png")
     assert_one_sentence(code, err, "p0.png holds id 9")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_captions_tell_names_apart_in_any_script() -> None:
+    names = ["道路.jpg", "建筑.jpg", "дорога.jpg", "طريق.jpg", "größe.jpg", "a\udce9\x1b.jpg"]
+    drawn = [caption(name, 300) for name in names]
+    assert len({strip.tobytes() for strip in drawn}) == len(names)
+    ends = [caption("x" * 300 + end, 200) for end in ("a.png", "b.png")]
+    assert not np.array_equal(*ends), "of a long name the end is shown"

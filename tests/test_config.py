@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from model import build_model, check_network
+from model import ARCHS, build_model, check_network
 from tests.conftest import ROOT, RunTool
 from util.config import check_test, check_train, config_parser, dump_config, load_config
 from util.config.keys import FIELDS, full_name
@@ -128,7 +128,7 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, sentence: str) -> None:
 
 
 CHECKS = [
-    (["arch", "pspp"], "TRAIN.arch must be one of psp, psa, got pspp; nearest: psp"),
+    (["arch", "pspp"], "TRAIN.arch must be one of psp, psa, icnet, got pspp; nearest: psp"),
     (["layers", "51"], "TRAIN.layers must be one of 18, 34, 50, 101, 152, got 51"),
     (["train_h", "512"], "TRAIN.train_h must be 8*k+1, got 512; nearest: 505, 513"),
     (["train_w", "1"], "TRAIN.train_w must be 8*k+1, got 1; nearest: 9"),
@@ -211,9 +211,7 @@ def test_every_recipe_loads_and_builds(path: Path) -> None:
         build_model(cfg)
     assert len(load_names(cfg.names_path, cfg.classes)) == cfg.classes
     assert load_colors(cfg.colors_path, cfg.classes).shape == (cfg.classes, 3)
-    assert path.read_text().startswith(
-        f"# {'PSPNet' if cfg.arch == 'psp' else 'PSANet'}{cfg.layers}"
-    )
+    assert path.read_text().startswith(f"# {ARCHS[cfg.arch].__name__}{cfg.layers}")
     assert "# reproduced:" in path.read_text()
 
 

@@ -1,5 +1,11 @@
 """Samples and batches: the same ones whatever the number of workers and processes."""
 
+import gc
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import write_pair
-from util.data.dataset import BatchSampler, Loader, SegmentationData
+from tests.conftest import ROOT, write_pair
+from util.config import load_config
+from util.data.dataset import BatchSampler, Loader, SegmentationData, build_loader
 from util.data.image import read_image, read_label, write_image, write_label
 from util.data.label_map import LabelMap
 from util.data.list_file import read_list
@@ -129,3 +136,71 @@ def test_a_label_of_another_size_is_refused(tmp_path: Path) -> None:
     write_label(tmp_path / "labels/1.png", np.zeros((20, 25), np.uint8))
     with pytest.raises(DataError, match=r"is 24x20, its label .* is 25x20"):
         epoch_of(loader, 0)
+
+
+WORKERS = """
+import os, signal, sys
+if "bare" in sys.argv:  # what Windows does not have
+    for name in ("sigwaitinfo", "SIGUSR1", "SIGUSR2", "SIGHUP"):
+        delattr(signal, name)
+    del os.fork, os.sched_getaffinity
+    if __name__ == "__main__":
+        del signal.pthread_sigmask
+
+import multiprocessing, time
+from util.config import load_config
+from util.data.dataset import build_loader
+
+def run():
+    cfg = load_config(sys.argv[1], ["TRAIN.workers", "2"])
+    loader = build_loader(cfg, is_training=True)
+    batches = iter(loader)
+    first = next(batches)[0]
+    if "bare" not in sys.argv:  # a scheduler's signals to the whole group
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            os.killpg(0, number)
+        time.sleep(1)
+    rest = [image for image, _ in batches]
+    loader.sampler.start(1)
+    print(len(rest), len(list(loader)), float(first.double().sum()))
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[2])
+    if "bare" in sys.argv:
+        run()
+    else:
+        from util.distributed import StopRequest
+        with StopRequest():
+            run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver", "spawn bare"])
+def test_workers_start_in_any_way_and_outlive_signals(
+    tiny: Path, tmp_path: Path, method: str
+) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(WORKERS)
+    words = [sys.executable, str(script), str(tiny), *method.split()]
+    done = subprocess.run(
+        words, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True,
+        text=True, timeout=240, start_new_session=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    rest, again, total = done.stdout.split()
+    loader = build_loader(load_config(tiny), is_training=True)
+    assert (rest, again) == ("1", "2")
+    assert float(total) == float(next(iter(loader))[0].double().sum())
+
+
+def test_workers_end_at_once_with_their_loader_or_their_process(tmp_path: Path) -> None:
+    loader = make_loader(tmp_path, 8, workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = [p for p in multiprocessing.active_children() if p.daemon]
+    start = time.monotonic()
+    del loader, batches
+    gc.collect()
+    worker.join(4)
+    assert not worker.is_alive() and time.monotonic() - start < 4  # 10 s where they are terminated

@@ -55,7 +55,7 @@ def tool_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", tool_commands())
 def test_recipes_and_overrides_of_commands_are_right(command: str) -> None:
-    """What is not run for want of data or a GPU has at least a config that loads."""
+    """What is not run because it needs data or a GPU has at least a config that loads."""
     words = [w.strip("'") for w in re.findall(r"'[^']*'|\S+", command) if "=./" not in w][1:]
     words = words[: words.index("#")] if "#" in words else words
     if "…" in command or "NAME" in command:  # a pattern, no command

@@ -1,4 +1,4 @@
-"""What ends a run besides its last epoch: memory, disk, mistakes, signals; each in words."""
+"""What ends a run besides its last epoch: memory, disk, mistakes, signals; each in one sentence."""
 
 import errno
 import os
@@ -51,7 +51,7 @@ def test_a_disk_that_is_full(
     assert_one_sentence(code, err, "train_epoch_2.pth cannot be written: No space left on device")
     assert good.read_bytes() == before and not list(good.parent.glob("*.tmp"))
     monkeypatch.undo()
-    assert run_tool("train", *words)[0] == 0  # and with room again it goes on
+    assert run_tool("train", *words)[0] == 0  # with free space it resumes
 
 
 def test_a_changed_schedule_is_said(tiny: Path, run_tool: RunTool) -> None:

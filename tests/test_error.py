@@ -172,5 +172,5 @@ def test_help_of_every_tool(run_tool: RunTool, monkeypatch: pytest.MonkeyPatch, 
 def test_a_colours_file_with_another_content(tmp_path: Path, line: str) -> None:
     path = tmp_path / "colors.txt"
     path.write_text(f"{line}\n0 0 0\n")
-    with pytest.raises(ConfigError, match="must hold one `R G B` a line"):
+    with pytest.raises(ConfigError, match="must hold one `R G B` per line"):
         load_colors(str(path), 2)

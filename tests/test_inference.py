@@ -147,3 +147,13 @@ def test_huge_logits_stay_probabilities(rng: np.random.Generator) -> None:
     predictor = SlidingPredictor(model, classes=4, crop=(33, 33), base_size=60)
     probs = predictor.probabilities(smooth(rng, 40, 60))
     assert torch.allclose(probs.sum(0), torch.ones(40, 60), atol=1e-5)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("width", [1, 7, 20, 61])
+def test_stretching_is_a_product_with_a_matrix(width: int, align_corners: bool) -> None:
+    """The way of a GPU, in float32 on the CPU."""
+    rows = torch.randn(3, 4, 13)
+    matrix = strips.stretching_matrix(13, width, align_corners, rows.dtype, rows.device)
+    wanted = strips.stretch(rows, width, align_corners=align_corners)
+    torch.testing.assert_close(rows @ matrix, wanted, rtol=1e-5, atol=1e-5)

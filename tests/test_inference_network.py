@@ -93,7 +93,7 @@ def test_a_network_as_it_trains_in_several_processes_is_copied_and_folded(
     predictor = SlidingPredictor(synchronise_batch_norm(model).train(), **protocol)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in predictor.model.modules())
     with torch.no_grad():
-        for parameter in model.parameters():  # the training goes on
+        for parameter in model.parameters():  # training continues
             parameter.zero_()
     assert (predictor.probabilities(image) - wanted).abs().max() < 1e-6
     assert all(m.training for m in model.modules())

@@ -9,7 +9,7 @@ from model import build_model, load_pretrained
 from model.identify import identify
 from model.psanet import PSANet, largest_mask
 from model.pspnet import PSPNet
-from model.resnet import STRIDE_8, ResNet, trunk_names
+from model.resnet import STRIDE_8, ResNet
 from util.config import Config, load_config
 from util.error import CheckpointError, ConfigError
 from util.extra.golden import load_state_names
@@ -26,7 +26,7 @@ def network_of(name: str) -> torch.nn.Module:
         return PSPNet(layers=layers, classes=classes)
     crop = int(next(p for p in parts if p.startswith("crop"))[4:])
     compact = "compact" in parts
-    mask = largest_mask(crop, 2, compact=compact)
+    mask = largest_mask((crop - 1) // 8 + 1, 2, compact=compact)
     psa_type = 0 if "collect" in parts else 2
     return PSANet(
         layers=layers, classes=classes, compact=compact, mask_h=mask, mask_w=mask, psa_type=psa_type
@@ -102,12 +102,14 @@ def test_imagenet_files_fill_the_trunk(
     cfg = load_config(tmp_path / "tiny.yaml", ["init_weight", str(path)])
     net = load_pretrained(cfg)
     torch.manual_seed(3)
-    wanted = trunk_names(ResNet(18, deep_base=deep_base).state_dict())
-    state = net.state_dict()
-    assert state["layer0.0.weight"].shape[-1] == (3 if deep_base else 7)  # the stem of the file
-    for name, value in wanted.items():
-        assert state[name].dtype == value.dtype
-        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4)
+    wanted = ResNet(18, deep_base=deep_base)
+    assert net.layer0[0].weight.shape[-1] == (3 if deep_base else 7)  # the stem of the file
+    parts = {"layer0": wanted.stem(), "layer1": wanted.layer1, "layer4": wanted.layer4}
+    for part, module in parts.items():
+        state = getattr(net, part).state_dict()
+        for name, value in module.state_dict().items():
+            assert state[name].dtype == value.dtype
+            torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_a_stem_that_differs_is_said_in_words(cfg: Config, tmp_path: Path) -> None:

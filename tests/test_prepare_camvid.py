@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said(original: Path, tmp_path: Path, run_tool: RunTool
     assert code == 2 and f"{label} holds the colour 1 2 3 (48 pixels)" in err
     write_image(original / "701_StillsRaw_full/holiday.png")
     code, _, err = run_tool("prepare_camvid", *options)
-    assert_one_sentence(code, err, "holiday is no frame of CamVid")
+    assert_one_sentence(code, err, "holiday is not a CamVid frame")
     (original / "LabeledApproved_full").rename(original / "labels")
     code, _, err = run_tool("prepare_camvid", *options)
     assert_one_sentence(code, err, "no folder LabeledApproved_full", "0001TP_006690_L.png")

@@ -223,7 +223,7 @@ def test_edited_names_and_recipes_stay(raw: Path, run_tool: RunTool) -> None:
     names = raw.parent / "dataset/mine_names.txt"
     names.write_text("road\nsky")
     code, stdout, _ = run_tool("prepare_folder", *options(raw))
-    assert code == 0 and f"{names}: is there already, left as it is" in stdout
+    assert code == 0 and f"{names}: exists, left unchanged" in stdout
     assert names.read_text() == "road\nsky"
     names.write_text("road\nsky\ncar\n")
     code, _, err = run_tool("prepare_folder", *options(raw))

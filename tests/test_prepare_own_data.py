@@ -171,6 +171,8 @@ def test_pairs_of_a_file(raw: Raw, tmp_path: Path) -> None:
     for text, *parts in (
         ("a 0.jpg\tnone.png\n", "line 1: no file", "none.png"),
         ("a 0.jpg\n", "line 1: 'a 0.jpg'", "image<TAB>mask"),
+        ("../images/a 0.jpg\ttask-0.png\n", "line 1: ", "relative to --images"),
+        (f"{raw.root}/images/a 0.jpg\ttask-0.png\n", "line 1: ", "relative to --images"),
         (f"{lines}a 0.jpg,task-1.png,car\n", "line 7", "again"),
         ("a 0.jpg,task-0.png\na 1.jpg,task-1.png,road\n", "a class on all lines or on none"),
     ):
@@ -249,6 +251,18 @@ def test_a_second_folder_keeps_the_ids(raw: Raw, tmp_path: Path) -> None:
     assert second.prepare("--like", raw.out(), "--strict", out="alike")[0] == 0
     assert second.label(out="alike")[:, 0].tolist() == [2, 0]
     assert (tmp_path / "dataset/alike_names.txt").read_text() == names.read_text()
+    record = raw.out() / "prepare_mine.json"
+    content = record.read_text()
+    for tampered in ('{"values": {"a": 1}}', '{"values": 3}', "{}"):
+        record.write_text(tampered)
+        second.refused(
+            "no folder that prepare_folder.py wrote", words=("--like", raw.out()), out="o"
+        )
+        assert second.prepare(out="beside")[0] == 0
+    record.write_text("[")
+    assert second.prepare(out="beside")[0] == 0
+    second.refused("is damaged", words=("--like", raw.out()), out="o")
+    record.write_text(content)
     second.refused("no folder that", words=("--like", tmp_path / "second"), out="other")
     second.refused("without --names", words=("--like", raw.out(), "--void", "0,0,0"), out="other")
     second.masks(np.array([[*RED], [9, 9, 9]], np.uint8)[:, None])

@@ -139,7 +139,7 @@ def test_what_is_wrong_is_said(raw: Path, sbd: Path, tmp_path: Path, run_tool: R
     assert code == 2 and f"{mat} must hold a map of ids" in err
     mat.write_bytes(b"no matlab")
     code, _, err = run_tool("prepare_voc2012", *options)
-    assert code == 2 and f"{mat} is no label file of SBD" in err
+    assert code == 2 and f"{mat} is not an SBD label file" in err
     (sbd / "dataset/cls").rename(sbd / "dataset/class")
     code, _, err = run_tool("prepare_voc2012", *options)
     assert_one_sentence(code, err, "no folder cls", "--sbd")

@@ -118,15 +118,15 @@ MOMENTUM = ("optimizer", "state", 0, "momentum_buffer")
 @pytest.mark.parametrize(
     ("path", "value", "part"),
     [
-        (["epoch"], None, "has no epoch and so is no checkpoint of a training"),
+        (["epoch"], None, "has no epoch, so it is not a training checkpoint"),
         *((["epoch"], v, f"holds epoch '{v}', which must be a whole number from 0") for v in
           ("1", -1, 1.0, [1], True, 2**40)),
         *((["step_in_epoch"], v, "holds step_in_epoch") for v in ("1", -1, 0.5)),
         *((["seed"], v, "holds seed") for v in (2**70, -1, "x")),
         *((["lr"], v, "holds lr") for v in ("x", float("nan"), -0.1)),
         *((["best_miou"], v, "holds best_miou") for v in ("x", float("nan"), 7)),
-        (["scaler"], {"scale": 1.0}, "holds a scaler that is none"),
-        (["scaler"], "x", "holds a scaler that is none"),
+        (["scaler"], {"scale": 1.0}, "holds an invalid scaler"),
+        (["scaler"], "x", "holds an invalid scaler"),
         (["optimizer"], None, "has no optimizer state: start from its weights"),
         (["optimizer"], [1], "has no optimizer state"),
         (["optimizer"], {}, "has no optimizer state"),

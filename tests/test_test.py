@@ -141,7 +141,7 @@ def test_killed_and_started_again(ready: Path, tmp_path: Path, run_tool: RunTool
     code, out, err = run_tool("test", *words(ready, part, "TEST.skip_existing", "True"))
     assert code == 0, err
     found = len(left) - 1
-    assert f"{found} predictions were there, {IMAGES - found} were made" in out
+    assert f"{found} predictions reused, {IMAGES - found} made" in out
     assert run_tool("test", *words(ready, whole))[0] == 0
     assert_same_results(part, whole)
 
@@ -244,7 +244,7 @@ def test_export_for_a_server(ready: Path, tmp_path: Path, run_tool: RunTool) -> 
     more = ["TEST.export", "{0: 7, 1: 8, 2: 11}", "TEST.index_step", 3]
     code, out, err = run_tool("test", *words(ready, folder, *more))
     assert code == 0, err
-    assert f"pack and send {folder}/submission" in out
+    assert f"(pack them for the server): {folder}/submission" in out
     files = sorted(p.name for p in (folder / "submission").iterdir())
     assert files == [f"ulm_000000_{i:06}_leftImg8bit.png" for i in range(3)]
     saved = load_export({0: 7, 1: 8, 2: 11}, classes=3)

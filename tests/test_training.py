@@ -1,4 +1,4 @@
-"""The options of training: each keeps its promise; what ends a run says so in a sentence."""
+"""The options of training: each does what it says, and what ends a run is one sentence."""
 
 import json
 from pathlib import Path

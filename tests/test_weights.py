@@ -126,7 +126,9 @@ def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
     code, _, err = run_tool(
         "convert_weights", "--from", "torchvision", "--name", "resnet51", *target
     )
-    assert_one_sentence(code, err, "--name resnet51 is none of resnet101", "nearest: ")
+    assert_one_sentence(
+        code, err, "--name resnet51 is unknown, choose one of resnet101", "nearest: "
+    )
     torch.save({"a.b": torch.zeros(1)}, tmp_path / "odd.pth")
     code, _, err = run_tool("convert_weights", "--from", tmp_path / "odd.pth", *target)
     assert_one_sentence(code, err, "this is no ResNet")

@@ -4,17 +4,18 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, UserError, run_cli  # isort: split
+from util.error import ConfigError, UserError, run_cli, show  # isort: split
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
 from model import check_network
 from util.config import check_train, config_parser, load_config
 from util.data.dataset import SegmentationData, build_data
 from util.data.image import write_image
 from util.data.transform import denormalise
-from util.palette import legend, load_colors, load_names, overlay
+from util.palette import font_for, legend, load_colors, load_names, overlay
 
 TILE = 240  # height of an image on the sheet
 GAP, CAPTION = 6, 20
@@ -73,10 +74,12 @@ def scaled(tile: np.ndarray) -> np.ndarray:
 
 def caption(text: str, width: int) -> np.ndarray:
     """A strip (CAPTION, width, 3) with a line of text, its end where it is too long."""
-    strip = np.full((CAPTION, width, 3), 255, np.uint8)
-    text = text.encode("ascii", "replace").decode()[-width // 7 :]
-    place, font = (4, CAPTION - 6), cv2.FONT_HERSHEY_SIMPLEX
-    return cv2.putText(strip, text, place, font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    font, text = font_for(show(text, limit=len(text)))
+    while font.getlength(text) > width - 8:
+        text = text[1 + len(text) // 20 :]
+    strip = Image.new("RGB", (width, CAPTION), "white")
+    ImageDraw.Draw(strip).text((4, 3), text, fill="black", font=font)
+    return np.array(strip)
 
 
 def draw_sheet(rows: list[np.ndarray], names: list[str], colors: np.ndarray) -> np.ndarray:

@@ -29,7 +29,9 @@ def main() -> None:
     cfg = load_config(args.config, args.overrides)
     check_labels(cfg)
     if args.json and args.json.exists() and b'"class_weights"' not in args.json.read_bytes():
-        raise ConfigError(f"--json {args.json} is there and no report of this tool: name another")
+        raise ConfigError(
+            f"--json {args.json} exists and is not a report of this tool: choose another"
+        )
     start = time.perf_counter()
     report = examine(cfg, chosen_lists(cfg, args.split))
     seconds = time.perf_counter() - start

@@ -52,14 +52,14 @@ def main() -> None:
 
 
 def from_torchvision(name: str) -> dict[str, Tensor]:
-    """ImageNet weights by torchvision's own download (needs a network). Raises in words."""
+    """ImageNet weights as torchvision downloads them. Raises ConfigError without a connection."""
     from torchvision import models
 
     known = [n for n in models.list_models() if n.startswith("resnet") and n[6:].isdigit()]
     if name not in known:
         near = nearest(name, known)
         hint = f"; nearest: {near[0]}" if near else ""
-        raise ConfigError(f"--name {name} is none of {', '.join(known)}{hint}")
+        raise ConfigError(f"--name {name} is unknown, choose one of {', '.join(known)}{hint}")
     weights = models.get_model_weights(name).DEFAULT
     try:
         return weights.get_state_dict(progress=True, check_hash=True)

@@ -111,7 +111,7 @@ def split_of(stem: str) -> str:
     if sequence in ("0006R0", "Seq05VD"):
         return "train" if sequence == "0006R0" else "test"
     raise DataError(
-        f"{stem} is no frame of CamVid: names begin with 0001TP, 0006R0, 0016E5, Seq05VD"
+        f"{stem} is not a CamVid frame: names begin with 0001TP, 0006R0, 0016E5, Seq05VD"
     )
 
 
@@ -123,7 +123,7 @@ def read_colors(path: Path) -> np.ndarray:
         code = int(codes[ids < 0][0])
         raise DataError(
             f"label {path} holds the colour {color_text(code)} ({(codes == code).sum()} pixels), "
-            "which is none of CamVid's 32"
+            "which is not one of CamVid's 32"
         )
     return ids
 

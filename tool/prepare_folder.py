@@ -33,6 +33,7 @@ from util.extra.prepare.write import (
     prepare_parser,
     read_record,
     record_path,
+    recorded_ids,
     write_text,
 )
 from util.palette import load_colors, load_names
@@ -132,15 +133,15 @@ def find_all_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
     files = [path for path in attribute_paths(options.like, name) if path.is_file()]
     record = record_path(options.like, name)
     found = read_record(record) if record.is_file() else {}
-    if len(files) < 2 or "values" not in found:
+    table = recorded_ids(found)
+    if len(files) < 2 or not table:
         raise UserError(
             f"--like {options.like}: no folder that prepare_folder.py wrote (its {record.name}, "
             f"{name}_names.txt and {name}_colors.txt beside it)"
         )
-    table = {int(value): i for value, i in found["values"].items()}
     count = len({*table.values()} - {VOID})
     names, colors = load_names(str(files[0]), count), load_colors(str(files[1]), count)
-    classes = Classes(names, colors, table, found["is_of_colors"])
+    classes = Classes(names, colors, table, bool(found.get("is_of_colors")))
     classes.check(masks)
     return classes
 
@@ -148,8 +149,11 @@ def find_all_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
 def other_ids(out: Path, classes: Classes) -> Iterator[str]:
     """A warning for each prepared folder beside --out that gives a value another id."""
     for path in sorted(out.resolve().parent.glob("*/prepare_*.json")):
-        record = read_record(path)
-        ids = {int(value): i for value, i in record.get("values", {}).items()}
+        try:
+            record = read_record(path)
+        except DataError:  # of another dataset
+            continue
+        ids = recorded_ids(record)
         differ = [v for v, i in classes.table.items() if ids.get(v, i) != i]
         same_kind = record.get("is_of_colors") == classes.is_of_colors
         if path.parent != out.resolve() and same_kind and differ:
@@ -174,8 +178,8 @@ def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
     for path in texts:
         if path.is_file() and len(path.read_bytes().rstrip().splitlines()) != len(classes.names):
             raise DataError(
-                f"{path} is there already and has not {len(classes.names)} lines, as many as these "
-                "masks have classes: remove it or choose another --out"
+                f"{path} exists, but without {len(classes.names)} lines, one per class of these "
+                "masks: remove it or choose another --out"
             )
     return texts
 
@@ -183,7 +187,7 @@ def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
 def write_unless_there(path: Path, text: str) -> None:
     """A file made to be edited: what is there stays."""
     if path.is_file() and path.read_bytes() != text.encode():
-        print(f"  {path}: is there already, left as it is")
+        print(f"  {path}: exists, left unchanged")
         return
     write_text(path, text)
     print(f"  {path}")

@@ -120,7 +120,7 @@ def read_voc_label(path: Path) -> np.ndarray:
     try:
         raw = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
     except Exception as error:  # scipy raises many kinds for a damaged file
-        raise DataError(f"{path} is no label file of SBD ({error})") from None
+        raise DataError(f"{path} is not an SBD label file ({error})") from None
     ids = translate(raw, TABLE)
     if ids.ndim != 2 or ids.min() < 0:
         raise DataError(f"{path} must hold a map of ids: {EXPECTED}")

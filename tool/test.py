@@ -144,8 +144,8 @@ def describe_test(cfg: Config, process: Process, evaluator: Evaluator) -> None:
     if not cfg.has_prediction:
         log.info(
             f"{protocol['checkpoint']}: scales {cfg.scales} of {cfg.base_size}, {cfg.test_mode}, "
-            f"crop {cfg.test_h}x{cfg.test_w}, {protocol['batch_windows']} windows a forward pass, "
-            f"{protocol['precision']}"
+            f"crop {cfg.test_h}x{cfg.test_w}, {protocol['precision']}, "
+            f"{protocol['batch_windows']} windows per forward pass"
         )
 
 
@@ -186,9 +186,9 @@ def report(
     """The scores on the console, in scores.json, confusion.npz and report.html."""
     results, number = evaluator.results, len(evaluator.samples)
     if cfg.skip_existing:
-        log.info(f"{number - predicted} predictions were there, {predicted} were made")
+        log.info(f"{number - predicted} predictions reused, {predicted} made")
     if cfg.export:
-        log.info(f"for the server: pack and send {results.submission}")
+        log.info(f"submission files (pack them for the server): {results.submission}")
     if cfg.split == "test":
         log.info(f"predictions without labels are in {results.path}")
         return

@@ -11,7 +11,7 @@ import torch
 
 from util.error import ConfigError  # isort: split
 
-from model import check_network, start_network
+from model import backbone_name, check_network, start_network
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.data.dataset import Loader, SegmentationData, build_loader
 from util.distributed import Process, StopRequest, describe, launch
@@ -137,8 +137,8 @@ def describe_run(
         (folder / "config.yaml").write_text(dump_config(cfg), encoding="utf-8")
     write_origin(folder, root=ROOT, device=device)
     log.info(
-        f"{cfg.arch} on ResNet-{cfg.layers}, {cfg.classes} classes, {len(data)} images, "
-        f"{state.steps_per_epoch} steps an epoch, {device}, processes: {process.world_size}, "
+        f"{cfg.arch} on {backbone_name(cfg)}, {cfg.classes} classes, {len(data)} images, "
+        f"{state.steps_per_epoch} steps per epoch, {device}, processes: {process.world_size}, "
         f"seed {cfg.manual_seed}"
     )
     if resumed:

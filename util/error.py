@@ -119,7 +119,7 @@ def run_cli(main: Callable[[], None]) -> None:
     """Run a tool's main(). A user's mistake ends as one line on stderr and exit code 2.
 
     So do errors of the machine: no space, no permission, no memory. Programmers' mistakes keep
-    their traceback. A signal that asks to end does so at once, where nobody saves: see StopRequest.
+    their traceback. SIGTERM and the like end the program at once, unless a StopRequest saves first.
     """
     for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal cannot show
         if hasattr(stream, "reconfigure"):

@@ -36,7 +36,7 @@ def load_names(path: str, classes: int) -> list[str]:
     if len(names) != classes:
         raise ConfigError(
             f"TEST.names_path {path} holds {len(names)} names, but DATA.classes is {classes}: "
-            "one name a line, in the order of the ids"
+            "one name per line, in the order of the ids"
         )
     return names
 
@@ -47,12 +47,12 @@ def load_colors(path: str, classes: int) -> np.ndarray:
         return distinct_colors(classes)
     rows = [line.split() for line in _lines(path, "TEST.colors_path")]
     if not all(len(row) == 3 and all(_is_byte(word) for word in row) for row in rows):
-        raise ConfigError(f"TEST.colors_path {path} must hold one `R G B` a line, each 0..255")
+        raise ConfigError(f"TEST.colors_path {path} must hold one `R G B` per line, each 0..255")
     colors = [[int(word) for word in row] for row in rows]
     if len(colors) != classes:
         raise ConfigError(
             f"TEST.colors_path {path} holds {len(colors)} colours, but DATA.classes is {classes}: "
-            "one `R G B` a line, in the order of the ids"
+            "one `R G B` per line, in the order of the ids"
         )
     return np.array(colors, np.uint8)
 

@@ -1,4 +1,4 @@
-"""Kill a training thirty times at random moments and go on each time, for tests/test_kills.py.
+"""Kill a training thirty times at random moments and resume each time, for tests/test_kills.py.
 
 python tests/helpers/kills.py CONFIG FOLDER trains undisturbed into FOLDER/whole, then into
 FOLDER/killed; the last line it prints is `<kills> kills, <n> while saving`.
@@ -54,7 +54,7 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
     for kill in range(KILLS):
         seen = log.stat().st_size if log.exists() else 0
         pid = start(config, folder, *words)
-        while b"steps an epoch" not in (log.read_bytes()[seen:] if log.exists() else b""):
+        while b"steps per epoch" not in (log.read_bytes()[seen:] if log.exists() else b""):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.7))
         os.kill(pid, signal.SIGKILL)

@@ -58,7 +58,7 @@ def train_undisturbed(project: Path) -> Path:
 
 
 def train_disturbed(project: Path, whole: Path) -> None:
-    """Requeued by hand, then told to stop as before a time limit: it goes on to the same end."""
+    """Requeued by hand, then told to stop as before a time limit: it resumes to the same end."""
     job = submit(project, "exp/toy/disturbed")
     job.wait_for("Epoch: [2/")
     run("scontrol", "requeue", job.number)
@@ -68,7 +68,7 @@ def train_disturbed(project: Path, whole: Path) -> None:
     job.wait()
     assert job.state == "COMPLETED", job.story()
     assert "stopped and saved, as it was cancelled or requeued" in job.output, job.story()
-    assert "stopped and saved; it is requeued and will go on" in job.output, job.story()
+    assert "stopped and saved; it is requeued and will resume" in job.output, job.story()
     assert job.log(0).count("continuing from") == 2, job.story()
     assert scores(job.run) == scores(whole), job.story()
     wanted, found = weights(whole), weights(job.run)

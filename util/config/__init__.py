@@ -3,7 +3,7 @@
 from util.config.check import check_labels, check_test, check_train
 from util.config.command_line import ConfigParser, config_parser
 from util.config.keys import NETWORK_KEYS, Config
-from util.config.load import ROOT, dump_config, load_config
+from util.config.load import ROOT, dump_config, load_config, restore_config
 
 __all__ = [
     "NETWORK_KEYS",
@@ -16,4 +16,5 @@ __all__ = [
     "config_parser",
     "dump_config",
     "load_config",
+    "restore_config",
 ]

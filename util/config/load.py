@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from util.config.keys import FIELDS, SECTION_OF, SECTIONS, TYPES, Config, full_name
-from util.config.parse import Raw, convert, describe, read_mapping
+from util.config.parse import Raw, convert, describe, mapping_of, read_mapping
 from util.error import ConfigError, nearest, show
 
 ROOT = Path(__file__).resolve().parents[2]  # relative paths in a YAML file start here
@@ -21,9 +21,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Relative paths in the file start at the project's folder, those in overrides at the current one.
     Raises ConfigError. Rules about several keys are in check.py and in the networks.
     """
+    document = read_mapping(_existing(Path(path)))
+    return _config_of(document, overrides, source=str(path))
+
+
+def restore_config(text: str, overrides: Sequence[str] = (), *, source: str) -> Config:
+    """What `dump_config` wrote, with overrides, as `load_config` does."""
+    return _config_of(mapping_of(text, source=source), overrides, source=source)
+
+
+def _config_of(document: dict[str, Raw], overrides: Sequence[str], *, source: str) -> Config:
     values = {
-        name: parse_value(name, value, source=str(path), folder=ROOT)
-        for name, value in _read_sections(Path(path)).items()
+        name: parse_value(name, value, source=source, folder=ROOT)
+        for name, value in _values(document, source=source).items()
     }
     for name, text in _pairs(overrides):
         values[name] = parse_value(name, text, source="the command line", folder=Path.cwd())
@@ -32,7 +42,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
             continue
         if f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(
-                f"{full_name(name)} is missing in {path}: add it or give it as override"
+                f"{full_name(name)} is missing in {source}: add it or give it as override"
             )
         if f.metadata["is_path"]:
             values[name] = _absolute(name, f.default, ROOT)
@@ -50,21 +60,25 @@ def dump_config(cfg: Config) -> str:
     return yaml.safe_dump(sections, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def _read_sections(path: Path) -> dict[str, Raw]:
-    """Key -> raw value of all sections of a file, names and sections checked."""
+def _existing(path: Path) -> Path:
     if not path.is_file():
         siblings = {p.stem: p for p in ROOT.glob("config/*/*.yaml")}
         near = nearest(path.stem, list(siblings))
         hint = f"; nearest: {os.path.relpath(siblings[near[0]], ROOT)}" if near else ""
         raise ConfigError(f"no config file {path}{hint}")
+    return path
+
+
+def _values(document: dict[str, Raw], *, source: str) -> dict[str, Raw]:
+    """Key -> raw value of all sections, names and sections checked."""
     values: dict[str, Raw] = {}
-    for section, content in read_mapping(path).items():
+    for section, content in document.items():
         if section not in SECTIONS:
-            raise ConfigError(f"{path}: {_unknown_section(section)}")
+            raise ConfigError(f"{source}: {_unknown_section(section)}")
         if content and not isinstance(content, dict):
-            raise ConfigError(f"{path}: section {section} must hold `key: value` lines")
+            raise ConfigError(f"{source}: section {section} must hold `key: value` lines")
         for name, value in (content or {}).items():
-            _check_name(section, name, source=str(path))
+            _check_name(section, name, source=source)
             values[name] = value
     return values
 

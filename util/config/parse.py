@@ -29,13 +29,18 @@ def read_mapping(path: Path) -> dict[str, Raw]:
             f"{path} has {path.stat().st_size} bytes, more than the {MAX_BYTES} of a config: give "
             "a file such as config/ade20k/ade20k_pspnet50.yaml"
         )
+    return mapping_of(read_text(path, ConfigError), source=str(path))
+
+
+def mapping_of(text: str, *, source: str) -> dict[str, Raw]:
+    """The mapping that YAML text holds. Raises ConfigError for anything else."""
     try:
-        document = parse_yaml(read_text(path, ConfigError))
+        document = parse_yaml(text)
     except YamlSyntaxError as error:
         why = error.why or "not valid YAML"
-        raise ConfigError(f"{path}{error.place}: {why}") from None
+        raise ConfigError(f"{source}{error.place}: {why}") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} must hold sections of `key: value` lines")
+        raise ConfigError(f"{source} must hold sections of `key: value` lines")
     return document
 
 

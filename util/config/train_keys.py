@@ -9,9 +9,15 @@ from util.config.key import key
 class Train:
     """Network, augmentation, schedule and checkpoints."""
 
-    arch: str = key("psp", network=True, help="network: `psp` (PSPNet) or `psa` (PSANet)")
+    arch: str = key("psp", network=True, help="network: `psp` (PSPNet), `psa` (PSANet) or `icnet`")
     layers: int = key(
         50, span=(1, 10000), network=True, help="depth of the ResNet: 18, 34, 50, 101 or 152"
+    )
+    backbone: str = key(
+        "",
+        network=True,
+        help="`resnet<layers>`, `torchvision/<name>` or `timm/<name>` (model/README.md lists tried "
+        "ones); empty: ResNet with `layers`",
     )
     deep_base: bool | None = key(
         None,
@@ -21,7 +27,9 @@ class Train:
     init_weight: str = key(
         "initmodel/resnet{layers}_v2.pth",
         is_path=True,
-        help="ImageNet weights of the backbone; `{layers}` is replaced; empty: random weights",
+        words=("pretrained",),
+        help="weights of the backbone: a file (`.pth` or `.safetensors`; `{layers}` is replaced), "
+        "`pretrained` (torchvision's or timm's download) or empty (random)",
     )
     sync_bn: bool = key(True, help="compute BatchNorm statistics over all processes")
     train_h: int = key(473, span=(1, 8193), help="crop height; 8k+1 for PSPNet and PSANet")
@@ -35,6 +43,17 @@ class Train:
         choices=("stepwise", "fused"),
         help="`fused` augments each crop in one warp (same distribution, many times faster); "
         "`stepwise` the whole image step by step, in the original order",
+    )
+    cache_folder: str = key(
+        "",
+        is_path=True,
+        help="folder on a fast local disk where training images are kept decoded, for all loader "
+        "processes; filled in the first epoch; empty: decode every time",
+    )
+    cache_gib: float = key(
+        50.0,
+        above=(0, 1e6),
+        help="largest size of cache_folder in GiB: what does not fit is decoded",
     )
     zoom_factor: int = key(
         8,

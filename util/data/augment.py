@@ -17,13 +17,17 @@ from torch import Tensor
 from util.data.transform import BLUR, MEAN, Compose, Crop, scaled_size
 
 FILL = tuple(round(value) for value in MEAN)  # what surrounds an image
+FUSED = 5  # steps: scale, rotate, blur, flip, crop
 Box = tuple[slice, slice]  # rows, columns
 
 
 @dataclass(frozen=True)
 class FusedAugmentation:
-    """All steps of `train_transform` at once: image (H, W, 3) uint8, label (H, W) of ids ->
-    image (3, h, w) uint8, label (h, w) uint8, or int32 if `largest_id` is above 255."""
+    """The steps of `train_transform` up to the crop at once, then those after it.
+
+    image (H, W, 3) uint8, label (H, W) of ids -> image (3, h, w) uint8, label (h, w) uint8, or
+    int32 if `largest_id` is above 255.
+    """
 
     steps: Compose
     largest_id: int  # that a label may hold
@@ -31,8 +35,9 @@ class FusedAugmentation:
     def __call__(
         self, image: np.ndarray, label: np.ndarray, rng: Generator
     ) -> tuple[Tensor, Tensor]:
-        scale, angle, is_blurred, is_flipped, place = (s.draw(rng) for s in self.steps.steps)
-        crop = self.steps.steps[-1]
+        drawn = [step.draw(rng) for step in self.steps.steps]
+        scale, angle, is_blurred, is_flipped, place = drawn[:FUSED]
+        crop = self.steps.steps[FUSED - 1]
         assert isinstance(crop, Crop)
         warp = Warp(label.shape, scaled_size(label.shape, scale), angle, is_flipped)
         window = crop.window(warp.scaled, place)
@@ -50,6 +55,12 @@ class FusedAugmentation:
         if ids.shape != found.shape[1:]:
             small, ids = ids, np.full(found.shape[1:], crop.ignore_label, ids.dtype)
             ids[inside] = small
+        for step, numbers in zip(self.steps.steps[FUSED:], drawn[FUSED:], strict=True):
+            changed, ids = step.apply(
+                found.transpose(1, 2, 0).astype(np.float32), ids.astype(np.int32), numbers
+            )
+            found = np.ascontiguousarray(np.clip(np.round(changed), 0, 255).transpose(2, 0, 1))
+            found, ids = found.astype(np.uint8), ids.astype(kind)
         return torch.from_numpy(found), torch.from_numpy(ids)
 
 

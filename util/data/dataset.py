@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from util.config import Config
 from util.data.augment import FusedAugmentation
+from util.data.cache import DecodedCache, open_cache
 from util.data.coding import LabelFacts
 from util.data.label_map import LabelMap, label_map_of
 from util.data.list_file import Sample, read_list
@@ -44,6 +45,7 @@ class SegmentationData(Dataset):
     label_map: LabelMap
     seed: int
     like: LabelFacts | None = None
+    cache: DecodedCache | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -65,6 +67,11 @@ class SegmentationData(Dataset):
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W) of checked ids, the label map applied."""
+        if self.cache is not None:
+            return self.cache.load(index, lambda: self._decode(index))
+        return self._decode(index)
+
+    def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, label = load(self.samples[index], self.label_map, like=self.like)
         assert label is not None
         return image, label
@@ -87,7 +94,10 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
             largest_id = max(cfg.classes - 1, cfg.ignore_label)
             transform = FusedAugmentation(transform, largest_id)
     like = check_first(samples, label_map)
-    return SegmentationData(samples, transform, label_map, cfg.manual_seed or 0, like)
+    cache = None
+    if is_training and cfg.cache_folder:
+        cache = open_cache(cfg.cache_folder, cfg.cache_gib, samples, label_map)
+    return SegmentationData(samples, transform, label_map, cfg.manual_seed or 0, like, cache)
 
 
 class BatchSampler(Sampler):

@@ -116,7 +116,7 @@ def _check_frames(file: Image.Image, path: Path, what: str) -> None:
         file.seek(0)
     if count > 1 and file.format in ("TIFF", "GIF", "WEBP", "PNG", "AVIF"):
         raise CodingError(
-            f"{what} {path} holds {count} frames: save the one that is meant by itself"
+            f"{what} {path} holds {count} frames: save the one you mean as its own file"
         )
 
 

@@ -107,7 +107,7 @@ def _watch_agent() -> None:
             os.kill(os.getpid(), getattr(signal, name))
         time.sleep(POLL)
     if os.environ.get("LOCAL_RANK") == "0":
-        what = f"process {parent}, which started the others on {socket.gethostname()}, has gone"
+        what = f"process {parent}, which started the others on {socket.gethostname()}, has ended"
         print(f"error: {what}: they end", file=sys.stderr)
     _end(1)
 

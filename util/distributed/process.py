@@ -98,8 +98,8 @@ class Process:
         return bool(self.all_reduce(torch.tensor(int(flag), device=self.device)).item())
 
     def shared_indices(self, count: int, *, name: str) -> Iterator[int]:
-        """0 to count - 1, each number in one process only: whoever is free takes the next one, so
-        that all end at about the same time. A `name` can be used once in a run."""
+        """0 to count - 1, each number in one process: a free process takes the next one, so that
+        all end at about the same time. A `name` can be used once in a run."""
         if self.store is None:
             yield from range(count)
             return

@@ -72,7 +72,7 @@ class ResultFolder:
 
     @property
     def submission(self) -> Path:
-        """The folder to pack and send."""
+        """The folder with the submission files."""
         return self.path / "submission"
 
     def write(self, name: str, image: np.ndarray, pred: np.ndarray) -> None:

@@ -43,7 +43,8 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
     """Put every BatchNorm behind a convolution into that convolution's weights; returns `model`.
 
     In eval mode a BatchNorm is a factor and a shift per channel, and so is part of the
-    convolution before it. Found are neighbours of a Sequential and `convX`, `bnX` of one module.
+    convolution before it. Found are neighbours of a Sequential and `convX`, `bnX` of one module. A
+    BatchNorm with an activation of its own, as in timm, stays.
     """
     for parent in model.modules():
         children = dict(parent.named_children())
@@ -53,7 +54,8 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
             pairs = [(name, name.replace("conv", "bn", 1)) for name in children]
         for conv_name, bn_name in pairs:
             conv, bn = children[conv_name], children.get(bn_name)
-            if type(conv) is nn.Conv2d and isinstance(bn, _BatchNorm) and bn.track_running_stats:
+            is_plain = isinstance(bn, _BatchNorm) and not list(bn.children())
+            if type(conv) is nn.Conv2d and is_plain and bn.track_running_stats:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity())
     return model

@@ -21,6 +21,7 @@ this fast on a CPU.
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,7 @@ class ScaleRows:
             )
         if width == own_width:
             return rows
-        return F.interpolate(rows, width, mode="linear", align_corners=False)
+        return stretch(rows, width, align_corners=False)
 
     def take(self, first: int, last: int) -> Tensor:
         """Rows first..last at this scale: (n, classes, w). `first` must not go back up."""
@@ -116,7 +117,7 @@ class ScaleRows:
         share = [k + rest / steps - a for (k, rest), a in zip(places, above, strict=True)]
         top = above[0]
         wide = logits[top : above[-1] + 2].flatten(1, 2)
-        wide = F.interpolate(wide, self.grid.window[1], mode="linear", align_corners=True)
+        wide = stretch(wide, self.grid.window[1], align_corners=True)
         wide = wide[..., slice(*columns)].contiguous().unflatten(1, logits.shape[1:3])
         shares = wide.new_tensor(share).view(-1, 1, 1, 1)
         for piece in _pieces(above, wide.device, row_floats=wide[0].numel()):
@@ -140,6 +141,27 @@ def label_strips(
     for first in range(0, height, step):
         last = min(height, first + step)
         yield first, sum(scale.resized(first, last, size) for scale in scales)
+
+
+def stretch(rows: Tensor, width: int, *, align_corners: bool) -> Tensor:
+    """Linear interpolation of the last dimension: (n, C, w) -> (n, C, width).
+
+    On a GPU as a product with a constant matrix: PyTorch's kernel took 60 % of a test in bf16.
+    """
+    if rows.device.type == "cpu":
+        return F.interpolate(rows, width, mode="linear", align_corners=align_corners)
+    matrix = stretching_matrix(rows.shape[-1], width, align_corners, rows.dtype, rows.device)
+    return rows @ matrix
+
+
+@lru_cache(maxsize=64)
+def stretching_matrix(
+    small: int, large: int, align_corners: bool, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(small, large): what each of `small` values contributes to each of `large` ones."""
+    each = torch.eye(small, dtype=torch.float64)[None]
+    matrix = F.interpolate(each, large, mode="linear", align_corners=align_corners)[0]
+    return matrix.to(device, dtype)
 
 
 def _pieces(above: list[int], device: torch.device, *, row_floats: int) -> Iterator[slice]:

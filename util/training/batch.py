@@ -25,7 +25,7 @@ def check_batch(cfg: Config, process: Process) -> None:
     if cfg.loss == "ohem" and cfg.accumulate_steps > 1:
         raise ConfigError(
             "TRAIN.loss ohem looks for the hardest pixels of the whole batch, which "
-            f"TRAIN.accumulate_steps {cfg.accumulate_steps} never has at once: set it to 1"
+            f"TRAIN.accumulate_steps {cfg.accumulate_steps} never has in one piece: set it to 1"
         )
 
 

@@ -81,12 +81,12 @@ def check_numbers(checkpoint: Checkpoint) -> None:
     source, content = checkpoint
     if "epoch" not in content:
         raise CheckpointError(
-            f"{source} has no epoch and so is no checkpoint of a training: start from its weights "
+            f"{source} has no epoch, so it is not a training checkpoint: start from its weights "
             f"with TRAIN.weight {source} instead of TRAIN.resume"
         )
     scaler = content.get("scaler") or {}
     if not isinstance(scaler, dict) or (scaler and scaler.keys() != _SCALER_NUMBERS.keys()):
-        raise CheckpointError(f"{source} holds a scaler that is none: use another checkpoint")
+        raise CheckpointError(f"{source} holds an invalid scaler: use another checkpoint")
     for values, limits in ((content, _NUMBERS), (scaler, _SCALER_NUMBERS)):
         for field, (kind, low, high) in limits.items():
             value = values.get(field, low)

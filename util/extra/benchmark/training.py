@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model import build_model
+from model import backbone_name, build_model
 from util.config import Config
 from util.distributed.device import usable_amp
 from util.extra.benchmark.machine import product_rate, wait
@@ -23,7 +23,7 @@ SALT = "benchmark"
 def run(record: Record, *, cfg: Config, runs: int, device: torch.device) -> None:
     """Rows of the plain step, of this project's, and of another library's network."""
     cfg = replace(cfg, amp="off", channels_last=False, compile=False, classifier="stepwise")
-    network = f"{cfg.arch} on ResNet-{cfg.layers}, {cfg.train_h}x{cfg.train_w}, batch "
+    network = f"{cfg.arch} on {backbone_name(cfg)}, {cfg.train_h}x{cfg.train_w}, batch "
     network += f"{cfg.batch_size}, {cfg.classes} classes"
     modes = {
         "float32, classifier stepwise": cfg,

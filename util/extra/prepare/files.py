@@ -70,7 +70,7 @@ def files_by_stem(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) ->
             continue
         stem = name[: -len(fit)]
         if stem in found:
-            raise DataError(f"{found[stem]} and {path} differ in nothing but the ending: keep one")
+            raise DataError(f"{found[stem]} and {path} differ only in their extension: keep one")
         found[stem] = path
     return dict(sorted(found.items()))
 

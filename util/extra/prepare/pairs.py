@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from util.data.image import IMAGE_SUFFIXES
-from util.error import DataError, UserError
+from util.error import DataError, UserError, show
 from util.extra.prepare.files import Item, unpaired, walk
 from util.extra.prepare.masks import read_lines
 
@@ -60,7 +60,7 @@ def find_pairs(options: Namespace) -> tuple[list[Pair], list[str]]:
     both = [key for key in images if key in masks]
     if len(both) < 2:
         raise DataError(advice(options, images, masks, len(both)))
-    print(f"pairs: {len(both)}, such as {images[both[0]].name} with {masks[both[0]].name}")
+    print(show(f"pairs: {len(both)}, such as {images[both[0]].name} with {masks[both[0]].name}"))
     found = [Pair(below(options.images, images[k]), images[k], {"": masks[k]}) for k in both]
     return found, [*unpaired(images, masks, "pairs")]
 
@@ -170,7 +170,7 @@ def listed_pairs(options: Namespace) -> list[Pair]:
         image, mask, class_name, *rest = (*(w.strip() for w in re.split("[\t,]", line)), "", "")
         paths = options.images / image, options.masks / mask
         gone = next((path for path in paths if not path.is_file()), None)
-        if gone or any(rest):
+        if gone or any(rest) or ".." in paths[0].parts or Path(image).is_absolute():
             problem = f"no file {gone}" if gone and mask else f"'{line}'"
             raise UserError(
                 f"--pairs {options.pairs} line {number}: {problem}; a line is `image<TAB>mask` or "

@@ -181,6 +181,14 @@ def read_record(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is damaged: {CURE}") from None
 
 
+def recorded_ids(record: Mapping[str, Any]) -> dict[int, int]:
+    """{value in a mask: id} that prepare_folder.py recorded, {} where there is no such record."""
+    try:
+        return {int(value): int(i) for value, i in dict(record.get("values", {})).items()}
+    except (ValueError, TypeError):
+        return {}
+
+
 def _in_place(item: Item, base: Path) -> Item:
     if not item.image.is_relative_to(base):
         return item

@@ -1,0 +1,53 @@
+"""tool/plan.py: what it says of a recipe, and its estimate against what is then measured."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import RunTool
+from util.config import load_config
+from util.extra import plan
+
+
+def test_the_line_and_the_schedule(tiny: Path) -> None:
+    cfg = load_config(tiny, ["batch_size", "12", "epochs", "10", "workers", "2"])
+    line = plan.Line(plan.Cost(2, 1.0, 3.0), plan.Cost(4, 1.8, 5.0))
+    assert line.at(8) == plan.Cost(8, pytest.approx(3.4), pytest.approx(9.0))
+    assert plan.batch_sizes(cfg) == [1, 2, 4, 8, 12, 16]
+    found = plan.schedule(cfg, plan.Cost(12, 0.5, 1.0), 0.1, 120)
+    assert found["steps_per_epoch"] == 10 and found["workers_needed"] == 3
+    assert found["seconds_per_step"] >= 0.6  # the loader is slower than the step
+    assert found["hours"] == pytest.approx(10 * 10 * found["seconds_per_step"] / 3600)
+
+
+def test_a_checkpoint_is_as_large_as_said(tiny: Path, run_tool: RunTool) -> None:
+    assert run_tool("train", "--config", tiny)[0] == 0
+    cfg = load_config(tiny)
+    real = next(Path(cfg.save_path).glob("train_epoch_1.pth")).stat().st_size
+    assert plan.checkpoint_bytes(cfg) == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.slow
+def test_memory_at_a_larger_batch_is_within_a_fifth(tiny: Path) -> None:
+    cfg = load_config(tiny, ["train_h", "129", "train_w", "129", "batch_size", "12"])
+    cpu = torch.device("cpu")
+    said, real = plan.step_line(cfg, cpu).at(12), plan.step_cost(cfg, cpu, 12)
+    assert said.gib == pytest.approx(real.gib, rel=0.2)
+
+
+@pytest.mark.slow
+def test_the_tool_says_all_of_it(tiny: Path, run_tool: RunTool) -> None:
+    code, out, err = run_tool("plan", "--config", tiny)
+    assert code == 0, err
+    for pattern in (
+        r"4 training images; batch size 2",
+        r"\n +2 +\d+\.\d\d +\d+\.\d{3} +\d+\.\d\d  <- this recipe\n",
+        r"time: 2 steps of .* h for 1 epochs",
+        r"loader: .* workers keep the device busy, TRAIN.workers is 0",
+        r"test: .* min for 4\n",
+        r"disk: \d+ MiB a checkpoint",
+        r"TRAIN: activation_checkpointing True: .*GiB",
+    ):
+        assert re.search(pattern, out), f"{pattern} not in {out}"

@@ -1,0 +1,89 @@
+"""Say what a recipe needs on this machine before it is started: memory by batch size, time, disk,
+loader workers, and which keys to set where it does not fit. Takes a few real steps.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import run_cli  # isort: split
+
+import torch
+
+from model import check_network
+from util.config import Config, check_test, check_train, config_parser, load_config
+from util.distributed import describe, single_device
+from util.extra import plan
+from util.extra.benchmark.parts import apart
+
+
+def main() -> None:
+    args = config_parser(__doc__).parse_args()
+    cfg = load_config(args.config, args.overrides)
+    check_train(cfg)
+    check_test(cfg)
+    check_network(cfg)
+    device = apart(partial(single_device, cfg.train_gpu))  # this process must not touch the GPU
+    assert isinstance(device, torch.device)
+    load, images = plan.loading_seconds(cfg)
+    line = plan.step_line(cfg, device)
+    size, total = cfg.batch_size, apart(partial(plan.memory_gib, device))
+    assert isinstance(total, float)
+    own = line.at(size)
+    name = apart(partial(describe, device))
+    print(f"{name}, {total:.1f} GiB; {images} training images; batch size {size}")
+    report_memory(cfg, line, total)
+    report_time(cfg, own, load, images)
+    seconds, count = plan.test_seconds(cfg, device)
+    minutes = seconds * count / 60
+    print(f"test: {seconds:.2f} s an image at scales {cfg.scales}, {minutes:.1f} min for {count}")
+    disk = plan.checkpoint_bytes(cfg) / 2**20
+    print(f"disk: {disk:.0f} MiB a checkpoint, {plan.KEPT * disk:.0f} MiB for the {plan.KEPT} kept")
+    report_savings(cfg, device, own)
+
+
+def report_memory(cfg: Config, line: plan.Line, total: float) -> None:
+    """Memory and speed by batch size."""
+    print(f"\n{'batch size':>10} {'memory GiB':>10} {'s/step':>8} {'images/s':>8}")
+    for size in plan.batch_sizes(cfg):
+        cost = line.at(size)
+        note = "  <- this recipe" if size == cfg.batch_size else ""
+        if cost.gib > total:
+            note += "  does not fit"
+        print(
+            f"{size:>10} {cost.gib:>10.2f} {cost.seconds:>8.3f} {size / cost.seconds:>8.2f}{note}"
+        )
+
+
+def report_time(cfg: Config, own: plan.Cost, load: float, images: int) -> None:
+    """Time of an epoch and of the run, and what the loader must do for it."""
+    found = plan.schedule(cfg, own, load, images)
+    print(
+        f"\ntime: {found['steps_per_epoch']} steps of {found['seconds_per_step']:.3f} s an epoch: "
+        f"{found['seconds_per_epoch']:.0f} s; {found['hours']:.2f} h for {cfg.epochs} epochs"
+    )
+    needed = found["workers_needed"]
+    print(
+        f"loader: {load * 1000:.1f} ms an image and core; {needed} workers keep the device busy, "
+        f"TRAIN.workers is {cfg.workers}"
+    )
+    if needed > cfg.workers and cfg.augment == "stepwise":
+        print("        TRAIN.augment fused needs a fraction of that")
+
+
+def report_savings(cfg: Config, device: torch.device, own: plan.Cost) -> None:
+    """What each key saves, for a recipe that does not fit."""
+    print("\nto save memory, one after another:")
+    for words, line in plan.savings(cfg, device):
+        cost = line.at(cfg.batch_size)
+        print(
+            f"  TRAIN: {words}: {cost.gib:.2f} GiB ({cost.gib / own.gib - 1:+.0%}), "
+            f"{cost.seconds:.3f} s a step ({cost.seconds / own.seconds - 1:+.0%})"
+        )
+    parts = min(2, cfg.batch_size)
+    print(f"  TRAIN.accumulate_steps {parts}: the memory of batch size {cfg.batch_size // parts}")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,161 @@
+"""What a recipe needs on this machine, from a few real steps: memory, time, disk, workers."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from model import build_model
+from util.config import Config
+from util.data.dataset import build_data
+from util.data.image import read_image
+from util.data.list_file import read_list
+from util.distributed.device import usable_amp
+from util.extra.benchmark.machine import available_cores
+from util.extra.benchmark.memory import resident_bytes
+from util.extra.benchmark.parts import apart
+from util.extra.benchmark.step import Trainer, measure_steps
+from util.inference import build_predictor
+
+SECONDS = 600.0  # for one measurement, at most
+SAMPLES = 6  # images that are loaded to time the loader
+KEPT = 3  # checkpoints: the newest two and the best
+GIB = 2**30
+# Keys that save memory, and what they are for; measured one after another, each with those before.
+SAVINGS = (
+    ({"amp": "bf16", "channels_last": True}, "amp bf16, channels_last True"),
+    ({"activation_checkpointing": True, "compile": False}, "activation_checkpointing True"),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A training step at a batch size: seconds and the peak of memory in GiB."""
+
+    batch_size: int
+    seconds: float
+    gib: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line through two measured batch sizes."""
+
+    low: Cost
+    high: Cost
+
+    def at(self, batch_size: int) -> Cost:
+        """The cost at a batch size; never below that of the smaller one's share."""
+        position = (batch_size - self.low.batch_size) / (self.high.batch_size - self.low.batch_size)
+        seconds = self.low.seconds + position * (self.high.seconds - self.low.seconds)
+        gib = self.low.gib + position * (self.high.gib - self.low.gib)
+        return Cost(batch_size, max(seconds, self.low.seconds / 2), max(gib, 0.0))
+
+
+def step_cost(cfg: Config, device: torch.device, batch_size: int) -> Cost:
+    """Measured in a process of its own. Raises RuntimeError where it cannot be."""
+    found = apart(partial(_step, replace(cfg, batch_size=batch_size), device), seconds=SECONDS)
+    if not isinstance(found, Cost):
+        raise RuntimeError(f"a step with batch size {batch_size} does not run here")
+    return found
+
+
+def _step(cfg: Config, device: torch.device) -> Cost:
+    trainer = Trainer(cfg, device)
+    found = measure_steps(trainer, seconds=1.0, warm_up=2)
+    gib = found.peak_gib if found.peak_gib is not None else resident_bytes() / GIB
+    return Cost(cfg.batch_size, found.seconds, gib)
+
+
+def step_line(cfg: Config, device: torch.device) -> Line:
+    """Costs of a step by batch size, from two small ones; BatchNorm needs two images."""
+    high = min(4, max(3, cfg.batch_size))
+    return Line(step_cost(cfg, device, 2), step_cost(cfg, device, high))
+
+
+def savings(cfg: Config, device: torch.device) -> list[tuple[str, Line]]:
+    """(keys, costs) of the recipe with each saving that it does not have yet, added up."""
+    found = []
+    for keys, words in SAVINGS:
+        keys = dict(keys)
+        if "amp" in keys and usable_amp(keys["amp"], device) == "off":
+            continue
+        if all(getattr(cfg, name) == value for name, value in keys.items()):
+            continue
+        cfg = replace(cfg, **keys)
+        found.append((words, step_line(cfg, device)))
+    return found
+
+
+def loading_seconds(cfg: Config) -> tuple[float, int]:
+    """(seconds that a core needs for a training image, number of training images)."""
+    data = build_data(cfg, is_training=True)
+    count = min(SAMPLES, len(data))
+    data[0, 0]
+    start = time.perf_counter()
+    for i in range(count):
+        data[0, i]
+    return (time.perf_counter() - start) / count, len(data)
+
+
+def test_seconds(cfg: Config, device: torch.device) -> tuple[float, int]:
+    """(seconds for an image of the test list, number of images)."""
+    path = cfg.test_list or cfg.val_list
+    samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")
+    image = read_image(samples[0].image)
+    seconds = apart(partial(_test, cfg, device, image), seconds=SECONDS)
+    return (float(seconds) if seconds is not None else math.nan), len(samples)
+
+
+def _test(cfg: Config, device: torch.device, image: np.ndarray) -> float:
+    amp = usable_amp(cfg.test_amp, device)
+    predictor = build_predictor(cfg, build_model(cfg), device=device, amp=amp)
+    predictor.predict(image)
+    start = time.perf_counter()
+    predictor.predict(image)
+    return time.perf_counter() - start
+
+
+def memory_gib(device: torch.device) -> float:
+    """What the device has in all."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory / GIB
+    import os
+
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" not in names:
+        return math.inf
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+
+
+def checkpoint_bytes(cfg: Config) -> int:
+    """Weights and momentum, float32, of one checkpoint file."""
+    network = build_model(cfg)
+    weights = sum(value.nbytes for value in network.state_dict().values())
+    return weights + (sum(p.nbytes for p in network.parameters()) if cfg.momentum else 0)
+
+
+def batch_sizes(cfg: Config) -> Sequence[int]:
+    """1, 2, 4, ... and the recipe's own, up to twice that."""
+    powers = [2**i for i in range(int(math.log2(2 * cfg.batch_size)) + 1)]
+    return sorted({*powers, cfg.batch_size})
+
+
+def schedule(cfg: Config, step: Cost, load: float, images: int) -> dict[str, Any]:
+    """Seconds an epoch and of the run, and the workers that keep the device busy."""
+    steps = images // cfg.batch_size
+    needed = math.ceil(cfg.batch_size * load / step.seconds)
+    workers = max(1, min(cfg.workers or 1, available_cores()))
+    seconds = max(step.seconds, cfg.batch_size * load / workers)
+    return {
+        "steps_per_epoch": steps,
+        "workers_needed": needed,
+        "seconds_per_step": seconds,
+        "seconds_per_epoch": steps * seconds,
+        "hours": cfg.epochs * steps * seconds / 3600,
+    }
