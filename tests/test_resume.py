@@ -134,12 +134,12 @@ MOMENTUM = ("optimizer", "state", 0, "momentum_buffer")
         (["optimizer", "state", 36], None, "no optimizer state for this network's 37 parameters"),
         (["optimizer", "state", 0], [1], "the state of another optimizer"),
         (["optimizer", "state", 0], {"exp_avg": 1, "step": 1, "exp_avg_sq": 1}, "er (adamw)"),
-        (MOMENTUM, 1.0, "a momentum_buffer of layer0.0.weight that is no (16, 3, 3, 3) of finite"),
-        (MOMENTUM, torch.zeros(3, 16, 3, 3), "a momentum_buffer of layer0.0.weight"),
-        (MOMENTUM, torch.zeros(16, 3, 3, 3).long(), "a momentum_buffer of layer0.0.weight"),
-        (MOMENTUM, torch.zeros(16, 3, 3, 3).to_sparse(), "a momentum_buffer of layer0.0.weight"),
-        (MOMENTUM, torch.zeros(16, 3, 3, 3, device="meta"), "a momentum_buffer of layer0"),
-        (MOMENTUM, torch.full((16, 3, 3, 3), torch.nan), "a momentum_buffer of layer0.0.weight"),
+        (MOMENTUM, 1.0, "weight that is no (16, 3, 3, 3) of finite numbers"),
+        (MOMENTUM, torch.zeros(3, 16, 3, 3), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.zeros(16, 3, 3, 3).long(), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.zeros(16, 3, 3, 3).to_sparse(), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.zeros(16, 3, 3, 3, device="meta"), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.full((16, 3, 3, 3), torch.nan), "momentum_buffer of backbone"),
     ],
 )  # fmt: skip
 def test_each_malformed_field_is_a_sentence(

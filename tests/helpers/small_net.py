@@ -1,7 +1,5 @@
 """A network of PSPNet's parts with few channels, so that a step takes milliseconds."""
 
-from types import SimpleNamespace
-
 from torch import Tensor, nn
 
 from model.pspnet import PPM
@@ -14,21 +12,33 @@ class SmallNet(Segmentor):
     def __init__(
         self, classes: int = 3, *, zoom_factor: int = 8, fused: bool = True, dropout: float = 0.0
     ) -> None:
-        trunk = SimpleNamespace(
-            stem=lambda: conv_bn(3, 16, stride=2),
-            layer1=conv_bn(16, 16, stride=2),
-            layer2=conv_bn(16, 32, stride=2),
-            layer3=conv_bn(32, 32, stride=1),
-            layer4=conv_bn(32, 32, stride=1),
-            channels=(16, 16, 32, 32, 32),
-        )
-        super().__init__(trunk, zoom_factor=zoom_factor, fused=fused)
+        super().__init__(SmallBackbone(), zoom_factor=zoom_factor, fused=fused)
         self.ppm = PPM(32, (1, 2, 3, 6))
         self.cls = head(64, 32, classes, dropout)
         self.aux = head(32, 32, classes, dropout)
 
     def context(self, x: Tensor) -> list[Tensor]:
         return [x, *self.ppm(x, fused=self.fused)]
+
+
+class SmallBackbone(nn.Module):
+    """(N, 3, H, W) -> two maps of 32 channels at stride 8."""
+
+    channels, side_step = (32, 32), 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv_bn(3, 16, stride=2),
+            conv_bn(16, 16, stride=2),
+            conv_bn(16, 32, stride=2),
+            conv_bn(32, 32, stride=1),
+        )
+        self.last = conv_bn(32, 32, stride=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        middle = self.body(x)
+        return middle, self.last(middle)
 
 
 def conv_bn(channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
