@@ -239,6 +239,42 @@ def test_a_signal_stops_the_test_and_it_goes_on(
     assert " 0 predictions were there" not in text and (out / "scores.json").is_file()
 
 
+def has_begun(run: subprocess.Popen, folder: Path, moment: str) -> bool:
+    """Whether a test has come to that moment."""
+    if moment == "import":
+        return "libtorch" in Path(f"/proc/{run.pid}/maps").read_text()
+    if moment == "folder":
+        return (folder / "protocol.json").exists()
+    return len(list(folder.glob("gray/*/[!.]*.png"))) >= {"loop": 1, "report": IMAGES}[moment]
+
+
+MOMENTS = [(moment, "SIGTERM") for moment in ("import", "folder", "loop", "report")]
+MOMENTS += [("report", "SIGUSR1"), ("import", "SIGINT"), ("report", "SIGINT")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
+@pytest.mark.parametrize(("moment", "name"), MOMENTS)
+def test_a_signal_at_any_moment_ends_the_test_in_order(
+    ready: Path, tmp_path: Path, run_tool: RunTool, moment: str, name: str
+) -> None:
+    out = tmp_path / "out"
+    with start(*words(ready, out)) as run:
+        end = time.monotonic() + 60
+        while not has_begun(run, out, moment):
+            assert time.monotonic() < end and run.poll() is None
+            time.sleep(0.002)
+        run.send_signal(getattr(signal, name))
+        _, err = run.communicate(timeout=60)
+    assert "Traceback" not in err
+    code = 130 if name == "SIGINT" else 75
+    is_done = (out / "scores.json").exists()  # the signal may come when all is done
+    assert run.returncode == code or (is_done and run.returncode == 0), err
+    code, _, err = run_tool("test", *words(ready, out, "TEST.skip_existing", "True"))
+    assert code == 0 and (out / "scores.json").exists(), err
+    assert not list(out.rglob("*.part"))
+
+
 def test_export_for_a_server(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
     folder = tmp_path / "out"
     more = ["TEST.export", "{0: 7, 1: 8, 2: 11}", "TEST.index_step", 3]

@@ -125,6 +125,7 @@ def run_cli(main: Callable[[], None]) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     before = set_handler(_raise_stopped)
+    set_handler(signal.default_int_handler, [signal.SIGINT])
     try:
         main()
         sys.stdout.flush()
@@ -212,6 +213,7 @@ def _start_tool() -> None:
     if Path(sys.argv[0]).resolve().parent != root / "tool":
         return
     set_handler(lambda *_: os._exit(EXIT_STOPPED))  # until run_cli takes over
+    set_handler(lambda *_: os._exit(EXIT_INTERRUPTED), [signal.SIGINT])
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         leave(
