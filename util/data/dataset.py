@@ -59,7 +59,7 @@ class SegmentationData(Dataset):
             return error  # raised by Loader: a worker would add its traceback to the message
         except (cv2.error, MemoryError) as error:
             path, (height, width) = self.samples[index].image, label.shape
-            reason = "needs more memory than there is" if is_out_of_memory(error) else error.err
+            reason = "needs more memory than there is" if is_out_of_memory(error) else str(error)
             return DataError(
                 f"image {path} of {width}x{height} cannot be augmented ({reason}): cut it into "
                 "tiles, or lower TRAIN.scale_max"
