@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from model import build_model, check_network
+from model import ARCHS, build_model, check_network
 from tests.conftest import ROOT, RunTool
 from util.config import check_test, check_train, load_config
 from util.palette import load_colors, load_names
