@@ -123,8 +123,9 @@ class Train:
         "fused",
         choices=("fused", "stepwise"),
         network=True,
-        help="PSPNet, PSANet: `fused` convolves the context maps before enlarging them (equal up "
-        "to rounding, much faster); `stepwise` after, in the papers' order",
+        help="`fused` convolves the context maps of PSPNet and PSANet before enlarging them, and "
+        "enlarges logits within the loss (equal up to rounding, much faster); `stepwise` in the "
+        "papers' order",
     )
     train_gpu: list[int] = key(
         [0],

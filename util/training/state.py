@@ -46,7 +46,7 @@ def start_state(
     cfg: Config, process: Process, network: nn.Module, *, steps_per_epoch: int
 ) -> State:
     """A network with an optimizer of its `param_groups()`, before step 0."""
-    network.upsamples = False  # the loss enlarges the logits
+    network.upsamples = cfg.classifier == "stepwise"  # else the loss enlarges the logits
     if cfg.compile:
         network.compile()
     model = process.wrap(
