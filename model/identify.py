@@ -14,8 +14,8 @@ def identify(state: Mapping[str, Tensor]) -> dict[str, str]:
     layers, deep_base = count_layers(state), has_deep_base(state)
     if layers is None or deep_base is None:
         raise CheckpointError(
-            "this is no ResNet and no network of this project: its entries begin with "
-            f"{', '.join(list(state)[:3])}"
+            "this is no ResNet and no network of this project, whose backbone is a ResNet: its "
+            f"entries begin with {', '.join(list(state)[:3])}"
         )
     found = {
         "network": _network(state),

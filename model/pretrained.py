@@ -125,7 +125,7 @@ def from_torchvision(name: str) -> dict[str, Tensor]:
     if name not in known:
         near = nearest(name, known)
         hint = f"; nearest: {near[0]}" if near else ""
-        raise ConfigError(f"torchvision has no {name}, only {', '.join(known)}{hint}")
+        raise ConfigError(f"{name} is unknown, choose one of {', '.join(known)}{hint}")
     weights = models.get_model_weights(name).DEFAULT
     try:
         return weights.get_state_dict(progress=True, check_hash=True)

@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -204,3 +206,26 @@ def test_workers_end_at_once_with_their_loader_or_their_process(tmp_path: Path) 
     gc.collect()
     worker.join(4)
     assert not worker.is_alive() and time.monotonic() - start < 4  # 10 s where they are terminated
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (MemoryError(), "(needs more memory than there is)"),
+        (cv2.error("OpenCV: Failed to allocate: Insufficient memory"), "needs more memory"),
+        (cv2.error("src.cols < SHRT_MAX"), "src.cols < SHRT_MAX"),
+    ],
+)
+def test_an_image_too_large_to_augment_is_named(
+    tmp_path: Path, error: Exception, part: str
+) -> None:
+    def transform(*given: object) -> None:
+        raise error
+
+    loader = make_loader(tmp_path, 4, workers=0)
+    loader.data = replace(loader.data, transform=transform)
+    found = loader.data[0, 1]
+    assert isinstance(found, DataError) and "images/1.png of 24x20 cannot be augmented" in str(
+        found
+    )
+    assert part in str(found) and "cut it into tiles" in str(found)

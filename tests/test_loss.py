@@ -86,6 +86,18 @@ def test_the_default_is_the_plain_formula(batch: Batch) -> None:
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=0)
 
 
+def test_logits_of_the_labels_size_give_the_plain_formula_to_the_bit(batch: Batch) -> None:
+    heads, label = batch[:2], batch[2]
+    for weights in (None, torch.tensor([1.0, 2.0, 3.0, 4.0])):
+        criterion = build_loss("ce", ignore_label=IGNORED, aux_weight=0.4, weights=weights)
+        main, side = (
+            F.cross_entropy(x, label, weight=weights, ignore_index=IGNORED, reduction="sum")
+            / criterion.main.weight(label)
+            for x in heads
+        )
+        assert torch.equal(criterion(heads, label), torch.stack([main + 0.4 * side, main, side]))
+
+
 @pytest.mark.parametrize(
     "loss",
     [

@@ -1,7 +1,6 @@
 """A step whose loss or gradient is not finite leaves no trace, and its images are named."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import build_model
 from tests.conftest import RunTool, assert_one_sentence
 from tests.helpers.runs import records, weights
-from util.config import Config, load_config
-from util.data.dataset import build_loader
+from tests.helpers.small_run import PLAIN, SmallRun
 from util.data.image import read_label, write_label
-from util.distributed import Process
 from util.error import RunError
 from util.training.checkpoint import checkpoints
-from util.training.loss import CrossEntropy, HeadLoss, SegmentationLoss
-from util.training.nonfinite import (
-    BatchNormStatistics,
-    NonfiniteCheck,
-    has_nonfinite_gradient,
-)
-from util.training.state import State, start_state
+from util.training.loss import HeadLoss, PixelLoss
+from util.training.nonfinite import BatchNormStatistics, has_nonfinite_gradient
 from util.training.statistics import EpochStatistics
-from util.training.step import StepResult, train_mode, train_step
-
-PLAIN = CrossEntropy(255)
 
 
 def infinite_loss(logits: Tensor, label: Tensor) -> HeadLoss:
@@ -43,41 +31,12 @@ def infinite_gradient(logits: Tensor, label: Tensor) -> HeadLoss:
     return loss._replace(total=loss.total + (loss.total * 0).sqrt())
 
 
-class Run:
-    """A network of the tiny recipe, trained with one criterion after another."""
-
-    def __init__(self, tiny: Path, **values: object) -> None:
-        self.cfg: Config = replace(load_config(tiny), **values)
-        torch.manual_seed(0)
-        self.process = Process()
-        loader = build_loader(self.cfg, is_training=True)
-        self.state: State = start_state(
-            self.cfg, self.process, build_model(self.cfg), steps_per_epoch=len(loader)
-        )
-        self.check = NonfiniteCheck(self.cfg, self.process, loader)
-        train_mode(self.state.model, freeze_bn=False)
-
-    def step(self, main: object) -> StepResult:
-        image, label = torch.randn(2, 3, 33, 33), torch.randint(0, 3, (2, 33, 33))
-        criterion = SegmentationLoss(main, PLAIN, 0.4)
-        result = train_step(self.cfg, self.process, self.state, criterion, image, label)
-        self.check.add(self.state.step - 1, result.losses[0], result.left_out)
-        return result
-
-    def everything(self) -> dict[str, Tensor]:
-        """Weights, statistics and the optimizer's buffers."""
-        found = dict(self.state.model.state_dict())
-        for i, buffers in enumerate(self.state.optimizer.state.values()):
-            found |= {f"{name} {i}": buffer for name, buffer in buffers.items()}
-        return {name: value.clone() for name, value in found.items()}
-
-
 @pytest.mark.parametrize("criterion", [infinite_loss, infinite_gradient])
 @pytest.mark.parametrize("first", [True, False])
 def test_such_a_step_leaves_no_trace(
-    tiny: Path, caplog: pytest.LogCaptureFixture, criterion: object, first: bool
+    tiny: Path, caplog: pytest.LogCaptureFixture, criterion: PixelLoss, first: bool
 ) -> None:
-    run = Run(tiny, nonfinite="skip")
+    run = SmallRun(tiny, nonfinite="skip")
     if not first:
         run.step(PLAIN)
     before = run.everything()
@@ -97,7 +56,7 @@ def test_such_a_step_leaves_no_trace(
 
 
 def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
-    run = Run(tiny)
+    run = SmallRun(tiny)
     run.step(PLAIN)
     run.step(infinite_loss)
     with pytest.raises(RunError, match=r"step 2 is not finite \(images p\d\.png, p\d\.png\): low"):
@@ -109,7 +68,7 @@ def test_a_step_that_the_scaler_skips_counts_as_skipped(
 ) -> None:
     """fp16 searches its scale: gradients that overflow are no reason to end the run."""
     monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
-    run = Run(tiny, amp="fp16")
+    run = SmallRun(tiny, amp="fp16")
     run.state.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
     before = run.everything()
     statistics = EpochStatistics(run.cfg, run.process)
@@ -143,15 +102,15 @@ class CountOperations(TorchDispatchMode):
 
 
 def test_the_check_is_a_few_operations_a_step(tiny: Path) -> None:
-    """Not some for each of the 91 parameters and 60 statistics of this network."""
-    run = Run(tiny)
+    """Not some for each of the 37 parameters and 22 statistics of this network."""
+    run = SmallRun(tiny)
     run.step(PLAIN)
     with CountOperations() as operations:
         statistics = BatchNormStatistics(run.state.model)
         left_out = has_nonfinite_gradient(run.state.model)
         assert operations.count < 15
         statistics.restore_if(left_out)
-    assert operations.count < 90  # of them 60 views
+    assert operations.count < 50  # of them 22 views
 
 
 def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.psanet import PSA, psa_mask
+from model.psa import PSA, psa_mask
 
 
 def loop(logits: Tensor, mask_h: int, mask_w: int) -> Tensor:

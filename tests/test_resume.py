@@ -1,64 +1,16 @@
 """Resuming: the optimizer's buffers in every layout, and every field of a checkpoint checked."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from model import build_model
-from util.config import Config, load_config
-from util.data.dataset import build_loader
-from util.distributed import Process
+from tests.helpers.small_run import SmallRun
 from util.error import CheckpointError, ConfigError, RunError, UserError
-from util.training.checkpoint import Checkpoint
-from util.training.loss import build_loss
-from util.training.resume import _check, restore_state
-from util.training.state import State, checkpoint_content, order_of, start_state
-from util.training.step import train_mode, train_step
 
 OPTIMIZERS = ("sgd", "adamw")
-
-
-class Run:
-    """A network of the tiny recipe, and steps of it on fixed data."""
-
-    def __init__(self, tiny: Path, **values: object) -> None:
-        self.cfg: Config = replace(load_config(tiny), **{"channels_last": True, **values})
-        torch.manual_seed(0)
-        loader = build_loader(self.cfg, is_training=True)
-        self.order = order_of(self.cfg, loader.data.samples)
-        self.state: State = start_state(
-            self.cfg, Process(), build_model(self.cfg), steps_per_epoch=len(loader)
-        )
-        train_mode(self.state.model, freeze_bn=False)
-
-    def step(self) -> None:
-        generator = torch.Generator().manual_seed(self.state.step)
-        image = torch.randn(2, 3, 33, 33, generator=generator)
-        label = torch.randint(0, 3, (2, 33, 33), generator=generator)
-        criterion = build_loss("ce", ignore_label=255, aux_weight=0.4)
-        train_step(self.cfg, Process(), self.state, criterion, image, label)
-
-    def content(self) -> dict:
-        """As it comes out of a file: no tensor shared with the run."""
-        path = Path(self.cfg.save_path).with_suffix(".pth")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(checkpoint_content(self.state, self.cfg, self.order), path)
-        return torch.load(path, weights_only=True)
-
-    def restore(self, content: dict) -> None:
-        self.state.model.load_state_dict(content["state_dict"])
-        _check(Checkpoint("c.pth", content))
-        restore_state(self.state, self.cfg, Checkpoint("c.pth", content), self.order)
-
-    def weights(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self.state.model.parameters()]
-
-    def buffers(self) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        return list(self.state.optimizer.state.items())
 
 
 def equal(one: list[Tensor], other: list[Tensor]) -> bool:
@@ -67,9 +19,9 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
 
 def test_momentum_lies_in_memory_as_its_parameter(tiny: Path) -> None:
     """As CUDA's fused kernel demands; after one step without decay it is the gradient."""
-    run = Run(tiny, weight_decay=0.0)
+    run = SmallRun(tiny, channels_last=True, weight_decay=0.0)
     run.step()
-    assert len(run.buffers()) == 91
+    assert len(run.buffers()) == 37
     for parameter, buffers in run.buffers():
         momentum = buffers["momentum_buffer"]
         assert momentum.stride() == parameter.stride()
@@ -80,10 +32,10 @@ def test_momentum_lies_in_memory_as_its_parameter(tiny: Path) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_resumed_state_is_the_same_to_the_bit(tiny: Path, optimizer: str, saved_in: bool) -> None:
     """Whichever memory layout the file was written from."""
-    whole = Run(tiny, optimizer=optimizer, channels_last=saved_in, warmup_steps=1)
+    whole = SmallRun(tiny, optimizer=optimizer, channels_last=saved_in, warmup_steps=1)
     whole.step()
     content = whole.content()
-    run = Run(tiny, optimizer=optimizer, warmup_steps=1)
+    run = SmallRun(tiny, channels_last=True, optimizer=optimizer, warmup_steps=1)
     run.restore(content)
     assert run.state.step == 1 and run.state.rate(run.cfg) == content["lr"]
     for (parameter, found), (_, wanted) in zip(run.buffers(), whole.buffers(), strict=True):
@@ -99,7 +51,7 @@ def test_a_resumed_state_is_the_same_to_the_bit(tiny: Path, optimizer: str, save
 
 def test_momentum_of_the_first_edition_is_put_in_order(tiny: Path) -> None:
     """It was stored in the order of the weight's memory, but with strides of another layout."""
-    whole = Run(tiny)
+    whole = SmallRun(tiny, channels_last=True)
     whole.step()
     content = whole.content()
     changed = 0
@@ -108,26 +60,50 @@ def test_momentum_of_the_first_edition_is_put_in_order(tiny: Path) -> None:
         flat = value.permute(0, 2, 3, 1) if value.dim() == 4 else value
         buffers["momentum_buffer"] = flat.contiguous().view(value.shape)
         changed += not torch.equal(buffers["momentum_buffer"], value)
-    assert changed == 21
-    run = Run(tiny)
+    assert changed == 7
+    run = SmallRun(tiny, channels_last=True)
     run.restore(content)
     for one in (whole, run):
         one.step()
     assert equal(whole.weights(), run.weights())
 
 
+def test_the_scale_of_fp16_is_resumed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
+    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
+    whole, run = (SmallRun(tiny, amp="fp16", epochs=99) for _ in range(2))
+    whole.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)  # far too large
+    for _ in range(2):
+        assert whole.step().left_out == 1
+    whole.state.epoch, whole.state.step_in_epoch = 1, 0
+    content = whole.content()
+    assert content["scaler"]["scale"] == 2.0**58
+    run.restore(content)
+    for one in (whole, run):
+        for _ in range(60):
+            taken = one.step().left_out == 0
+            if taken:
+                break
+        assert taken
+    assert whole.state.scaler.state_dict() == run.state.scaler.state_dict()
+    assert equal(whole.weights(), run.weights())
+
+
 def test_momentum_may_be_switched_on_and_off(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with_momentum, without = Run(tiny), Run(tiny, momentum=0.0)
+    with_momentum, without = (
+        SmallRun(tiny, channels_last=True),
+        SmallRun(tiny, channels_last=True, momentum=0.0),
+    )
     with_momentum.step()
     without.step()
-    Run(tiny, momentum=0.0).restore(with_momentum.content())
+    SmallRun(tiny, channels_last=True, momentum=0.0).restore(with_momentum.content())
     with caplog.at_level(logging.INFO):
-        Run(tiny).restore(without.content())
+        SmallRun(tiny, channels_last=True).restore(without.content())
     assert "c.pth was saved without momentum, which starts at 0" in caplog.messages
 
 
 def test_a_step_counts_towards_adamw_only_if_it_is_taken(tiny: Path) -> None:
-    run = Run(tiny, optimizer="adamw")
+    run = SmallRun(tiny, channels_last=True, optimizer="adamw")
     run.step()
     run.state.model.cls[4].weight.register_hook(lambda grad: grad * torch.nan)
     before = run.weights()
@@ -155,21 +131,21 @@ MOMENTUM = ("optimizer", "state", 0, "momentum_buffer")
         (["optimizer"], [1], "has no optimizer state"),
         (["optimizer"], {}, "has no optimizer state"),
         (["optimizer", "state"], [1], "has no optimizer state"),
-        (["optimizer", "state", 90], None, "no optimizer state for this network's 91 parameters"),
+        (["optimizer", "state", 36], None, "no optimizer state for this network's 37 parameters"),
         (["optimizer", "state", 0], [1], "the state of another optimizer"),
         (["optimizer", "state", 0], {"exp_avg": 1, "step": 1, "exp_avg_sq": 1}, "er (adamw)"),
-        (MOMENTUM, 1.0, "a momentum_buffer of layer0.0.weight that is no (64, 3, 3, 3) of finite"),
-        (MOMENTUM, torch.zeros(3, 64, 3, 3), "a momentum_buffer of layer0.0.weight"),
-        (MOMENTUM, torch.zeros(64, 3, 3, 3).long(), "a momentum_buffer of layer0.0.weight"),
-        (MOMENTUM, torch.zeros(64, 3, 3, 3).to_sparse(), "a momentum_buffer of layer0.0.weight"),
-        (MOMENTUM, torch.zeros(64, 3, 3, 3, device="meta"), "a momentum_buffer of layer0"),
-        (MOMENTUM, torch.full((64, 3, 3, 3), torch.nan), "a momentum_buffer of layer0.0.weight"),
+        (MOMENTUM, 1.0, "weight that is no (16, 3, 3, 3) of finite numbers"),
+        (MOMENTUM, torch.zeros(3, 16, 3, 3), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.zeros(16, 3, 3, 3).long(), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.zeros(16, 3, 3, 3).to_sparse(), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.zeros(16, 3, 3, 3, device="meta"), "momentum_buffer of backbone"),
+        (MOMENTUM, torch.full((16, 3, 3, 3), torch.nan), "momentum_buffer of backbone"),
     ],
 )  # fmt: skip
 def test_each_malformed_field_is_a_sentence(
     tiny: Path, path: list, value: object, part: str
 ) -> None:
-    run = Run(tiny)
+    run = SmallRun(tiny, channels_last=True)
     content = run.content()
     where = content
     for key in path[:-1]:
@@ -186,7 +162,7 @@ def test_each_malformed_field_is_a_sentence(
 def test_an_epoch_is_continued_with_the_same_images_alone(
     tiny: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = Run(tiny)
+    run = SmallRun(tiny, channels_last=True)
     run.step()
     middle = run.content()
     run.step()
@@ -200,18 +176,18 @@ def test_an_epoch_is_continued_with_the_same_images_alone(
         ({"batch_size": 1, "freeze_bn": True}, "TRAIN.batch_size was 2 and is 1"),
     ):
         with pytest.raises(ConfigError, match=f"saved within an epoch, but {part}: the rest"):
-            Run(tiny, **values).restore(middle)
+            SmallRun(tiny, channels_last=True, **values).restore(middle)
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            Run(tiny, **values).restore(end)
+            SmallRun(tiny, channels_last=True, **values).restore(end)
         assert f"{part} since c.pth was saved" in caplog.messages
-    Run(tiny).restore(middle)
+    SmallRun(tiny, channels_last=True).restore(middle)
     with pytest.raises(UserError, match="after 1 steps of an epoch, which has 1 now"):
-        Run(tiny, batch_size=4).restore(middle)
+        SmallRun(tiny, channels_last=True, batch_size=4).restore(middle)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tiny: Path) -> None:
-    run = Run(tiny)
+    run = SmallRun(tiny, channels_last=True)
     run.step()
     with torch.no_grad():
         run.state.model.cls[4].bias[1] = torch.inf

@@ -27,6 +27,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     code, out, err = run_tool("train", "--config", tiny, "evaluate", "True")
     assert code == 0, err
     assert "Epoch: [1/1][1/2] Data " in out and "Remain 00:00:0" in out and "MainLoss" in out
+    assert "Speed at epoch [1/1]: " in out and " of the time waiting for data, " in out
     assert "Val result at epoch [1/1]: mIoU/mAcc/aAcc" in out
     names = {p.name.split("-")[0].split(".out")[0] for p in (run / "model").iterdir()}
     assert {"train_epoch_1.pth", "best.pth", "config.yaml", "environment.json"} <= names
@@ -36,6 +37,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
 
     events = EventAccumulator(str(run / "model")).Reload()
     scalars = {"loss/total", "loss/main", "loss/aux", "lr", "speed/images_per_second", "val/miou"}
+    scalars |= {f"speed/{name}" for name in ("data_wait", "memory_gib", "tflops")}
     assert scalars <= set(events.Tags()["scalars"])
     assert events.Tags()["images"] == [f"{s}/image_label_prediction" for s in ("train", "val")]
     record = json.loads((run / "model/metrics.jsonl").read_text())
@@ -265,7 +267,7 @@ def break_data(root: Path, fault: str) -> None:
     elif fault == "id":
         write_label(root / "labels/p1.png", np.full((48, 64), 7, np.uint8))
     elif fault == "colour label":
-        Image.new("RGB", (64, 48)).save(root / "labels/p1.png")
+        Image.new("RGB", (64, 48), (200, 60, 60)).save(root / "labels/p1.png")
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_bad_data_stops_training_in_words(
         (["TRAIN.batch_size", 1], "gives BatchNorm one image at a time"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),
-        (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not a text file in UTF-8"),
+        (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not UTF-8 text"),
     ],
 )
 def test_bad_options_stop_training_in_words(
@@ -379,4 +381,4 @@ def test_shell_scripts_pass_on_the_exit_code(tmp_path: Path) -> None:
         PYTHON=str(fake),
         LOG=str(log),
     )
-    assert done.returncode == 7 and log.read_text().split() == ["tool/train.py"]
+    assert done.returncode == 7 and log.read_text().split() == [str(ROOT / "tool/train.py")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, RunTool, assert_one_sentence
 from util.error import ConfigError
 from util.training.run_folder import FILES, RunFolder
 
@@ -24,11 +24,15 @@ with RunFolder(sys.argv[1], active=True):
 """
 
 
-def test_a_folder_in_use_is_refused_until_its_process_is_dead(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused_until_its_process_is_dead(
+    tiny: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         child = int(run.stdout.readline())
         try:
+            code, _, err = run_tool("train", "--config", tiny, "save_path", tmp_path)
+            assert_one_sentence(code, err, f"TRAIN.save_path {tmp_path} is in use by another")
             with (
                 pytest.raises(ConfigError, match=rf"in use by another .*\(process {run.pid} on "),
                 RunFolder(str(tmp_path), active=True),

@@ -97,28 +97,3 @@ def test_validation_by_the_protocol_of_the_test(
     wanted, found = json.loads(scores.read_text()), records(tmp_path / "run")[0]["val"]
     for name in ("miou", "macc", "aacc", "iou_class"):
         assert found[name] == wanted[name], name
-
-
-def test_fp16_with_its_scaler_is_resumed_exactly(
-    tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
-    monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
-    monkeypatch.setattr("util.training.checkpoint.KEEP", 99)
-    words = ["--config", tiny, "TRAIN.amp", "fp16", "epochs", 3, "save_path"]
-    assert run_tool("train", *words, tmp_path / "whole/model")[0] == 0
-    first = tmp_path / "whole/model/train_epoch_1.pth"
-    scaler = torch.load(first, weights_only=True)["scaler"]
-    # Two steps, each of which either counts towards growth or halves the scale.
-    assert scaler["scale"] < 65536 or scaler["_growth_tracker"] == 2
-    (tmp_path / "part/model").mkdir(parents=True)
-    (tmp_path / "part/model" / first.name).write_bytes(first.read_bytes())
-    code, _, err = run_tool("train", *words, tmp_path / "part/model", "resume", "auto")
-    assert code == 0, err
-    one, other = (
-        torch.load(tmp_path / name / "model/train_epoch_3.pth", weights_only=True)
-        for name in ("whole", "part")
-    )
-    assert one["scaler"] == other["scaler"] != scaler
-    assert all(torch.equal(v, other["state_dict"][k]) for k, v in one["state_dict"].items())
-    assert all(value.isfinite().all() for value in one["state_dict"].values())

@@ -116,7 +116,7 @@ def test_torchvision_weights_come_through_its_own_api(
     assert "resnet18" in asked[0][0] and asked[0][1] is True
     (tmp_path / "r.pth").unlink()
     code, _, err = run_tool("convert_weights", *words)
-    assert_one_sentence(code, err, "could not download", "give it as --from FILE")
+    assert_one_sentence(code, err, "could not download", "name it instead")
 
 
 def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
@@ -126,13 +126,34 @@ def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
     code, _, err = run_tool(
         "convert_weights", "--from", "torchvision", "--name", "resnet51", *target
     )
-    assert_one_sentence(
-        code, err, "--name resnet51 is unknown, choose one of resnet101", "nearest: "
-    )
+    assert_one_sentence(code, err, "resnet51 is unknown, choose one of resnet101", "nearest: ")
     torch.save({"a.b": torch.zeros(1)}, tmp_path / "odd.pth")
     code, _, err = run_tool("convert_weights", "--from", tmp_path / "odd.pth", *target)
     assert_one_sentence(code, err, "this is no ResNet")
     assert not (tmp_path / "x.pth").exists()
+
+
+def test_nonfinite_weights_are_named(tmp_path: Path, run_tool: RunTool) -> None:
+    network = PSPNet(layers=18, classes=5)
+    with torch.no_grad():
+        network.cls[4].bias[1] = torch.nan
+    source = published(tmp_path / "w.pth", network)
+    for words in (
+        ["verify", "--checkpoint"],
+        ["convert_weights", "--to", tmp_path / "x", "--from"],
+    ):
+        code, _, err = run_tool(*words, source)
+        assert_one_sentence(code, err, "cls.4.bias")
+    assert not (tmp_path / "x").exists()
+
+
+def test_conversion_touches_no_other_file(tmp_path: Path, run_tool: RunTool) -> None:
+    source = published(tmp_path / "w.pth", PSPNet(layers=18, classes=5))
+    mine = tmp_path / "x.pth.tmp"
+    mine.write_text("mine")
+    code, _, err = run_tool("convert_weights", "--from", source, "--to", tmp_path / "x.pth")
+    assert_one_sentence(code, err, "x.pth.tmp exists")  # the file being written has that name
+    assert mine.read_text() == "mine" and not (tmp_path / "x.pth").exists()
 
 
 def test_verify_tells_what_a_checkpoint_is(tmp_path: Path, run_tool: RunTool) -> None:

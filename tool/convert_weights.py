@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import CheckpointError, ConfigError, nearest, run_cli  # isort: split
+from util.error import ConfigError, run_cli  # isort: split
 
 import torch
 from torch import Tensor
 
 from model.identify import identify
-from util.training.weight_file import load_file, save_atomically, state_dict_of
+from model.pretrained import from_torchvision
+from util.training.weight_file import UNFINISHED, load_file, save_atomically, state_dict_of
 
 EXAMPLES = """examples:
   python tool/convert_weights.py --from torchvision --name resnet50 --to initmodel/resnet50_v1.pth
@@ -36,8 +37,9 @@ def main() -> None:
         help="write {'epoch', 'state_dict', 'optimizer'} with `module.` names",
     )
     args = parser.parse_args()
-    if args.target.exists():
-        raise ConfigError(f"--to {args.target} exists: remove it or choose another name")
+    for path in (args.target, args.target.with_name(f"{args.target.name}{UNFINISHED}")):
+        if path.exists():
+            raise ConfigError(f"--to: {path} exists: remove it or choose another name")
     if args.source == "torchvision":
         content = {"state_dict": from_torchvision(args.name)}
     else:
@@ -49,25 +51,6 @@ def main() -> None:
     save_atomically(args.target, layout(content, state, is_published=args.published))
     digest = hashlib.sha256(args.target.read_bytes()).hexdigest()
     print(f"wrote {args.target}, {args.target.stat().st_size} bytes, SHA-256 {digest}")
-
-
-def from_torchvision(name: str) -> dict[str, Tensor]:
-    """ImageNet weights as torchvision downloads them. Raises ConfigError without a connection."""
-    from torchvision import models
-
-    known = [n for n in models.list_models() if n.startswith("resnet") and n[6:].isdigit()]
-    if name not in known:
-        near = nearest(name, known)
-        hint = f"; nearest: {near[0]}" if near else ""
-        raise ConfigError(f"--name {name} is unknown, choose one of {', '.join(known)}{hint}")
-    weights = models.get_model_weights(name).DEFAULT
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:  # urllib's errors are OSErrors
-        raise CheckpointError(
-            f"torchvision could not download {weights.url}: {error}; on a machine with a network "
-            "fetch that file, then give it as --from FILE"
-        ) from None
 
 
 def layout(content: dict, state: dict[str, Tensor], *, is_published: bool) -> dict:

@@ -29,6 +29,7 @@ from util.extra.demo_files import (
     targets,
     video_paths,
 )
+from util.extra.export import ExportedModel
 from util.extra.video import VideoReader, VideoWriter
 from util.inference import SlidingPredictor, build_predictor
 from util.logger import start_logging
@@ -48,6 +49,8 @@ SHOWN_SHARE = 0.01  # classes with less are not in a video's legend
 
 
 def main() -> None:
+    if "--model" in sys.argv:
+        return show_exported()
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
@@ -82,6 +85,26 @@ def main() -> None:
         show_image(image, pred, output / name, names, colors)
         if pixel:
             show_attention(predictor, image, pixel, output / name)
+
+
+def show_exported() -> None:
+    """Images predicted by a file of tool/export.py, which brings its names and colours along."""
+    parser = argparse.ArgumentParser(description=show_exported.__doc__, allow_abbrev=False)
+    parser.add_argument("--model", required=True, help="an .onnx file of tool/export.py")
+    parser.add_argument("--image", required=True, help="an image or a folder of images")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="default: demo")
+    args = parser.parse_args()
+    model, source = ExportedModel(args.model), open_source(args.image)
+    if isinstance(source, VideoReader):
+        raise ConfigError("--model shows images: give one, or a folder of them, to --image")
+    names, colors = model.names_and_colors()
+    make_folder(args.output, key="--output")
+    inputs = [path for path, _ in source]
+    found = targets(source, args.output, has_attention=False)
+    check_targets(found, inputs=inputs, is_ours=is_ours, key="--output")
+    for path, name in tqdm(source, desc="Demo", leave=False, disable=None):
+        image = read_image(path)
+        show_image(image, model.predict(image), args.output / name, names, colors)
 
 
 def parse_args() -> argparse.Namespace:

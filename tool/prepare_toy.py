@@ -47,7 +47,7 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     what = f"{train} train and {val} val images in {out}"
     record = options | {"version": VERSION}
     if is_complete(out, record):
-        return f"toy: {what} are there already; nothing to do"
+        return f"toy: {what} exist; nothing to do"
     start = time.perf_counter()
     for folder in (
         "list",

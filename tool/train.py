@@ -15,6 +15,7 @@ from model import backbone_name, check_network, start_network
 from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
 from util.data.dataset import Loader, SegmentationData, build_loader
 from util.distributed import Process, StopRequest, describe, launch
+from util.distributed.device import warn_if_busy
 from util.extra.dataset_check.counts import median_weights, read_weights
 from util.logger import naming, start_logging, write_origin
 from util.palette import load_colors
@@ -73,6 +74,7 @@ def train(process: Process, cfg: Config) -> None:
         ) as logger:
             if is_main:
                 describe_run(cfg, process, state, train_loader.data, resumed)
+                warn_if_busy(process.device)
             Trainer(
                 cfg,
                 process,

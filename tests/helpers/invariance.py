@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from model import start_network
-from model.pspnet import PPM
-from model.segmentor import Segmentor, head
+from tests.helpers.small_net import SmallNet
 from tool.train import make_criterion
 from util.config import Config, load_config
 from util.data.dataset import build_loader
@@ -46,31 +45,14 @@ def run(process: Process, cfg: Config) -> None:
         Path(cfg.save_folder).write_text(json.dumps(found))
 
 
-class SmallNet(Segmentor):
-    """Few channels in front of PSPNet's pyramid and heads, so that steps take milliseconds."""
-
-    def __init__(self, cfg: Config) -> None:
-        nn.Module.__init__(self)
-        self.zoom_factor = cfg.zoom_factor
-        self.layer0, self.layer1 = conv_bn(3, 16, stride=2), conv_bn(16, 16, stride=2)
-        self.layer2, self.layer3 = conv_bn(16, 32, stride=2), conv_bn(32, 32, stride=1)
-        self.layer4 = conv_bn(32, 32, stride=1)
-        self.ppm = PPM(32, (1, 2, 3, 6))
-        self.cls, self.aux = head(64, 32, cfg.classes, 0.0), head(32, 32, cfg.classes, 0.0)
-
-    def context(self, x: Tensor) -> Tensor:
-        return self.ppm(x)
-
-
-def conv_bn(channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels, out_channels, 3, stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
-
-
 def network_of(cfg: Config, dtype: torch.dtype) -> nn.Module:
     seed_everything(1)
     is_small = os.environ.get("SMALL") == "1"
-    network = SmallNet(cfg) if is_small else start_network(cfg, "", {})
+    network = (
+        SmallNet(cfg.classes, zoom_factor=cfg.zoom_factor)
+        if is_small
+        else start_network(cfg, "", {})
+    )
     for module in network.modules():
         if isinstance(module, nn.Dropout2d):
             module.p = 0.0

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("config", "dataset", "initmodel", "tool")
+FOLDERS = ("config", "dataset", "initmodel", "model", "tool")
 PAGES = ("README.md", "FAQ.md", *(f"{folder}/README.md" for folder in FOLDERS))
 BLOCK = re.compile(
     r"^ *<!-- (?P<mark>[^>]*) -->\n *```(?P<kind>\w+)\n(?P<body>.*?)^ *```$",

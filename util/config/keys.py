@@ -69,9 +69,7 @@ class Test:
         help="`test` needs no labels; also names the result folder",
     )
     base_size: int = key(512, span=(1, 65536), help="long side of an image at scale 1")
-    test_h: int = key(
-        473, span=(1, 8193), help="height of the sliding window; 8k+1 for PSPNet and PSANet"
-    )
+    test_h: int = key(473, span=(1, 8193), help="height of the sliding window, as train_h")
     test_w: int = key(473, span=(1, 8193), help="width of the sliding window")
     scales: list[float] = key(
         [1.0], span=(0.01, 100), help="factors of base_size; predictions are averaged over them"

@@ -137,7 +137,8 @@ def parse_value(name: str, raw: Raw, *, source: str, folder: Path) -> Any:
 def _check_limits(name: str, item: Any) -> None:
     limits = FIELDS[name].metadata
     is_text, must = isinstance(item, str), f"{full_name(name)} must be"
-    if limits["choices"] and (is_text or limits["span"] is None) and item not in limits["choices"]:
+    has_choices = limits["choices"] and type(item) in map(type, limits["choices"])
+    if has_choices and item not in limits["choices"]:
         options = [str(c) for c in limits["choices"]]
         near = nearest(item, options) if is_text else []
         hint = f"; nearest: {near[0]}" if near else ""

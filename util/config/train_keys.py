@@ -32,7 +32,9 @@ class Train:
         "`pretrained` (torchvision's or timm's download) or empty (random)",
     )
     sync_bn: bool = key(True, help="compute BatchNorm statistics over all processes")
-    train_h: int = key(473, span=(1, 8193), help="crop height; 8k+1 for PSPNet and PSANet")
+    train_h: int = key(
+        473, span=(1, 8193), help="crop height; 8k+1 for PSPNet and PSANet, 32k+1 for ICNet"
+    )
     train_w: int = key(473, span=(1, 8193), help="crop width")
     scale_min: float = key(0.5, span=(0.01, 10), help="smallest random scale")
     scale_max: float = key(2.0, span=(0.01, 10), help="largest random scale")
@@ -121,8 +123,9 @@ class Train:
         "fused",
         choices=("fused", "stepwise"),
         network=True,
-        help="PSPNet, PSANet: `fused` convolves the context maps before enlarging them (equal up "
-        "to rounding, much faster); `stepwise` after, in the papers' order",
+        help="`fused` convolves the context maps of PSPNet and PSANet before enlarging them, and "
+        "enlarges logits within the loss (equal up to rounding, much faster); `stepwise` in the "
+        "papers' order",
     )
     train_gpu: list[int] = key(
         [0],

@@ -2,15 +2,10 @@
 
 import atexit
 import multiprocessing
-import os
-import signal
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.synchronize import Semaphore
 
 import cv2
 import numpy as np
@@ -27,6 +22,7 @@ from util.data.label_map import LabelMap, label_map_of
 from util.data.list_file import Sample, read_list
 from util.data.load import check_first, load
 from util.data.transform import train_transform, val_transform
+from util.data.worker import release, signals_held, start_worker
 from util.error import ConfigError, DataError, UserError, is_out_of_memory
 
 LabelledTransform = Callable[[np.ndarray, np.ndarray, Generator], tuple[Tensor, Tensor]]
@@ -59,7 +55,7 @@ class SegmentationData(Dataset):
             return error  # raised by Loader: a worker would add its traceback to the message
         except (cv2.error, MemoryError) as error:
             path, (height, width) = self.samples[index].image, label.shape
-            reason = "needs more memory than there is" if is_out_of_memory(error) else error.err
+            reason = "needs more memory than there is" if is_out_of_memory(error) else str(error)
             return DataError(
                 f"image {path} of {width}x{height} cannot be augmented ({reason}): cut it into "
                 "tiles, or lower TRAIN.scale_max"
@@ -160,14 +156,14 @@ class Loader:
     ) -> None:
         self.data, self.sampler = data, sampler
         may_end = multiprocessing.Semaphore(0)
-        atexit.register(_release, may_end, workers)
-        weakref.finalize(self, _release, may_end, workers)
+        atexit.register(release, may_end, workers)
+        weakref.finalize(self, release, may_end, workers)
         self._loader = DataLoader(
             data,
             batch_sampler=sampler,
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=partial(_start_worker, may_end),
+            worker_init_fn=partial(start_worker, may_end),
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             # Else each start of an iteration would draw from the generator of the dropout masks,
@@ -184,7 +180,7 @@ class Loader:
         return [[self.data.samples[i].image.name for i in batch] for batch in batches]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        with _signals_held():
+        with signals_held():
             batches = iter(self._loader)
         for batch in batches:
             if isinstance(batch, UserError):
@@ -222,40 +218,3 @@ def _collate(samples: list) -> list[Tensor] | UserError:
         if isinstance(sample, UserError):
             return sample
     return default_collate(samples)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Signals wait while processes start, which are not ready to ignore them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(may_end: Semaphore, worker: int) -> None:
-    # Signals of a scheduler or a terminal go to all processes: the main one saves, with its workers
-    # alive. They end with the loader, or when the main process has died.
-    for number in _signals():
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(may_end,), daemon=True).start()
-    cv2.setNumThreads(0)  # workers run side by side: threads inside each get in the others' way
-
-
-def _end_with(may_end: Semaphore) -> None:
-    may_end.acquire()
-    os._exit(0)
-
-
-def _release(may_end: Semaphore, workers: int) -> None:
-    for _ in range(workers):
-        may_end.release()
-
-
-def _signals() -> list[signal.Signals]:
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]

@@ -4,8 +4,7 @@ No file is rewritten. What a map does not name is an error, so that a wrong map 
 The way back, from class ids to those that a benchmark's server wants, is TEST.export.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,8 +14,9 @@ import numpy as np
 
 from util.config import Config
 from util.data.cause import probable_cause
+from util.data.id_table import color_text, read_table
 from util.data.label import pack_colors
-from util.error import ConfigError, DataError, read_text
+from util.error import ConfigError, DataError
 from util.palette import load_colors
 
 # labelIds 0..33 in the order of their trainIds; the others are not evaluated
@@ -156,7 +156,7 @@ def load_label_map(
     if isinstance(setting, str) and setting in _NAMED:
         table = dict.fromkeys(_VOID[setting], ignore_label) | _NAMED[setting]
     elif isinstance(setting, str) and setting:
-        table, is_of_colors = _read_table(Path(setting))
+        table, is_of_colors = read_table(Path(setting))
     else:
         table = dict(setting or {})
     for i in table.values():
@@ -198,66 +198,3 @@ def load_export(setting: str | Mapping[int, int], *, classes: int) -> np.ndarray
             f"TEST.export {shown} saves ids {saved.min()}..{saved.max()}: PNG files hold 0..65535"
         )
     return saved
-
-
-def color_text(packed: int) -> str:
-    """r*65536 + g*256 + b -> `R G B`."""
-    return f"{packed >> 16} {packed >> 8 & 255} {packed & 255}"
-
-
-def _read_table(path: Path) -> tuple[dict[int, int], bool]:
-    """(raw id -> class id, whether raw ids are colours) of a file."""
-    if not path.is_file():
-        raise ConfigError(
-            f"DATA.label_map: no file {path}; it may be cityscapes, ade20k, a mapping such as "
-            "{0: 0, 255: 1} or a file"
-        )
-    text = read_text(path, ConfigError)
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    is_of_colors = bool(rows) and all(
-        len(row) in (3, 4) and all(re.fullmatch(r"\d{1,5}", word) for word in row) for row in rows
-    )
-    table: dict[int, int] = {}
-    for raws, i in _color_rows(rows, path) if is_of_colors else _id_rows(text, path):
-        for raw in raws:
-            if raw in table:
-                what = f"colour {color_text(raw)}" if is_of_colors else f"id {raw}"
-                raise ConfigError(
-                    f"DATA.label_map {path} gives {what} twice, as class {table[raw]} and {i}: "
-                    "remove one"
-                )
-            table[raw] = i
-    return table, is_of_colors
-
-
-def _color_rows(rows: list[list[str]], path: Path) -> Iterator[tuple[Sequence[int], int]]:
-    for number, row in enumerate(rows):
-        red, green, blue, *given = map(int, row)
-        if max(red, green, blue) > 255:
-            raise _not_a_table(path)
-        yield [red << 16 | green << 8 | blue], given[0] if given else number
-
-
-def _id_rows(text: str, path: Path) -> Iterator[tuple[Sequence[int], int]]:
-    """(raw ids, class id) of YAML or JSON, read by hand: of a key given twice YAML keeps one."""
-    text = re.sub(r"#.*", "", text).strip()
-    if text.startswith("{") and text.endswith("}"):
-        text = text[1:-1]
-    rows = [row.strip() for row in re.split(r"[,\n]", text) if row.strip()]
-    for row in rows:
-        pair = re.fullmatch(
-            r"""(["']?)(-?\d{1,5})(?:-(\d{1,5}))?\1\s*:\s*["']?(\d{1,5})["']?""", row
-        )
-        if pair is None:
-            raise _not_a_table(path)
-        first, last = int(pair[2]), int(pair[3] or pair[2])
-        yield range(first, last + 1), int(pair[4])
-    if not rows:
-        raise _not_a_table(path)
-
-
-def _not_a_table(path: Path) -> ConfigError:
-    return ConfigError(
-        f"DATA.label_map {path} must hold a `raw id: class id` line per id, or a line `R G B` or "
-        "`R G B id` per colour"
-    )

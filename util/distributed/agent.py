@@ -73,7 +73,9 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
         # A process that ends at once leaves semaphores to Python's tracker, which would warn.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         where = f" of machine {nodes.rank} of {nodes.count}" if nodes.count > 1 else ""
-        log.info(f"starting {len(devices)} processes{where} on {', '.join(map(str, devices))}")
+        several = "es" if len(devices) > 1 else ""
+        names = ", ".join(map(str, devices))
+        log.info(f"starting {len(devices)} process{several}{where} on {names}")
         done: Future[None] = Future()
         # In a thread: the agent would kill on a signal what is still saving after 30 seconds.
         agent = threading.Thread(

@@ -1,6 +1,7 @@
 """The device of a process, and the precision of its matrix products and convolutions."""
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -50,6 +51,22 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU"
+
+
+def warn_if_busy(device: torch.device) -> None:
+    """Log where other programs take the cores that this process would compute on.
+
+    The number of threads is not changed: last digits of sums depend on it.
+    """
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if device.type != "cpu" or threads == 1 or not hasattr(os, "getloadavg"):
+        return
+    load = os.getloadavg()[0]
+    if load > 1.5 * cores:
+        log.warning(
+            f"this machine is busy (load {load:.1f}, {cores} cores), so {threads} threads wait for "
+            "each other: the environment variable OMP_NUM_THREADS=1 may be several times faster"
+        )
 
 
 def autocast(device: torch.device, kind: str) -> AbstractContextManager:

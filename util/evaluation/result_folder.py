@@ -7,7 +7,7 @@ server wants; protocol.json names all that the predictions depend on. A folder h
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -191,8 +191,11 @@ def read_protocol(folder: Path) -> dict[str, Any]:
 
 def file_sha256(path: str | Path) -> str:
     """Of a file's bytes, in hexadecimal."""
+    digest = sha256()
     with Path(path).open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _short(value: Any) -> str:

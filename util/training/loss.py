@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from util.training.upsampled_loss import pixel_losses, upsampled_cross_entropy
+from util.training.upsampled_loss import pixel_losses, upsampled_cross_entropy, wide_dtype
 
 
 class HeadLoss(NamedTuple):
@@ -30,13 +31,23 @@ PixelLoss = Callable[[Tensor, Tensor], HeadLoss]
 class CrossEntropy:
     """Sum over the pixels that are not `ignore_label`, and their number; in float32 or wider.
 
-    With `weights` (C,) each pixel counts as much as the weight of its label's class.
+    With `weights` (C,) each pixel counts as much as the weight of its label's class. Logits
+    smaller than the label are enlarged to its size, at no cost in memory.
     """
 
     ignore_label: int
     weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, label: Tensor) -> HeadLoss:
+        if logits.shape[-2:] == label.shape[-2:]:
+            total = F.cross_entropy(
+                logits.to(wide_dtype(logits)),
+                label,
+                weight=self.weights,
+                ignore_index=self.ignore_label,
+                reduction="sum",
+            )
+            return HeadLoss(total, self.weight(label), logits.detach().argmax(dim=1))
         weights = self.pixel_weights(label)
         total, pred = upsampled_cross_entropy(
             logits, label, weights, ignore_label=self.ignore_label

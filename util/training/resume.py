@@ -44,7 +44,7 @@ def read_resume(cfg: Config, process: Process) -> tuple[Config, Checkpoint | Non
     if path and found is None:
         found = Checkpoint(path, load_file(path))
     if found:
-        _check(found)
+        check_numbers(found)
     if cfg.manual_seed is None:
         seed = found.content.get("seed", choose_seed()) if found else choose_seed()
         cfg = replace(cfg, manual_seed=process.broadcast(seed))
@@ -76,7 +76,7 @@ def restore_state(
             )
 
 
-def _check(checkpoint: Checkpoint) -> None:
+def check_numbers(checkpoint: Checkpoint) -> None:
     """Raise CheckpointError unless its numbers are such numbers."""
     source, content = checkpoint
     if "epoch" not in content:

@@ -23,6 +23,7 @@ from util.training.loss import label_at
 log = logging.getLogger("semseg")
 
 IMAGES = 3  # samples shown in TensorBoard after each epoch
+FLUSH_SECONDS = 10.0  # between two writes of TensorBoard's events to the disk, which take time
 
 
 class TrainLogger(RunLogger):
@@ -38,6 +39,7 @@ class TrainLogger(RunLogger):
         super().__init__(folder, name="train", active=active)
         self._colors = colors
         self._events: EventsWriter | None = None
+        self._flushed_at = time.monotonic()
         self._metrics = self.folder / "metrics.jsonl"
         if active:
             self._keep_epochs(epochs)
@@ -114,7 +116,9 @@ class TrainLogger(RunLogger):
             if self._events is None:
                 self._events = EventsWriter(str(self.folder / "events"))
             self._events.write_event(Event(summary=values, step=step, wall_time=time.time()))
-            self._events.flush()
+            if time.monotonic() - self._flushed_at > FLUSH_SECONDS:
+                self._events.flush()
+                self._flushed_at = time.monotonic()
 
 
 def _epoch_of(line: str) -> int:

@@ -1,0 +1,103 @@
+"""Exported files against this project's predictor, and why pooling is a matrix product."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model import build_model, load_predictor
+from tests.conftest import RunTool, assert_one_sentence
+from util.config import dump_config, load_config
+from util.extra.export import ExportedModel
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def checkpoint_of(tiny: Path, path: Path, *words: str) -> Path:
+    torch.manual_seed(0)
+    cfg = load_config(tiny, words)
+    torch.save({"state_dict": build_model(cfg).state_dict(), "config": dump_config(cfg)}, path)
+    return path
+
+
+@pytest.mark.slow
+def test_onnx_of_any_size(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    path = checkpoint_of(tiny, tmp_path / "w.pth")
+    words = ["--config", tiny, "model_path", path, "--output", tmp_path / "m.onnx"]
+    code, out, err = run_tool("export", *words)
+    assert code == 0, err
+    assert out.count("of the labels equal") == 8  # four sizes, two batch sizes
+    model = ExportedModel(tmp_path / "m.onnx")
+    assert json.loads(model.metadata["names"]) == ["class 0", "class 1", "class 2"]
+    assert (
+        len(model.metadata["checkpoint_sha256"]) == 64 and "arch: psp" in model.metadata["config"]
+    )
+    image = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    assert model.predict(image).shape == (50, 61)
+    words_of_demo = ["--model", tmp_path / "m.onnx", "--image", tmp_path / "data/images/p0.png"]
+    code, _, err = run_tool("demo", *words_of_demo, "--output", tmp_path / "shown")
+    assert code == 0 and (tmp_path / "shown/p0_overlay.png").is_file(), err
+    code, _, err = run_tool("export", *words)
+    assert_one_sentence(code, err, "m.onnx exists")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["psp", "psa", "icnet"])
+def test_pt2(tiny: Path, tmp_path: Path, run_tool: RunTool, arch: str) -> None:
+    keys = ["arch", arch, *(["train_h", 65, "test_h", 65] if arch == "icnet" else [])]
+    keys += ["train_w", 65, "test_w", 65] if arch == "icnet" else ["test_w", 33]
+    path = checkpoint_of(tiny, tmp_path / "w.pth", *map(str, keys))
+    words = ["--format", "pt2", "--output", tmp_path / "m.pt2", "--probabilities"]
+    code, out, err = run_tool("export", "--config", tiny, "model_path", path, *keys, *words)
+    assert code == 0, err
+    assert out.count("probabilities off by at most") == (2 if arch == "psa" else 8)
+    assert ("images must be 33 x 33" in out) == (arch == "psa")
+
+
+def test_mistakes(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+    code, _, err = run_tool("export", "--config", tiny, "--output", tmp_path / "m.pt2")
+    assert_one_sentence(code, err, "must end in .onnx")
+    (tmp_path / "x.onnx").write_text("<html>")
+    with pytest.raises(Exception, match="no readable ONNX file"):
+        ExportedModel(tmp_path / "x.onnx")
+
+
+@pytest.mark.slow
+def test_adaptive_pooling_is_why_pooling_is_a_matrix_product() -> None:
+    """The plain exporter refuses it for free sizes, or gives other numbers than torch."""
+
+    class Pool(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.adaptive_avg_pool2d(x, 6)
+
+    free = torch.export.Dim.DYNAMIC
+    with pytest.raises(Exception):  # noqa: B017
+        program = torch.onnx.export(
+            Pool(), (torch.zeros(1, 2, 13, 17),), dynamo=True, dynamic_shapes=({2: free, 3: free},)
+        )
+        x = torch.randn(1, 2, 20, 11)
+        (found,) = program(x)
+        torch.testing.assert_close(found, nn.functional.adaptive_avg_pool2d(x, 6))
+
+
+def test_a_checkpoint_alone_predicts_from_any_folder(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint_of(tiny, tmp_path / "best.pth")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    predictor = load_predictor(path)
+    assert predictor.predict(image).shape == (48, 64) and predictor.crop == (33, 41)
+    assert load_predictor(path, overrides=["test_h", "41"]).crop == (41, 41)
+    old = torch.load(path, weights_only=True)
+    torch.save(old["state_dict"], tmp_path / "old.pth")
+    with pytest.raises(Exception, match=r"holds no config.*config='config/"):
+        load_predictor(tmp_path / "old.pth")
+    assert (
+        load_predictor(tmp_path / "old.pth", config=tiny).predict(image) == predictor.predict(image)
+    ).all()
