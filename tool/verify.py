@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, nearest, run_cli  # isort: split
+from util.error import CheckpointError, ConfigError, nearest, run_cli  # isort: split
 
 import numpy as np
 import torch
@@ -56,7 +56,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.checkpoint:
         state = state_dict_of(load_file(args.checkpoint), source=args.checkpoint)
-        print("\n".join(f"{name}: {value}" for name, value in identify(state).items()))
+        kind = "safetensors" if args.checkpoint.endswith(".safetensors") else "PyTorch"
+        try:
+            found = {"file": f"{kind} format", **identify(state)}
+        except CheckpointError as error:
+            raise CheckpointError(f"{args.checkpoint} ({kind} format): {error}") from None
+        print("\n".join(f"{name}: {value}" for name, value in found.items()))
         return
     known = load_cases()
     for name in args.cases:

@@ -1,6 +1,5 @@
 """Image and label files -> arrays and back."""
 
-import os
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,7 +23,6 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".pgm", ".ppm"),
 )
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -95,12 +93,3 @@ def read_note(path: Path) -> str:
     """The note that `write_image` put into a file, '' where there is none. Raises DataError."""
     with opened(path, "image") as file:
         return note_of(file)
-
-
-def is_whole_png(path: Path) -> bool:
-    """Whether a PNG is there to its end, without decoding it."""
-    if not path.is_file() or path.stat().st_size < len(_PNG_END):
-        return False
-    with path.open("rb") as file:
-        file.seek(-len(_PNG_END), os.SEEK_END)
-        return file.read() == _PNG_END

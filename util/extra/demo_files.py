@@ -2,11 +2,11 @@
 
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from util.data.image import IMAGE_SUFFIXES, read_image, read_note
 from util.error import DataError, nearest
+from util.extra.prepare.files import walk
 from util.extra.video import VIDEO_SUFFIXES, VideoReader, is_our_video
 
 log = logging.getLogger("semseg")
@@ -93,17 +93,3 @@ def is_ours(path: Path) -> bool:
         return path.suffix == ".png" and read_note(path) == NOTE
     except (DataError, OSError):
         return False
-
-
-def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All files but hidden ones, also of linked folders, except links that lead back up."""
-    real = folder.resolve()
-    if any(real == a or real in a.parents for a in above):
-        return
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from walk(path, (*above, real))
-        elif path.is_file():
-            yield path
