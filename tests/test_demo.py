@@ -98,6 +98,8 @@ def test_files_without_a_known_suffix_are_told_by_what_they_hold(tmp_path: Path)
     stills = [Image.fromarray(frame) for frame in frames]
     stills[0].save(tmp_path / "still.gif")
     assert open_source(str(tmp_path / "still.gif")) == [(tmp_path / "still.gif", "still")]
+    stills[0].save(tmp_path / "moving.gif", save_all=True, append_images=stills[1:])
+    assert isinstance(open_source(str(tmp_path / "moving.gif")), VideoReader)
 
 
 def test_images_of_linked_folders(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from tests.helpers.invariance import run
 from util.config import load_config
 from util.distributed import Process
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "tests/helpers/invariance.py"
 
 

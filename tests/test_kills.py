@@ -4,9 +4,12 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.conftest import command
+
+pytestmark = pytest.mark.slow
 
 
 def test_thirty_kills_leave_no_trace_in_the_weights(tiny: Path, tmp_path: Path) -> None:

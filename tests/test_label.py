@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.files import PNG_PALETTE, write_png, write_tiff, write_turned
+from tests.helpers.files import PNG_PALETTE, write_png, write_tiff
 from util.data.image import read_image, read_label, write_image, write_label
-from util.data.label import UPRIGHT, decode_label
-from util.data.label_map import LabelMap
-from util.data.list_file import Sample
-from util.data.load import load
+from util.data.label import decode_label
 from util.error import DataError
 
 IDS = (np.arange(48) % 16).astype(np.uint8).reshape(6, 8)
@@ -150,76 +147,6 @@ def test_images_of_16_bits_are_refused_not_darkened(tmp_path: Path, kind: str) -
     cv2.imwrite(str(tmp_path / "x.png"), rgb(pixels) if kind == "RGB" else pixels)
     with pytest.raises(DataError, match=r"has 16 or more bits a channel .* save it with 8 bits"):
         read_image(tmp_path / "x.png")
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied_as_viewers_do(
-    tmp_path: Path, orientation: int, suffix: str
-) -> None:
-    stored = np.zeros((16, 24, 3), np.uint8)
-    stored[:8, :8] = 250  # a bright corner: upper left of the stored pixels
-    path = write_turned(tmp_path / f"x.{suffix}", stored, orientation)
-    corner = {
-        1: (0, 0),
-        2: (0, 1),
-        3: (1, 1),
-        4: (1, 0),
-        5: (0, 0),
-        6: (0, 1),
-        7: (1, 1),
-        8: (1, 0),
-    }
-    shown = read_image(path) > 125
-    assert shown.shape[:2] == ((16, 24) if orientation < 5 else (24, 16))
-    y, x = corner[orientation]
-    assert shown[-8 * y or None :][:8][:, -8 * x or None :][:, :8].mean() > 0.95
-    assert shown.mean() == pytest.approx(64 / 384, abs=0.03)
-
-
-def pair(folder: Path, image_turned: int, label_turned: int, *, side: bool = False) -> Sample:
-    ids = IDS if side else IDS[:, ::-1]
-    image = write_turned(folder / "x.png", rgb(IDS) * 15, image_turned)
-    return Sample(image, write_turned(folder / "y.png", np.ascontiguousarray(ids), label_turned))
-
-
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_exif_orientation_of_image_and_label_alike(tmp_path: Path, orientation: int) -> None:
-    image, label = load(pair(tmp_path, orientation, orientation, side=True), LabelMap(16, 255))
-    np.testing.assert_array_equal(image[..., 0] // 15, label)
-
-
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_exif_orientation_of_one_alone_is_refused_unless_sizes_tell(
-    tmp_path: Path, orientation: int
-) -> None:
-    label_map = LabelMap(16, 255)
-    with pytest.raises(DataError, match=f"EXIF orientation {orientation}, .*exiftool"):
-        load(pair(tmp_path, orientation, 1), label_map)
-    with pytest.raises(DataError, match=rf"label .* has EXIF orientation {orientation}, .* has 1"):
-        load(pair(tmp_path, 1, orientation), label_map)
-    image = read_image(write_turned(tmp_path / "x.png", rgb(IDS) * 15, orientation))
-    if orientation < 5:
-        label = tmp_path / "upright.png"  # as a preparation writes it
-        write_label(label, image[..., 0] // 15, note=UPRIGHT)
-    else:  # as annotation tools write it that show images upright
-        label = tmp_path / "shown.png"
-        write_label(label, image[..., 0] // 15)
-    image, ids = load(Sample(tmp_path / "x.png", label), label_map)
-    np.testing.assert_array_equal(image[..., 0] // 15, ids)
-
-
-def test_malformed_exif_is_no_orientation(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
-    path = write_turned(tmp_path / "x.jpg", noise, 6)
-    whole, rng = path.read_bytes(), np.random.default_rng(1)
-    start = whole.index(b"Exif")
-    for _ in range(200):
-        broken = bytearray(whole)
-        for place in rng.integers(start + 6, start + 32, 4):
-            broken[place] = rng.integers(256)
-        path.write_bytes(broken)
-        assert read_image(path).shape == (16, 16, 3)
 
 
 def test_mutated_files_are_a_sentence_or_an_array(tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ def test_flops_are_those_of_forward_and_backward() -> None:
     assert network.conv.weight.device == CPU and network.training
 
 
+def test_a_network_that_needs_values_is_trained_without_a_count() -> None:
+    class Odd(Net):
+        def forward(self, x: torch.Tensor) -> SegOutput:
+            return super().forward(x * float(x.sum()))
+
+    assert flops_per_image(Odd(), (9, 17)) == 0
+
+
 def test_memory_is_known_here() -> None:
     assert 2**20 < peak_memory(CPU) < 2**40
 

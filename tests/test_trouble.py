@@ -138,3 +138,15 @@ def test_torchrun_starts_all_again_and_the_run_goes_on(tiny: Path, tmp_path: Pat
     assert code == 0, err
     assert "continuing from" in out
     assert checkpoints(tmp_path / "run/model")[0].name == "train_epoch_4.pth"
+
+
+def test_a_compiled_network_trains_as_an_uncompiled_one_on_two_processes() -> None:
+    done = subprocess.run(
+        [*TORCHRUN, "tests/helpers/compiled.py", "eager"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr

@@ -47,10 +47,11 @@ def start_state(
 ) -> State:
     """A network with an optimizer of its `param_groups()`, before step 0."""
     network.upsamples = cfg.classifier == "stepwise"  # else the loss enlarges the logits
-    if cfg.compile:
-        network.compile()
     model = process.wrap(
-        network, sync_bn=cfg.sync_bn and not cfg.freeze_bn, channels_last=cfg.channels_last
+        network,
+        sync_bn=cfg.sync_bn and not cfg.freeze_bn,
+        channels_last=cfg.channels_last,
+        compile=cfg.compile,
     )
     amp = usable_amp(cfg.amp, process.device)
     return State(

@@ -12,9 +12,9 @@ from model import build_model
 from util.config import Config
 from util.distributed.device import usable_amp
 from util.extra.benchmark.parts import apart
+from util.extra.benchmark.plain_step import PlainStep
 from util.extra.benchmark.record import Record
 from util.extra.benchmark.step import Trainer
-from util.extra.benchmark.training import PlainStep
 from util.extra.golden import smooth_image
 from util.extra.sliding_window_reference import plain_loop
 from util.inference import build_predictor
@@ -74,9 +74,9 @@ def resident_bytes() -> int:
 
 def plain_step(cfg: Config, device: torch.device) -> None:
     """Two steps, so that momentum is there."""
-    work = PlainStep(cfg, device)
-    work()
-    work()
+    own = PlainStep(cfg, device)
+    own.step()
+    own.step()
 
 
 def step(cfg: Config, device: torch.device) -> None:

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model import backbone_name, build_model
+from model import backbone_name
 from util.config import Config
 from util.distributed.device import usable_amp
 from util.extra.benchmark.machine import product_rate, wait
+from util.extra.benchmark.plain_step import PlainStep
 from util.extra.benchmark.race import installed, race
 from util.extra.benchmark.record import Record
 from util.extra.benchmark.step import Trainer, random_batch, release
@@ -34,7 +35,8 @@ def run(record: Record, *, cfg: Config, runs: int, device: torch.device) -> None
         fast = replace(cfg, classifier="fused", channels_last=True, amp="bf16")
         modes["bf16, channels_last"] = fast
     plain, losses = PlainStep(cfg, device), {}
-    ways: dict[str, Callable[[], Any]] = {"plain script": plain}
+    prepare(plain.network)
+    ways: dict[str, Callable[[], Any]] = {"plain script": plain.step}
     trainers = {name: trainer(mode, device) for name, mode in modes.items()}
     for name, own in trainers.items():
         ways[name] = own.step
@@ -73,38 +75,6 @@ def prepare(network: nn.Module) -> nn.Module:
         if isinstance(module, (nn.Dropout, nn.Dropout2d)):
             module.p = 0.0
     return fill(network, SALT)
-
-
-class PlainStep:
-    """A training step as a short script writes it: float32, NCHW, mean losses."""
-
-    def __init__(self, cfg: Config, device: torch.device) -> None:
-        self.network = prepare(build_model(cfg)).to(device).train()
-        self.cfg, self.device = cfg, device
-        self.optimizer = torch.optim.SGD(
-            self.network.param_groups(),
-            lr=cfg.base_lr,
-            momentum=cfg.momentum,
-            weight_decay=cfg.weight_decay,
-        )
-        self.image, self.label = random_batch(cfg, pinned=device.type == "cuda")
-
-    def __call__(self) -> float:
-        image, label = self.image.to(self.device), self.label.to(self.device)
-        outputs = self.network(image)
-        main, aux = (
-            F.cross_entropy(
-                F.interpolate(out, label.shape[1:], mode="bilinear", align_corners=True),
-                label,
-                ignore_index=self.cfg.ignore_label,
-            )
-            for out in outputs
-        )
-        loss = main + self.cfg.aux_weight * aux
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
 
 
 def other_library(cfg: Config, device: torch.device) -> Callable[[], float] | None:
