@@ -47,8 +47,7 @@ def evaluator(tmp_path: Path, rng: np.random.Generator) -> Evaluator:
         results=ResultFolder(tmp_path / "out", protocol, distinct_colors(2)),
         predict=lambda image: np.zeros(image.shape[:2], np.uint8),
         skip_existing=False,
-        label_map=LabelMap(ignore_label=255),
-        classes=2,
+        label_map=LabelMap(classes=2, ignore_label=255),
     )
 
 

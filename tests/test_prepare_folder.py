@@ -227,7 +227,7 @@ def test_edited_names_and_recipes_stay(raw: Path, run_tool: RunTool) -> None:
     assert names.read_text() == "road\nsky"
     names.write_text("road\nsky\ncar\n")
     code, _, err = run_tool("prepare_folder", *options(raw))
-    assert_one_sentence(code, err, str(names), "has not 2 lines")
+    assert_one_sentence(code, err, str(names), "without 2 lines")
 
 
 def test_new_images_make_another_set(raw: Path, run_tool: RunTool) -> None:

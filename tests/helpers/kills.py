@@ -57,12 +57,20 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
         while b"steps per epoch" not in (log.read_bytes()[seen:] if log.exists() else b""):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.7))
+        end = time.monotonic() + 5
+        while kill % 3 == 0 and time.monotonic() < end and not is_saving(folder):
+            time.sleep(0.001)  # every third is killed while it writes a checkpoint
         os.kill(pid, signal.SIGKILL)
         code = exit_code(pid)
         assert code == -signal.SIGKILL, f"start {kill} ended by itself with {code}"
-        during_save += any((folder / "model").glob("*.tmp"))
+        during_save += is_saving(folder)
     assert exit_code(start(config, folder, *words)) == 0, log.read_text()[-2000:]
     return KILLS, during_save
+
+
+def is_saving(folder: Path) -> bool:
+    """Whether an unfinished checkpoint lies there."""
+    return any((folder / "model").glob("*.pth.tmp"))
 
 
 if __name__ == "__main__":
