@@ -8,10 +8,10 @@ import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from util.error import ConfigError, run_cli  # isort: split
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, dump_config, load_config
-from util.error import ConfigError, run_cli
 from util.extra.export import (
     ExportedModel,
     export_network,
