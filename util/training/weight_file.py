@@ -114,8 +114,9 @@ def _load_safetensors(path: Path, file: BinaryIO) -> dict[str, Any]:
         from safetensors import SafetensorError
         from safetensors.torch import load
     except ImportError:
+        _check_kind(path, file)
         raise CheckpointError(
-            f"{path} needs the package safetensors: pip install safetensors"
+            f"{path} is in safetensors format, which needs a package: pip install safetensors"
         ) from None
     try:
         return load(file.read())
