@@ -54,7 +54,10 @@ def test_a_dry_run_of_all_parts(tmp_path: Path) -> None:
     ]
     trained = next(row for row in parts["camvid"] if "epochs" in row["name"])
     assert trained["train_loss"] > 0 and sum("miou" in row for row in parts["camvid"]) == 3
-    assert "| PSPNet50 473, batch 16, float32, TF32 off |" in (folder / "gpu.md").read_text()
+    assert (
+        "| PSPNet50 473, batch 16, plain script, float32, TF32 off |"
+        in (folder / "gpu.md").read_text()
+    )
 
 
 def test_mistakes(run_tool: RunTool) -> None:

@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 install requirements-dev.txt
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
+"$(dirname "$PYTHON")/vermin" --quiet --no-tips --violations --target=3.10- util model tool
 exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
