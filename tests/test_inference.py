@@ -157,3 +157,13 @@ def test_stretching_is_a_product_with_a_matrix(width: int, align_corners: bool) 
     matrix = strips.stretching_matrix(13, width, align_corners, rows.dtype, rows.device)
     wanted = strips.stretch(rows, width, align_corners=align_corners)
     torch.testing.assert_close(rows @ matrix, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_an_image_may_be_a_flipped_view(rng: np.random.Generator) -> None:
+    """As `cv2.imread(path)[..., ::-1]` gives it."""
+    image = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    predictor = SlidingPredictor(Toy(3), classes=3, crop=(33, 33), base_size=48)
+    wanted = predictor.predict(image[..., ::-1].copy())
+    assert np.array_equal(predictor.predict(image[..., ::-1]), wanted)
+    with pytest.raises(ValueError, match=r"RGB of shape \(H, W, 3\), got \(40, 48\)"):
+        predictor.predict(image[..., 0])

@@ -145,7 +145,10 @@ class SlidingPredictor:
         return scales
 
     def _pixels(self, image: np.ndarray) -> Tensor:
-        return torch.tensor(image, device=self.device).permute(2, 0, 1).float()
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"image must be RGB of shape (H, W, 3), got {image.shape}")
+        pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)  # it may be flipped
+        return pixels.permute(2, 0, 1).float()
 
     def _grid(self, height: int, width: int, scale: float) -> Grid:
         long_side = scale * self.base_size
