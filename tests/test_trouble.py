@@ -120,7 +120,7 @@ def test_a_machine_that_is_alone(tiny: Path, free_port: int) -> None:
 def test_steps_that_are_not_finite_can_be_left_out(tiny: Path, tmp_path: Path) -> None:
     code, out, err = train(tiny, "nan", "TRAIN.nonfinite", "skip", "batch_size", 2)
     assert code == 0, err
-    assert out.count("step left out, 1 so far") == 1
+    assert out.count("step skipped, 1 so far") == 1
     records = [json.loads(s) for s in (tmp_path / "run/model/metrics.jsonl").open()]
     assert [r["skipped_steps"] for r in records] == [0, 1, 0, 0]
 

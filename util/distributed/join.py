@@ -69,7 +69,9 @@ def _open_store(cfg: Config, rank: int, world_size: int) -> dist.Store:
     """Where all processes meet, as torchrun's variables say."""
     try:
         found = dist.rendezvous("env://", timeout=timedelta(minutes=cfg.timeout_minutes))
-        return next(iter(found))[0]
+        # torchrun keeps its store when it starts all processes again: theirs must look new.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return dist.PrefixStore(f"attempt {attempt}", next(iter(found))[0])
     except RuntimeError as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
