@@ -119,7 +119,9 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
     return run
 
 
-def command(*words: object, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess:
+def command(
+    *words: object, cwd: Path = ROOT, limit: float = 240, **env: str
+) -> subprocess.CompletedProcess:
     """Run a command as a user would, without PYTHONPATH unless given."""
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(
@@ -128,7 +130,7 @@ def command(*words: object, cwd: Path = ROOT, **env: str) -> subprocess.Complete
         env={**clean, "PYTHON": sys.executable, **env},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=limit,
     )
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def test_thirty_kills_leave_no_trace_in_the_weights(tiny: Path, tmp_path: Path) -> None:
     """kill -9 at random moments, with a save after every step, so that some fall into one."""
-    done = command(sys.executable, "tests/helpers/kills.py", tiny, tmp_path)
+    done = command(sys.executable, "tests/helpers/kills.py", tiny, tmp_path, limit=900)
     log = (tmp_path / "killed.log").read_text()
     assert done.returncode == 0, done.stderr + log[-3000:]
     kills, during_save = map(int, re.findall(r"\d+", done.stdout.splitlines()[-1]))

@@ -1,5 +1,6 @@
 """User errors, and the one border where they become a sentence on stderr and exit code 2."""
 
+import atexit
 import contextlib
 import errno
 import importlib.util
@@ -213,6 +214,7 @@ def _start_tool() -> None:
     if Path(sys.argv[0]).resolve().parent != root / "tool":
         return
     set_handler(lambda *_: os._exit(EXIT_STOPPED))  # until run_cli takes over
+    atexit.register(set_handler, signal.SIG_IGN)  # Python's own end resets other handlers
     set_handler(lambda *_: os._exit(EXIT_INTERRUPTED), [signal.SIGINT])
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

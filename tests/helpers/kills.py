@@ -28,6 +28,13 @@ def start(config: str, folder: Path, *words: str) -> int:
     if pid:
         return pid
     torch.set_num_threads(1)
+    write_out = os.fsync
+
+    def slowly(file: int) -> None:  # so that some of the kills hit a checkpoint being written
+        time.sleep(0.2)
+        write_out(file)
+
+    os.fsync = slowly
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(folder.parent / f"{folder.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -57,9 +64,6 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
         while b"steps per epoch" not in (log.read_bytes()[seen:] if log.exists() else b""):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.7))
-        end = time.monotonic() + 5
-        while kill % 3 == 0 and time.monotonic() < end and not is_saving(folder):
-            time.sleep(0.001)  # every third is killed while it writes a checkpoint
         os.kill(pid, signal.SIGKILL)
         code = exit_code(pid)
         assert code == -signal.SIGKILL, f"start {kill} ended by itself with {code}"
