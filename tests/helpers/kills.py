@@ -19,7 +19,7 @@ from tool.train import main
 from util.error import run_cli
 
 KILLS = 30
-WORDS = ["epochs", "30", "save_freq", "30", "batch_size", "2", "workers", "1"]  # 60 steps
+WORDS = ["epochs", "60", "save_freq", "60", "batch_size", "2", "workers", "1"]  # 120 steps
 
 
 def start(config: str, folder: Path, *words: str) -> int:
@@ -31,7 +31,7 @@ def start(config: str, folder: Path, *words: str) -> int:
     write_out = os.fsync
 
     def slowly(file: int) -> None:  # so that some of the kills hit a checkpoint being written
-        time.sleep(0.2)
+        time.sleep(0.1)
         write_out(file)
 
     os.fsync = slowly
@@ -61,9 +61,9 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
     for kill in range(KILLS):
         seen = log.stat().st_size if log.exists() else 0
         pid = start(config, folder, *words)
-        while b"steps per epoch" not in (log.read_bytes()[seen:] if log.exists() else b""):
+        while b"saved" not in (log.read_bytes()[seen:] if log.exists() else b""):
             time.sleep(0.02)
-        time.sleep(rng.uniform(0, 0.7))
+        time.sleep(rng.uniform(0, 0.5))
         os.kill(pid, signal.SIGKILL)
         code = exit_code(pid)
         assert code == -signal.SIGKILL, f"start {kill} ended by itself with {code}"
