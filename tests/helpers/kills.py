@@ -64,6 +64,9 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
         while b"saved" not in (log.read_bytes()[seen:] if log.exists() else b""):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.5))
+        end = time.monotonic() + 10
+        while kill % 3 == 0 and not is_saving(folder) and time.monotonic() < end:
+            time.sleep(0.001)  # every third is killed while it writes the next checkpoint
         os.kill(pid, signal.SIGKILL)
         code = exit_code(pid)
         assert code == -signal.SIGKILL, f"start {kill} ended by itself with {code}"
