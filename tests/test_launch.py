@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from util.config import Config
 from util.distributed import Process, StopRequest, launch
-from util.distributed.agent import root_cause
+from util.distributed.agent import Nodes, inherited, root_cause, run_agent
 from util.distributed.join import is_of_peers
 from util.error import ConfigError, run_cli
 
@@ -144,6 +145,24 @@ def test_an_agent_of_ours_names_the_devices(found) -> None:
     told = json.dumps({"pid": 1, "stop_file": "stop", "devices": ["cuda:4", "cuda:6"]})
     environment = {**TORCHRUN, "SEMSEG_AGENT": told}
     assert found(gpus=8, environment=environment, listed=[4, 6])[3] == "cuda:6"
+
+
+def test_only_the_processes_of_an_agent_inherit_its_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What this process starts later is not theirs."""
+    seen: dict = {}
+
+    def run(processes: int, nodes: Nodes, folder: str, timeout: float, done: Future) -> None:
+        seen.update(inherited(), threads=os.environ["OMP_NUM_THREADS"])
+        done.set_result(None)
+
+    monkeypatch.setattr("util.distributed.agent._elastic_agent", run)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    run_agent([torch.device("cpu")] * 1000, Nodes(), timeout_minutes=1)
+    assert (seen["pid"], len(seen["devices"]), seen["threads"]) == (os.getpid(), 1000, "1")
+    assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize("name", TORCHRUN)

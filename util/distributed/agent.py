@@ -9,8 +9,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ log = logging.getLogger("semseg")
 POLL = 0.3  # seconds between two looks at a process or a signal
 GRACE = 10.0  # seconds that processes get to end by themselves after Ctrl-C
 _VARIABLE = "SEMSEG_AGENT"
+_INHERITED = (_VARIABLE, "OMP_NUM_THREADS", "PYTHONWARNINGS")
 
 # From causes to consequences: what a failure is, and what is said of it.
 _KINDS = {
@@ -64,14 +66,6 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
     """
     with tempfile.TemporaryDirectory(prefix="semseg-", ignore_cleanup_errors=True) as folder:
         stop_file = Path(folder, "stop")
-        told = {"pid": os.getpid(), "stop_file": str(stop_file), "devices": [*map(str, devices)]}
-        os.environ[_VARIABLE] = json.dumps(told)
-        if devices[0].type == "cpu":  # else each of them would take all cores
-            linux = hasattr(os, "sched_getaffinity")
-            cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
-        # A process that ends at once leaves semaphores to Python's tracker, which would warn.
-        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         where = f" of machine {nodes.rank} of {nodes.count}" if nodes.count > 1 else ""
         several = "es" if len(devices) > 1 else ""
         names = ", ".join(map(str, devices))
@@ -83,7 +77,7 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
             args=(len(devices), nodes, folder, timeout_minutes, done),
             daemon=True,
         )
-        with StopRequest(signal.SIGINT) as stop:
+        with _environment(devices, stop_file), StopRequest(signal.SIGINT) as stop:
             agent.start()
             asked = 0.0
             while agent.is_alive():
@@ -100,6 +94,27 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
         code = _exit_code(done, nodes, timeout_minutes) if done.done() else EXIT_STOPPED
     if code:
         sys.exit(code)
+
+
+@contextmanager
+def _environment(devices: Sequence[torch.device], stop_file: Path) -> Iterator[None]:
+    """The variables that the processes inherit; this process's own are put back afterwards."""
+    before = {name: os.environ.get(name) for name in _INHERITED}
+    told = {"pid": os.getpid(), "stop_file": str(stop_file), "devices": [*map(str, devices)]}
+    os.environ[_VARIABLE] = json.dumps(told)
+    if devices[0].type == "cpu":  # else each of them would take all cores
+        linux = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
+    # A process that ends at once leaves semaphores to Python's tracker, which would warn.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _elastic_agent(
