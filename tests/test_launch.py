@@ -3,23 +3,17 @@
 import json
 import logging
 import os
-import signal
-import socket
 import sys
 from concurrent.futures import Future
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from util.config import Config
-from util.distributed import Process, StopRequest, launch
-from util.distributed.agent import Nodes, inherited, root_cause, run_agent
-from util.distributed.join import is_of_peers
-from util.error import ConfigError, run_cli
+from util.distributed import Process, launch
+from util.distributed.agent import Nodes, inherited, run_agent
+from util.error import ConfigError
 
 TORCHRUN = {
     "RANK": "1",
@@ -214,159 +208,3 @@ def test_srun_with_several_tasks_a_node(found) -> None:
     del environment["SLURM_LAUNCH_NODE_IPADDR"]
     with pytest.raises(ConfigError, match="set MASTER_ADDR to the first node"):
         found(environment=environment)
-
-
-# What is said of failures -------------------------------------------------------------------------
-
-
-def failure(
-    folder: Path, rank: int, code: int, *, kind: str = "", seconds: int = 0
-) -> ProcessFailure:
-    """As the elastic agent makes it, from the file that a process has left, after `seconds`."""
-    path = folder / f"{rank}.json"
-    path.unlink(missing_ok=True)
-    if kind:
-        more = {"py_callstack": "", "timestamp": "1000", "kind": kind}
-        message = {"message": f"rank {rank}: {kind} it said", "extraInfo": more}
-        path.write_text(json.dumps({"message": message}))
-    made = ProcessFailure(local_rank=rank, pid=1, exitcode=code, error_file=str(path))
-    made.timestamp = 1000 + seconds
-    return made
-
-
-def cause(folder: Path, *failures: dict) -> tuple[str, int]:
-    made = {rank: failure(folder, rank, **words) for rank, words in enumerate(failures)}
-    return root_cause(made, timeout_minutes=5)
-
-
-LOST = {"code": 1, "kind": "lost"}
-WAITED = {"code": 1, "kind": "waited"}
-ENDED_BY_AGENT = {"code": -signal.SIGKILL, "seconds": 30}
-HOST = socket.gethostname()
-
-
-def test_a_process_that_has_said_the_cause(tmp_path: Path) -> None:
-    said = {"code": 2, "kind": "cause"}
-    assert cause(tmp_path, LOST, said, WAITED, {"code": 75}) == ("", 2)
-    assert cause(tmp_path, {"code": -15}, {"code": 2}) == ("", 2)  # before the processes met
-
-
-def test_a_process_that_was_killed_is_named_before_those_that_lost_it(tmp_path: Path) -> None:
-    sentence, code = cause(tmp_path, LOST, {"code": -signal.SIGKILL}, {"code": -signal.SIGABRT})
-    assert code == 1 and sentence.startswith(f"rank 1 on {HOST} was killed by SIGKILL: usually")
-    sentence, _ = cause(tmp_path, LOST, {"code": -signal.SIGSEGV})
-    assert sentence == f"rank 1 on {HOST} was killed by SIGSEGV"
-    assert cause(tmp_path, LOST, {"code": 9})[0] == f"rank 1 on {HOST} ended with exit code 9"
-
-
-def test_a_process_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    """The others have waited, or NCCL's watchdog has aborted them; SIGTERM did not end it."""
-    for others in (WAITED, {"code": -signal.SIGABRT}):
-        sentence, code = cause(tmp_path, others, others, ENDED_BY_AGENT)
-        assert code == 1
-        assert sentence.startswith(f"rank 2 on {HOST} hangs: it did not answer for 5 minutes")
-    assert cause(tmp_path, LOST, WAITED) == ("rank 1: waited it said", 1)
-
-
-def test_what_happened_on_another_machine(tmp_path: Path) -> None:
-    sentence, code = cause(tmp_path, LOST, LOST)
-    assert sentence == "rank 0: lost it said; see the output of the other machines" and code == 1
-    sentence, code = cause(tmp_path, {"code": -signal.SIGABRT}, {"code": -signal.SIGTERM})
-    assert sentence.startswith(f"rank 0 on {HOST} was aborted, with NCCL usually") and code == 1
-
-
-def test_processes_that_were_asked_to_end(tmp_path: Path) -> None:
-    assert cause(tmp_path, {"code": 75}, {"code": -15}, {"code": -signal.SIGUSR1}) == ("", 75)
-    assert cause(tmp_path, LOST, {"code": 75}) == ("", 75)  # one alone, before the first step
-    assert cause(tmp_path, LOST, {"code": 130}, {"code": 75}) == ("interrupted", 130)
-
-
-@pytest.mark.parametrize(
-    ("error", "wanted"),
-    [
-        (RuntimeError("[/src/third_party/gloo/gloo/transport/tcp/pair.cc:5] Connection re"), True),
-        (RuntimeError("[/a/gloo/transport/tcp/unbound_buffer.cc:8] Timed out waiting 6 ms"), True),
-        (dist.DistBackendError("NCCL error in: unhandled system error"), True),
-        (dist.DistStoreError("wait timeout after 6000ms, keys: /a"), True),
-        (RuntimeError("CUDA error: the launch timed out and was terminated"), False),
-        (RuntimeError("DataLoader timed out after 5 seconds"), False),
-        (ConnectionResetError("Connection reset by peer"), False),
-        (ValueError("[/src/gloo/x.cc:5] Connection closed by peer"), False),
-    ],
-)
-def test_a_lost_process_is_known_by_the_origin_of_the_error(error: Exception, wanted: bool) -> None:
-    assert is_of_peers(error) == wanted
-
-
-# Signals ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
-def test_a_signal_is_noted_within_a_stop_request_and_ends_the_tool_outside(
-    capsys: pytest.CaptureFixture, name: str
-) -> None:
-    number, seen = getattr(signal, name), []
-    before = signal.getsignal(number)
-
-    def main() -> None:
-        with StopRequest() as stop:
-            assert not stop.name
-        with pytest.raises(SystemExit):
-            signal.raise_signal(number)
-        seen.append("ended")
-        raise SystemExit(0)
-
-    with pytest.raises(SystemExit):
-        run_cli(main)
-    assert seen == ["ended"] and signal.getsignal(number) == before
-
-    def loop() -> None:
-        with StopRequest() as stop:
-            signal.raise_signal(number)
-            signal.raise_signal(signal.SIGTERM)
-            assert stop.name == name
-        signal.raise_signal(number)  # once more, while it saves
-        seen.append("saved")
-
-    run_cli(loop)
-    assert seen == ["ended", "saved"]
-
-    def start() -> None:
-        signal.raise_signal(number)
-        raise AssertionError
-
-    with pytest.raises(SystemExit) as stop:
-        run_cli(start)
-    assert stop.value.code == 75 and capsys.readouterr().err == f"stopped by {name}\n"
-    assert signal.getsignal(number) == before
-
-
-def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        run_cli(lambda: signal.raise_signal(signal.SIGHUP))
-        with StopRequest() as stop:
-            signal.raise_signal(signal.SIGHUP)
-        assert not stop.name
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def test_a_second_ctrl_c_is_not_noted() -> None:
-    with StopRequest(signal.SIGINT) as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.name == "SIGINT"
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def test_a_tool_obeys_from_its_first_lines(tmp_path: Path) -> None:
-    """Before it has imported what takes seconds."""
-    from tests.conftest import ROOT, command
-
-    script = (
-        f"import signal, sys; sys.argv[0] = {str(ROOT / 'tool/train.py')!r}; "
-        f"sys.path.insert(0, {str(ROOT)!r}); import util.error; signal.raise_signal(10)"
-    )
-    assert command(sys.executable, "-c", script).returncode == 75

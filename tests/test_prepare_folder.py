@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import RunTool, assert_one_sentence
+from tests.helpers.photos import BLUE, NAMES, RED, label_path, made, names_of, options, write_photos
 from tests.helpers.raw_data import (
     assert_label,
     files_below,
@@ -19,33 +20,10 @@ from util.config import check_test, check_train, load_config
 from util.data.list_file import read_list
 from util.palette import load_colors, load_names
 
-NAMES = [f"street {i}" for i in range(5)]  # with a space: lists must cope
-RED, BLUE, BLACK = (200, 0, 0), (0, 0, 200), (0, 0, 0)
-
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    for name in NAMES:
-        write_image(tmp_path / f"raw/photos/{name}.jpg", size=(6, 8))
-    return tmp_path / "raw"
-
-
-def options(raw: Path, *more: object) -> list[object]:
-    folders = ["--images", raw / "photos", "--masks", raw / "masks"]
-    top = raw.parent
-    return [*folders, "--out", top / "dataset/mine", "--config", top / "config", *more]
-
-
-def label_path(raw: Path, name: str) -> Path:
-    return next((raw.parent / "dataset/mine/labels").glob(f"*/{name}.png"))
-
-
-def names_of(raw: Path) -> list[str]:
-    return (raw.parent / "dataset/mine_names.txt").read_text().splitlines()
-
-
-def colors_of(raw: Path) -> list[str]:
-    return (raw.parent / "dataset/mine_colors.txt").read_text().splitlines()
+    return write_photos(tmp_path / "raw")
 
 
 def test_ids_split_and_recipe(raw: Path, run_tool: RunTool) -> None:
@@ -75,7 +53,7 @@ def test_ids_split_and_recipe(raw: Path, run_tool: RunTool) -> None:
 def test_recipe_fits_the_images(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES:
         write_image(raw / f"photos/{name}.jpg", size=(100, 700))
-        Image.fromarray(np.eye(100, 700, dtype=np.uint8)).save(_made(raw / f"masks/{name}.png"))
+        Image.fromarray(np.eye(100, 700, dtype=np.uint8)).save(made(raw / f"masks/{name}.png"))
     assert run_tool("prepare_folder", *options(raw))[0] == 0
     cfg = load_config(raw.parent / "config/mine/mine_pspnet50.yaml")
     assert (cfg.train_h, cfg.train_w, cfg.test_h, cfg.base_size) == (97, 473, 97, 700)
@@ -101,47 +79,6 @@ def test_split_is_a_matter_of_the_seed(raw: Path, run_tool: RunTool) -> None:
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("given", [True, False])
-def test_colors(raw: Path, run_tool: RunTool, tmp_path: Path, given: bool) -> None:
-    for name in NAMES:
-        write_colors(raw / f"masks/{name}.png", BLACK, RED, BLUE)
-    more: list[object] = []
-    if given:
-        (tmp_path / "c.txt").write_text("200 0 0 car\n0 0 0 void\n0 0 200 open sky\n")
-        more = ["--colors", tmp_path / "c.txt"]
-    assert run_tool("prepare_folder", *options(raw, *more))[0] == 0
-    if given:
-        assert_label(label_path(raw, NAMES[0]), 255, 0, 1)
-        assert (names_of(raw), colors_of(raw)) == (["car", "open sky"], ["200 0 0", "0 0 200"])
-        return
-    assert_label(label_path(raw, NAMES[0]), 0, 2, 1)
-    assert names_of(raw) == ["color 0 0 0", "color 0 0 200", "color 200 0 0"]
-    assert colors_of(raw) == ["0 0 0", "0 0 200", "200 0 0"]
-
-
-def test_void_values(raw: Path, run_tool: RunTool) -> None:
-    for name in NAMES:
-        write_colors(raw / f"masks/{name}.png", BLACK, RED, BLUE)
-    assert run_tool("prepare_folder", *options(raw, "--void", "0,0,0"))[0] == 0
-    assert_label(label_path(raw, NAMES[0]), 255, 1, 0)
-
-
-def test_ids_from_one_with_void_zero(raw: Path, run_tool: RunTool) -> None:
-    for name in NAMES:
-        write_ids(raw / f"masks/{name}.png", 0, 1, 7)
-    assert run_tool("prepare_folder", *options(raw, "--void", "0"))[0] == 0
-    assert_label(label_path(raw, NAMES[0]), 255, 0, 1)
-    assert names_of(raw) == ["class 1", "class 7"]
-
-
-def test_masks_of_0_and_255(raw: Path, run_tool: RunTool) -> None:
-    for name in NAMES:
-        write_ids(raw / f"masks/{name}.png", 0, 255)
-    assert run_tool("prepare_folder", *options(raw))[0] == 0
-    assert_label(label_path(raw, NAMES[0]), 0, 1)
-    assert names_of(raw) == ["class 0", "class 255"]
-
-
 def test_names_keep_ids_that_no_mask_holds(raw: Path, run_tool: RunTool, tmp_path: Path) -> None:
     (tmp_path / "n.txt").write_text("road\nsky\ncar\n")
     for name in NAMES:
@@ -149,43 +86,6 @@ def test_names_keep_ids_that_no_mask_holds(raw: Path, run_tool: RunTool, tmp_pat
     assert run_tool("prepare_folder", *options(raw, "--names", tmp_path / "n.txt"))[0] == 0
     assert_label(label_path(raw, NAMES[0]), 0, 2, 255)
     assert names_of(raw) == ["road", "sky", "car"]
-
-
-def test_palettes_give_the_colors(raw: Path, run_tool: RunTool) -> None:
-    for name in NAMES:
-        write_ids(raw / f"masks/{name}.png", 0, 1, 255, palette=[*BLACK, *RED])
-    assert run_tool("prepare_folder", *options(raw))[0] == 0
-    assert_label(label_path(raw, NAMES[0]), 0, 1, 255)
-    assert colors_of(raw) == ["0 0 0", "200 0 0"]
-
-
-def test_palettes_that_differ_mean_colors(raw: Path, run_tool: RunTool) -> None:
-    for i, name in enumerate(NAMES):
-        palette = [*BLUE, *RED] if i % 2 else [*RED, *BLUE]
-        write_ids(raw / f"masks/{name}.png", 0, 1, palette=palette)
-    assert run_tool("prepare_folder", *options(raw))[0] == 0
-    assert_label(label_path(raw, NAMES[0]), 1, 0)
-    assert_label(label_path(raw, NAMES[1]), 0, 1)
-
-
-def test_16_bit_and_1_bit_masks(raw: Path, run_tool: RunTool) -> None:
-    ids = np.array([[0, 1000], [7, 7]], np.uint16)
-    for name in NAMES:
-        write_image(raw / f"photos/{name}.jpg", size=(2, 2))
-        Image.fromarray(ids).save(_made(raw / f"masks/{name}.png"))
-    assert run_tool("prepare_folder", *options(raw))[0] == 0
-    assert np.array(Image.open(label_path(raw, NAMES[0]))).tolist() == [[0, 2], [1, 1]]
-    for name in NAMES:
-        Image.fromarray(ids > 0).save(raw / f"masks/{name}.png")
-    words = options(raw)
-    words[words.index("--out") + 1] = raw.parent / "bits"
-    assert run_tool("prepare_folder", *words)[0] == 0
-    assert (raw.parent / "bits_names.txt").read_text() == "class 0\nclass 1\n"
-
-
-def _made(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def test_suffix_subfolders_and_one_folder_for_both(raw: Path, run_tool: RunTool) -> None:

@@ -61,3 +61,13 @@ def files_below(folder: Path) -> dict[str, bytes]:
         for p in sorted(folder.rglob("*"))
         if p.is_file()
     }
+
+
+def write_ade20k(root: Path, images: dict[str, int]) -> Path:
+    """ADE20K as it is published, with so many images `training` and `validation`."""
+    for split, count in images.items():
+        for i in range(1, count + 1):
+            name = f"ADE_{'train' if split == 'training' else 'val'}_{i:08d}"
+            write_image(root / "images" / split / f"{name}.jpg")
+            write_ids(root / "annotations" / split / f"{name}.png", 0, 1, 2, 149, 150, i)
+    return root
