@@ -1,8 +1,18 @@
-"""Tries a backbone in all that a run does; as a command it prints the table of model/README.md."""
+"""Tries backbones in all that a run does; as a command it prints the table of model/README.md.
 
+python tests/helpers/backbones.py [NAME ...]
+"""
+
+import importlib
+import io
+import re
+import signal
 import sys
+import tempfile
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,7 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from model.backbones import build_backbone, traits_of, without_memory
 from model.pspnet import PSPNet
+from tests.conftest import write_tiny
+from tests.helpers.runs import weights
+from util.error import run_cli
 from util.inference import SlidingPredictor
+from util.training import trainer
 
 TRIED = (
     "torchvision/resnet50",
@@ -34,6 +48,7 @@ TRIED = (
     "timm/pvt_v2_b0",
 )
 SIDE = 64  # a multiple of what all of them take, and no 8k+1
+ADAMW = ("optimizer", "adamw", "base_lr", "1e-4", "warmup_steps", "2")
 
 
 def two_images() -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +79,7 @@ def overfit(network: PSPNet, *, most_steps: int = 50) -> tuple[float, int]:
     return right, step
 
 
-def try_backbone(name: str) -> dict[str, object]:
+def try_network(name: str) -> dict[str, object]:
     """Builds, counts, trains, predicts and exports PSPNet on a backbone."""
     torch.manual_seed(0)
     traits = traits_of(name)
@@ -83,7 +98,6 @@ def try_backbone(name: str) -> dict[str, object]:
     with torch.no_grad():
         off = (program.module()(image).logits - network(image).logits).abs().max().item()
     return {
-        "name": name,
         "stride": SIDE / last.shape[2],
         "features": tuple(last.shape[2:]),
         "middle": tuple(middle.shape[1:]),
@@ -93,21 +107,83 @@ def try_backbone(name: str) -> dict[str, object]:
         "right": right,
         "steps": steps,
         "predicted": predicted.shape,
-        "export": off,
+        "program": off,
     }
 
 
+def tool(name: str, *words: object) -> tuple[int, str]:
+    """(exit code, output) of a tool, run in this process."""
+    main, output, code = importlib.import_module(f"tool.{name}").main, io.StringIO(), 0
+    argv = [f"tool/{name}.py", *map(str, words)]
+    with mock.patch.object(sys, "argv", argv), redirect_stdout(output), redirect_stderr(output):
+        try:
+            run_cli(main)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return code, output.getvalue()
+
+
+def train_stopped(step: int, *words: object) -> tuple[int, str]:
+    """tool/train.py, which gets SIGTERM in this step: it saves and ends with 75."""
+    calm_step = trainer.train_step
+
+    def train_step(cfg, process, state, *rest):  # noqa: ANN001, ANN202
+        if state.step == step:
+            signal.raise_signal(signal.SIGTERM)
+        return calm_step(cfg, process, state, *rest)
+
+    with mock.patch.object(trainer, "train_step", train_step):
+        return tool("train", *words)
+
+
+def try_tools(name: str, folder: Path, *, formats: tuple[str, ...] = ("onnx",)) -> dict[str, str]:
+    """PSPNet on a backbone trained, stopped and resumed, tested and exported by the tools.
+
+    Each is "yes", or what was wrong; an export the largest distance of a probability.
+    """
+    words = ["--config", write_tiny(folder), "backbone", name, *ADAMW, "epochs", 2]
+    words += [word for key in ("train_h", "train_w", "test_h", "test_w") for word in (key, SIDE)]
+    once, twice = (["save_path", folder / run / "model"] for run in ("once", "twice"))
+    code, output = tool("train", *words, *once)
+    assert code == 0, output
+    code, output = train_stopped(2, *words, *twice)  # step 3 of 4: within the second epoch
+    assert code == 75, output
+    assert (folder / "twice/model/train_epoch_1_step_1.pth").is_file(), output
+    code, output = tool("train", *words, *twice, "resume", "auto")
+    assert code == 0 and "continuing from" in output, output
+    whole, resumed = (
+        weights(folder / run / "model/train_epoch_2.pth") for run in ("once", "twice")
+    )
+    is_equal = whole.keys() == resumed.keys()
+    is_equal &= all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    row = {"resume": "yes" if is_equal else "no: weights differ"}
+    code, output = tool("test", *words, *once)
+    row["test"] = "yes" if code == 0 and "mIoU" in output else f"no: {output.splitlines()[-1]}"
+    for kind in formats:
+        arguments = ["--format", kind, "--output", folder / f"network.{kind}", "--probabilities"]
+        code, output = tool("export", *words, *once, *arguments)
+        found = re.findall(r"probabilities off by at most (\S+)", output)
+        is_one_sentence = code == 2 and output.splitlines()[-1].startswith("error: ")
+        assert (code == 0 and found) or is_one_sentence, output
+        row[kind] = max(found, key=float) if code == 0 else f"no: {output.splitlines()[-1]}"
+    return row
+
+
 def main() -> None:
+    torch.set_num_threads(1)
     print("| backbone | stride | sides | million parameters | GFLOP at 448x448 | overfits after |")
     print("|---|---|---|---|---|---|")
     for name in sys.argv[1:] or TRIED:
         start = time.perf_counter()
-        row = try_backbone(name)
+        row = try_network(name)
         sides = "any" if row["sides"] == 1 else f"multiples of {row['sides']}"
+        with tempfile.TemporaryDirectory() as folder:
+            row |= try_tools(name, Path(folder))
         print(
             f"| {name} | {row['stride']:.3g} | {sides} | {row['parameters'] / 1e6:.1f} "
-            f"| {row['gflop']:.1f} | {row['steps']} steps ({row['right']:.3f}) |",
-            f"{row['export']:.1e} {time.perf_counter() - start:.0f} s",
+            f"| {row['gflop']:.1f} | {row['steps']} steps ({row['right']:.3f}) "
+            f"| {row['resume']} | {row['test']} | {row['program']:.0e} | {row['onnx']} |",
+            f"{time.perf_counter() - start:.0f} s",
             flush=True,
         )
 
