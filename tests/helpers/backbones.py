@@ -127,7 +127,7 @@ def train_stopped(step: int, *words: object) -> tuple[int, str]:
     """tool/train.py, which gets SIGTERM in this step: it saves and ends with 75."""
     calm_step = trainer.train_step
 
-    def train_step(cfg, process, state, *rest):  # noqa: ANN001, ANN202
+    def train_step(cfg, process, state, *rest):
         if state.step == step:
             signal.raise_signal(signal.SIGTERM)
         return calm_step(cfg, process, state, *rest)
