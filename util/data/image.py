@@ -1,7 +1,6 @@
 """Image and label files -> arrays and back."""
 
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -13,7 +12,7 @@ from util.data.file import (
     note_of,
     opened,
     orientation,
-    read_header,
+    replacing,
     stored_bits,
     upright,
 )
@@ -56,12 +55,6 @@ def read_label(path: Path, *, as_colors: bool = False) -> np.ndarray:
     return label.raw if as_colors else ids_of(label)
 
 
-def image_info(path: Path) -> tuple[str, int, int]:
-    """Pillow's mode, height and width (as shown) of a file. Raises DataError."""
-    header = read_header(path)
-    return header.mode, header.height, header.width
-
-
 def write_label(path: Path, label: np.ndarray, *, note: str = "") -> None:
     """Ids (H, W) as a PNG of one channel: 8 bit, or 16 bit where an id is above 255."""
     kind = np.uint8 if label.max(initial=0) <= 255 else np.uint16
@@ -77,16 +70,8 @@ def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
     if note:
         text.add_text(NOTE, note)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that no other process or machine takes, and a short one: `path` may have a long one.
-    temporary = path.with_name(f".{uuid4().hex}.part")
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=1, pnginfo=text)
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # Python does not name it on a full disk
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_note(path: Path) -> str:
