@@ -19,7 +19,7 @@ from util.error import UserError, run_cli  # isort: split
 import cv2
 import numpy as np
 
-from util.extra.parallel import in_processes
+from util.extra.parallel import in_threads
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
 SPLITS = ("train", "val")  # the position of a split is part of its random seed
@@ -57,7 +57,7 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     write_record(out, record | {"complete": False})
     scenes = [(number, i) for number, split in enumerate(SPLITS) for i in range(options[split])]
     draw = partial(write_scene, out=out, height=height, width=width, seed=seed)
-    lines = in_processes(draw, scenes, "toy scenes")
+    lines = in_threads(draw, scenes, "toy scenes")
     for number, split in enumerate(SPLITS):
         text = "".join(line for (n, _), line in zip(scenes, lines, strict=True) if n == number)
         (out / "list" / f"{split}.txt").write_text(text)

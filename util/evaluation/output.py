@@ -1,8 +1,7 @@
 """Where results may go: into a folder that can be made, and never over a file of the user's."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from util.error import ConfigError
@@ -41,17 +40,3 @@ def check_targets(
                 f"{key}: {path} exists and is no result of an earlier run, so it is not "
                 "overwritten: choose another folder"
             )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there at the end becomes `path`, or nothing on an error."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # of a full disk Python does not say it
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
