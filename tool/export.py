@@ -12,6 +12,7 @@ from util.error import ConfigError, run_cli  # isort: split
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, dump_config, load_config
+from util.evaluation.output import check_file, replacing
 from util.extra.export import (
     ExportedModel,
     export_network,
@@ -39,8 +40,7 @@ def main() -> None:
         raise ConfigError(
             f"--output {args.output} must end in {SUFFIXES[args.format]} (--format {args.format})"
         )
-    if args.output.exists():
-        raise ConfigError(f"--output {args.output} exists: remove it or choose another name")
+    check_file(args.output, key="--output")
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
     check_network(cfg, is_test=True)
@@ -51,13 +51,12 @@ def main() -> None:
     fixed = (cfg.test_h, cfg.test_w) if cfg.arch == "psa" else None  # its attention has that size
     if fixed:
         print(f"PSANet works at its training crop alone: images must be {fixed[0]} x {fixed[1]}")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), replacing(args.output) as path:
         warnings.simplefilter("ignore")
-        export_network(network, args.output, probabilities=args.probabilities, fixed=fixed)
-    if args.format == "onnx":
-        metadata = metadata_of(cfg, dump_config(cfg), names, colors, checkpoint)
-        write_metadata(args.output, metadata)
+        export_network(network, path, probabilities=args.probabilities, fixed=fixed)
+        if args.format == "onnx":
+            metadata = metadata_of(cfg, dump_config(cfg), names, colors, checkpoint)
+            write_metadata(path, metadata)
     model = ExportedModel(args.output)
     print("agreement with this project's predictor (whole image, no mirror image):")
     for line in parity(model, network, classes=cfg.classes, fixed=fixed):

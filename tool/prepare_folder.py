@@ -29,6 +29,7 @@ from util.extra.prepare.recipe import recipes
 from util.extra.prepare.write import (
     Plan,
     carry_out,
+    check_out,
     parallel,
     prepare_parser,
     read_record,
@@ -90,6 +91,7 @@ def main() -> None:
             "is_of_colors": classes.is_of_colors,
             "values": {str(value): i for value, i in classes.table.items()},
         },
+        folders={"--config": options.config / name},
     )
     carry_out(plan, options)
     for path, text in files.items():
@@ -100,6 +102,7 @@ def main() -> None:
 
 def check(options: Namespace) -> None:
     """Raise UserError for options that cannot work."""
+    check_out(options.out)
     fraction, folds = options.val_fraction, options.folds
     if fraction is not None and not 0 < fraction < 1:
         raise UserError(f"--val-fraction must be between 0 and 1, got {fraction}")

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 from util.error import ConfigError
 
@@ -17,6 +18,33 @@ def make_folder(path: Path, *, key: str) -> None:
         raise ConfigError(
             f"{key}: cannot make the folder {path} ({reason}): choose another"
         ) from None
+
+
+def check_file(
+    path: Path,
+    *,
+    key: str,
+    is_ours: Callable[[Path], bool] | None = None,
+    fix: str = "remove it or choose another name",
+) -> None:
+    """Make the folder of a file that is to be written. Raises ConfigError, naming `key`, where it
+    cannot be written, or where there is something that is not ours (None: anything)."""
+    make_folder(path.parent, key=key)
+    if os.path.lexists(path) and not path.is_file():
+        raise ConfigError(f"{key}: {path} exists and is not a file: choose another name")
+    is_there = False
+    try:
+        with _unfinished(path) as temporary:
+            temporary.touch()
+        with suppress(FileNotFoundError):  # not of a name that is too long
+            is_there = bool(os.lstat(path))
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: cannot write {path} ({error.strerror}): choose another"
+        ) from None
+    if is_there and not (is_ours and is_ours(path)):
+        foreign = " and is no result of an earlier run" if is_ours else ""
+        raise ConfigError(f"{key}: {path} exists{foreign}: {fix}")
 
 
 def check_targets(
@@ -46,12 +74,20 @@ def check_targets(
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to; what is there at the end becomes `path`, or nothing on an error."""
-    temporary = path.with_name(f".{path.name}.part")
+    with _unfinished(path) as temporary:
+        try:
+            yield temporary
+            temporary.replace(path)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # of a full disk Python does not say it
+            raise
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A path beside `path`, with its suffix and a short name; what is there at the end goes."""
+    temporary = path.with_name(f".{uuid4().hex}.part{path.suffix}")
     try:
         yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # of a full disk Python does not say it
-        raise
     finally:
         temporary.unlink(missing_ok=True)

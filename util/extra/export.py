@@ -6,6 +6,7 @@ Sliding windows, several scales and mirror images stay in this project.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +89,9 @@ def export_network(
     shapes = ({0: free} if fixed else {0: free, 1: free, 2: free},)
     if path.suffix == ".pt2":
         program = torch.export.export(deployed, (image,), dynamic_shapes=shapes)
-        torch.export.save(program, path)
+        content = io.BytesIO()  # of a full disk torch says nothing that names it
+        torch.export.save(program, content)
+        path.write_bytes(content.getvalue())
         return
     try:
         import onnx  # noqa: F401

@@ -59,11 +59,11 @@ def find_root(
 def files_by_stem(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """`a/b` -> folder/a/b<ending>, in order of the stems, which are in Unicode's composed form.
 
-    Raises DataError when two files have one stem.
+    Of a folder that is not there, nothing. Raises DataError when two files have one stem.
     """
     endings = (ending,) if isinstance(ending, str) else tuple(ending)
     found: dict[str, Path] = {}
-    for path in walk(folder):
+    for path in walk(folder) if folder.is_dir() else ():
         name = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
         fit = next((e for e in endings if name.lower().endswith(e.lower())), None)
         if fit is None:

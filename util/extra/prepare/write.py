@@ -6,6 +6,7 @@ exists is ever overwritten: what is there already must be what would be written.
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from util.data.image import IMAGE_SUFFIXES, read_label, write_label
 from util.data.label import UPRIGHT
 from util.data.load import check_pair
 from util.error import DataError
+from util.evaluation.output import make_folder, replacing
 from util.extra.prepare.files import Item, Reader
 
 CURE = "remove the folder or choose another --out"
@@ -38,6 +40,7 @@ class Plan:
     official: Mapping[str, int] = field(default_factory=dict)  # split -> published count
     problems: Sequence[str] = ()  # warnings; errors with --strict
     record: Mapping[str, Any] = field(default_factory=dict)  # options that change the result
+    folders: Mapping[str, Path] = field(default_factory=dict)  # option -> folder written to besides
 
 
 def prepare_parser(doc: str, *, source: str = "") -> argparse.ArgumentParser:
@@ -61,6 +64,7 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     Raises DataError, before anything is written where that can be known.
     """
     out = options.out
+    check_out(out)
     report_problems([*plan.problems, *_count_problems(plan)], options.strict)
     if not any(item.label for split in plan.splits.values() for item in split):
         raise DataError(f"{plan.raw[0]}: no image with a label of its name, nothing to prepare")
@@ -114,9 +118,8 @@ def write_text(path: Path, text: str) -> None:
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _refuse_other(path: Path, text: str) -> None:
@@ -145,15 +148,17 @@ def _checked(item: Item) -> str:
     )
 
 
+def check_out(out: Path) -> None:
+    """Raise DataError where --out is there and is no folder."""
+    if out.is_symlink() and not out.exists():
+        raise DataError(f"--out {out} is a link to nothing, {os.readlink(out)}: remove the link")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out} is a file, not a folder: choose another --out")
+
+
 def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
     """Make --out this plan's folder by a record of source and options; refuse any other's."""
     out = options.out
-    if out.is_symlink() and not out.exists():
-        raise DataError(
-            f"--out {out} is a link to nothing: make {out.resolve()} or remove the link"
-        )
-    if out.exists() and not out.is_dir():
-        raise DataError(f"--out {out} is a file, not a folder: choose another --out")
     source = [str(raw.resolve()) for raw in plan.raw[:1]]
     record = json.loads(json.dumps({"source": source, "copy": options.copy, **plan.record}))
     path = record_path(out, plan.name)
@@ -165,7 +170,9 @@ def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
             raise DataError(f"{out} was prepared with {found}: {CURE}")
     elif out.is_dir() and not in_place and any(out.iterdir()):
         raise DataError(f"--out {out} holds other data ({sorted(out.iterdir())[0].name} …): {CURE}")
-    else:
+    for option, folder in plan.folders.items():
+        make_folder(folder, key=option)
+    if not path.is_file():
         write_text(path, json.dumps(record, indent=2) + "\n")
 
 
@@ -224,14 +231,10 @@ def _place(source: Path, path: Path, copy: bool) -> None:
         raise DataError(f"{path} is another image: remove it or choose another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     if copy:
-        shutil.copyfile(source, _temporary(path))
-        _temporary(path).replace(path)
+        with replacing(path) as temporary:
+            shutil.copyfile(source, temporary)
         return
     try:
         path.symlink_to(source.resolve())
     except OSError as error:
         raise DataError(f"cannot link {path} ({error.strerror}): use --copy") from None
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
