@@ -66,7 +66,7 @@ def test_a_damaged_file_is_made_anew(tiny: Path, damage: bytes | None) -> None:
 
 
 def test_the_limit_holds(tiny: Path) -> None:
-    size = 48 * 64 * 7 + 100
+    size = 48 * 64 * 4 + 8  # bytes of a file
     data = build_data(config(tiny, "cache_gib", 2.5 * size / 2**30), is_training=True)
     for i in range(4):
         data.load(i)

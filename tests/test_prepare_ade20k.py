@@ -16,7 +16,7 @@ from tests.helpers.raw_data import (
 )
 from tool import prepare_ade20k
 from util.data.list_file import read_list
-from util.extra.prepare.write import parallel
+from util.extra.parallel import in_threads
 
 OFFICIAL = {"training": 2, "validation": 1}
 
@@ -171,8 +171,8 @@ def test_workers_stop_at_the_first_error() -> None:
         return 1 // (i - 3)
 
     with pytest.raises(ZeroDivisionError):
-        parallel(work, range(1000), "numbers")
-    assert parallel(abs, [-2, 1], "numbers") == [2, 1]
+        in_threads(work, range(1000), "numbers")
+    assert in_threads(abs, [-2, 1], "numbers") == [2, 1]
 
 
 def test_as_a_command_from_another_folder(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said(original: Path, tmp_path: Path, run_tool: RunTool
     options = ("--source", original, "--out", tmp_path / "o")
     label = write_colors(original / "LabeledApproved_full/0006R0_f00930_L.png", (1, 2, 3))
     code, _, err = run_tool("prepare_camvid", *options)
-    assert code == 2 and f"{label} holds the colour 1 2 3 (48 pixels)" in err
+    assert code == 2 and f"{label} holds colour 1 2 3 (48 pixels)" in err
     write_image(original / "701_StillsRaw_full/holiday.png")
     code, _, err = run_tool("prepare_camvid", *options)
     assert_one_sentence(code, err, "holiday is not a CamVid frame")

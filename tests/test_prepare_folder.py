@@ -175,7 +175,7 @@ def test_refusals(raw: Path, run_tool: RunTool, tmp_path: Path) -> None:
     file.write_text("1 2 3\n1 2 3\n")
     refused("line 2 repeats 1 2 3", more=("--colors", file))
     file.write_bytes(b"\xff\xfe\x00")
-    refused("is not a text file", more=("--names", file))
+    refused("is not UTF-8 text", more=("--names", file))
     refused("no file", "nothing.txt", more=("--names", tmp_path / "nothing.txt"))
     refused("--void 0,0,0", "these masks hold ids", more=("--void", "0,0,0"))
     refused("--val-fraction must be between 0 and 1, got 1.0", more=("--val-fraction", 1))

@@ -136,7 +136,7 @@ def test_what_is_wrong_is_said(raw: Path, sbd: Path, tmp_path: Path, run_tool: R
     mat = sbd / "dataset/cls/2008_4.mat"
     write_mat(mat, ids_of(0, 21))
     code, _, err = run_tool("prepare_voc2012", *options)
-    assert code == 2 and f"{mat} must hold a map of ids" in err
+    assert code == 2 and f"{mat} holds id 21 (1 pixels): VOC's classes are 0..20" in err
     mat.write_bytes(b"no matlab")
     code, _, err = run_tool("prepare_voc2012", *options)
     assert code == 2 and f"{mat} is not an SBD label file" in err

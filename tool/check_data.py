@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, DataError, read_json, run_cli, show  # isort: split
 
 from util.config import Config, check_labels, config_parser, load_config
-from util.evaluation.output import check_file, replacing
+from util.data.file import write_text
+from util.evaluation.output import check_file
 from util.extra.dataset_check.check import Finding, Report, examine
 from util.palette import load_names
 
@@ -91,8 +92,7 @@ def print_finding(head: str, finding: Finding) -> None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """A whole file or none."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def is_report(path: Path) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, DataError, run_cli, show  # isort: split
 
-from util.evaluation.output import check_file, replacing
+from util.data.file import replacing
+from util.evaluation.output import check_file
 
 PANELS = {  # title -> line style -> where the value is in a record
     "loss": {"-": ("train_loss",), "--": ("val_loss",)},
@@ -121,7 +122,7 @@ def plot(runs: list[list[Record]], names: list[str], output: Path) -> None:
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
     with replacing(output) as path:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, format=output.suffix[1:].lower())
     pyplot.close(figure)
 
 

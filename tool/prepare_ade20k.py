@@ -13,20 +13,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import DataError, run_cli  # isort: split
 
 from util.data.label_map import load_label_map
-from util.extra.prepare.files import VOID, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.files import VOID, find_files, find_root, label_reader, pair_up
 from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"training": 20210, "validation": 2000}
 FOLDERS = [f"{kind}/{split}" for kind in ("images", "annotations") for split in OFFICIAL]
-TABLE = load_label_map("ade20k", ignore_ids=(), classes=150, ignore_label=VOID).table
+TABLE = load_label_map("ade20k", classes=150, ignore_label=VOID).table
 EXPECTED = "the benchmark's labels hold 0 (other) and 1..150; was this file converted already?"
 
 
 def main() -> None:
-    parser = prepare_parser(__doc__, source="the unpacked ADEChallengeData2016 folder")
-    options = parser.parse_args()
-    plan = plan_ade20k(options.source)
-    carry_out(plan, options)
+    options = prepare_parser(
+        __doc__, source="the unpacked ADEChallengeData2016 folder"
+    ).parse_args()
+    carry_out(plan_ade20k(options.source), options)
 
 
 def plan_ade20k(source: Path) -> Plan:
@@ -38,14 +38,15 @@ def plan_ade20k(source: Path) -> Plan:
         below=("ADEChallengeData2016",),
         example="images/training/ADE_train_00000001.jpg",
     )
-    splits, problems = {}, []
-    for split in OFFICIAL:
-        images = files_by_stem(root / "images" / split)
-        labels = files_by_stem(root / "annotations" / split, ".png")
-        splits[split], single = pair_up(images, labels, split)
-        problems += single
-    read = id_reader(TABLE, EXPECTED)
-    return Plan("ade20k", splits, read, (root, source), official=OFFICIAL, problems=problems)
+    splits = {
+        split: pair_up(
+            find_files(root / "images" / split),
+            find_files(root / "annotations" / split, "*.png"),
+            split,
+        )
+        for split in OFFICIAL
+    }
+    return Plan("ade20k", splits, label_reader(TABLE, EXPECTED), (root, source), OFFICIAL)
 
 
 def refuse_full_release(source: Path) -> None:

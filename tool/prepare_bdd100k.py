@@ -14,7 +14,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import run_cli  # isort: split
 
-from util.extra.prepare.files import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.files import (
+    VOID,
+    find_files,
+    find_root,
+    label_reader,
+    pair_up,
+    without_labels,
+)
 from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 
@@ -24,7 +31,7 @@ class Layout:
 
     images: str
     labels: str
-    label_ending: str
+    pattern: str  # of label files
     table: dict[int, int]
 
 
@@ -33,14 +40,15 @@ DRIVABLE = {0: 0, 1: 1, 2: 2, VOID: VOID}
 DRIVABLE_2018 = {1: 0, 2: 1, 0: 2, VOID: VOID}  # background was 0
 LAYOUTS = {
     "semantic": (
-        Layout("images/10k", "labels/sem_seg/masks", ".png", SEMANTIC),
-        Layout("seg/images", "seg/labels", "_train_id.png", SEMANTIC),
+        Layout("images/10k", "labels/sem_seg/masks", "*.png", SEMANTIC),
+        Layout("seg/images", "seg/labels", "*_train_id.png", SEMANTIC),
     ),
     "drivable": (
-        Layout("images/100k", "labels/drivable/masks", ".png", DRIVABLE),
-        Layout("images/100k", "drivable_maps/labels", "_drivable_id.png", DRIVABLE_2018),
+        Layout("images/100k", "labels/drivable/masks", "*.png", DRIVABLE),
+        Layout("images/100k", "drivable_maps/labels", "*_drivable_id.png", DRIVABLE_2018),
     ),
 }
+SPLITS = ("train", "val")
 NAMES = {"semantic": "bdd100k", "drivable": "bdd100k_drivable"}
 OFFICIAL = {
     "semantic": {"train": 7000, "val": 1000, "test": 2000},
@@ -52,30 +60,24 @@ def main() -> None:
     parser = prepare_parser(__doc__, source="the unpacked bdd100k folder")
     parser.add_argument("--task", choices=tuple(LAYOUTS), default="semantic", help="which labels")
     options = parser.parse_args()
-    plan = plan_bdd100k(options.source, options.task)
-    carry_out(plan, options)
+    carry_out(plan_bdd100k(options.source, options.task), options)
 
 
 def plan_bdd100k(source: Path, task: str) -> Plan:
     """Images with the masks of `task` -> train, val; and test, which has no public labels."""
     root, layout = find_layout(source, task)
-    splits, problems = {}, []
-    for split in ("train", "val"):
-        images = files_by_stem(root / layout.images / split)
-        labels = files_by_stem(root / layout.labels / split, layout.label_ending)
-        splits[split], single = pair_up(images, labels, split)
-        problems += single
-    test = files_by_stem(root / layout.images / "test")
-    splits["test"] = [Item(p, f"images/test/{stem}{p.suffix}") for stem, p in test.items()]
+    splits = {
+        split: pair_up(
+            find_files(root / layout.images / split),
+            find_files(root / layout.labels / split, layout.pattern),
+            split,
+        )
+        for split in SPLITS
+    }
+    splits["test"] = without_labels(find_files(root / layout.images / "test"), "test")
     expected = f"masks of {layout.labels} hold {', '.join(map(str, layout.table))}"
-    return Plan(
-        NAMES[task],
-        splits,
-        id_reader(layout.table, expected),
-        (root, source),
-        official=OFFICIAL[task],
-        problems=problems,
-    )
+    read = label_reader(layout.table, expected)
+    return Plan(NAMES[task], splits, read, (root, source), OFFICIAL[task])
 
 
 def find_layout(source: Path, task: str) -> tuple[Path, Layout]:
@@ -85,13 +87,9 @@ def find_layout(source: Path, task: str) -> tuple[Path, Layout]:
     layout = old if is_old else present
     root = find_root(
         source,
-        [
-            f"{kind}/{split}"
-            for kind in (layout.images, layout.labels)
-            for split in ("train", "val")
-        ],
+        [f"{kind}/{split}" for kind in (layout.images, layout.labels) for split in SPLITS],
         below=("bdd100k",),
-        example=f"{layout.labels}/train/0004a4c0-d4dff0ad{layout.label_ending}",
+        example=f"{layout.labels}/train/{layout.pattern.replace('*', '0004a4c0-d4dff0ad')}",
     )
     return root, layout
 

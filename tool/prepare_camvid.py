@@ -8,7 +8,6 @@
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -16,18 +15,8 @@ from util.error import DataError, run_cli  # isort: split
 
 import numpy as np
 
-from util.data.image import read_label
 from util.data.label import pack_colors
-from util.data.label_map import color_text
-from util.extra.prepare.files import (
-    VOID,
-    Item,
-    files_by_stem,
-    find_root,
-    id_reader,
-    pair_up,
-    translate,
-)
+from util.extra.prepare.files import VOID, Split, find_files, find_root, label_reader, pair_up
 from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"train": 367, "val": 101, "test": 233}
@@ -62,11 +51,9 @@ COLOR_TABLE = {
 
 
 def main() -> None:
-    parser = prepare_parser(__doc__, source="the folder of one of the two layouts")
-    options = parser.parse_args()
+    options = prepare_parser(__doc__, source="the folder of one of the two layouts").parse_args()
     original = any((options.source / name).is_dir() for name in (STILLS, LABELS))
-    plan = plan_original(options.source) if original else plan_segnet(options.source)
-    carry_out(plan, options)
+    carry_out((plan_original if original else plan_segnet)(options.source), options)
 
 
 def plan_segnet(source: Path) -> Plan:
@@ -77,27 +64,28 @@ def plan_segnet(source: Path) -> Plan:
         below=("CamVid",),
         example=f"trainannot/0001TP_006690.png, or {LABELS}/0001TP_006690_L.png",
     )
-    splits, problems = {}, []
-    for split in OFFICIAL:
-        images, labels = files_by_stem(root / split), files_by_stem(root / f"{split}annot", ".png")
-        splits[split], single = pair_up(images, labels, split)
-        problems += single
-    read = id_reader(SEGNET_TABLE, "labels of the SegNet tutorial hold 0..10, and 11 for void")
-    return Plan("camvid", splits, read, (root, source), official=OFFICIAL, problems=problems)
+    splits = {
+        split: pair_up(find_files(root / split), find_files(root / f"{split}annot", "*.png"), split)
+        for split in OFFICIAL
+    }
+    read = label_reader(SEGNET_TABLE, "labels of the SegNet tutorial hold 0..10, and 11 for void")
+    return Plan("camvid", splits, read, (root, source), OFFICIAL)
 
 
 def plan_original(source: Path) -> Plan:
     """701_StillsRaw_full/X.png with LabeledApproved_full/X_L.png -> train, val, test."""
     root = find_root(source, (STILLS, LABELS), example=f"{LABELS}/0001TP_006690_L.png")
-    images, labels = files_by_stem(root / STILLS), files_by_stem(root / LABELS, "_L.png")
-    splits: dict[str, list[Item]] = {}
-    problems: Sequence[str] = []
-    for split in OFFICIAL:
-        chosen = {stem: path for stem, path in images.items() if split_of(stem) == split}
-        theirs = {stem: path for stem, path in labels.items() if split_of(stem) == split}
-        splits[split], single = pair_up(chosen, theirs, split)
-        problems = [*problems, *single]
-    return Plan("camvid", splits, read_colors, (root, source), official=OFFICIAL, problems=problems)
+    images, labels = find_files(root / STILLS), find_files(root / LABELS, "*_L.png")
+
+    def paired(split: str) -> Split:
+        chosen, theirs = (
+            {name: path for name, path in files.items() if split_of(name) == split}
+            for files in (images, labels)
+        )
+        return pair_up(chosen, theirs, split)
+
+    read = label_reader(COLOR_TABLE, "it is not one of CamVid's 32", as_colors=True)
+    return Plan("camvid", {s: paired(s) for s in OFFICIAL}, read, (root, source), OFFICIAL)
 
 
 def split_of(stem: str) -> str:
@@ -113,19 +101,6 @@ def split_of(stem: str) -> str:
     raise DataError(
         f"{stem} is not a CamVid frame: names begin with 0001TP, 0006R0, 0016E5, Seq05VD"
     )
-
-
-def read_colors(path: Path) -> np.ndarray:
-    """Ids (H, W) of a label in the 32 colours."""
-    codes = read_label(path, as_colors=True)
-    ids = translate(codes, COLOR_TABLE)
-    if ids.min() < 0:
-        code = int(codes[ids < 0][0])
-        raise DataError(
-            f"label {path} holds the colour {color_text(code)} ({(codes == code).sum()} pixels), "
-            "which is not one of CamVid's 32"
-        )
-    return ids
 
 
 if __name__ == "__main__":

@@ -15,25 +15,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import run_cli  # isort: split
 
 from util.data.label_map import load_label_map
-from util.extra.prepare.files import VOID, Item, files_by_stem, find_root, id_reader, pair_up
+from util.extra.prepare.files import (
+    VOID,
+    Item,
+    Split,
+    find_files,
+    find_root,
+    label_reader,
+    pair_up,
+    without_labels,
+)
 from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"fine_train": 2975, "fine_val": 500, "fine_test": 1525}
 FOLDERS = [f"{kind}/{split}" for kind in ("leftImg8bit", "gtFine") for split in ("train", "val")]
-TABLE = load_label_map("cityscapes", ignore_ids=(), classes=19, ignore_label=VOID).table
+TABLE = load_label_map("cityscapes", classes=19, ignore_label=VOID).table
 EXPECTED = "labelIds files hold 0..33"
-IMAGE_END, RAW_END, LABEL_END = (
-    "_leftImg8bit.png",
-    "_gtFine_labelIds.png",
-    "_gtFine_labelTrainIds.png",
-)
+IMAGES, LABELS = "*_leftImg8bit.png", "*_gtFine_labelIds.png"
 
 
 def main() -> None:
-    parser = prepare_parser(__doc__, source="the folder of leftImg8bit/ and gtFine/")
-    options = parser.parse_args()
-    plan = plan_cityscapes(options.source)
-    carry_out(plan, options)
+    options = prepare_parser(__doc__, source="the folder of leftImg8bit/ and gtFine/").parse_args()
+    carry_out(plan_cityscapes(options.source), options)
 
 
 def plan_cityscapes(source: Path) -> Plan:
@@ -45,27 +48,24 @@ def plan_cityscapes(source: Path) -> Plan:
         below=("cityscapes",),
         example="gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png",
     )
-    splits, problems = {}, []
-    for split in ("train", "val"):
-        images = files_by_stem(root / "leftImg8bit" / split, IMAGE_END)
-        labels = files_by_stem(root / "gtFine" / split, RAW_END)
-        items, single = pair_up(images, labels, split)
-        splits[f"fine_{split}"] = [with_official_names(item, root) for item in items]
-        problems += single
-    test = files_by_stem(root / "leftImg8bit/test", IMAGE_END).values()
-    splits["fine_test"] = [Item(path, path.relative_to(root).as_posix()) for path in test]
-    read = id_reader(TABLE, EXPECTED)
-    return Plan("cityscapes", splits, read, (root, source), official=OFFICIAL, problems=problems)
+    images = {s: find_files(root / "leftImg8bit" / s, IMAGES) for s in ("train", "val", "test")}
+    labels = {s: find_files(root / "gtFine" / s, LABELS) for s in ("train", "val")}
+    paired = {s: pair_up(images[s], labels[s], s) for s in labels}
+    paired["test"] = without_labels(images["test"], "test")
+    splits = {f"fine_{s}": with_official_names(split, root) for s, split in paired.items()}
+    return Plan("cityscapes", splits, label_reader(TABLE, EXPECTED), (root, source), OFFICIAL)
 
 
-def with_official_names(item: Item, root: Path) -> Item:
-    assert item.label is not None
-    label_name = item.label.relative_to(root).as_posix()
-    return replace(
-        item,
-        image_name=item.image.relative_to(root).as_posix(),
-        label_name=label_name.removesuffix(RAW_END) + LABEL_END,
-    )
+def with_official_names(split: Split, root: Path) -> Split:
+    """Names below `root`, with *_gtFine_labelTrainIds.png for the labels."""
+
+    def renamed(item: Item) -> Item:
+        image_name = item.image.relative_to(root).as_posix()
+        label_name = item.label.relative_to(root).as_posix() if item.label else ""
+        label_name = label_name.replace("_labelIds.png", "_labelTrainIds.png")
+        return replace(item, image_name=image_name, label_name=label_name)
+
+    return replace(split, items=[renamed(item) for item in split.items])
 
 
 if __name__ == "__main__":

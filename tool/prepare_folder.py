@@ -14,33 +14,80 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import DataError, UserError, run_cli  # isort: split
 
 from util.config import ROOT
+from util.extra.parallel import in_threads
 from util.extra.prepare.classes import Classes, classes_of_folders, find_classes
-from util.extra.prepare.files import VOID
-from util.extra.prepare.masks import read_class_file, scan_mask
+from util.extra.prepare.files import VOID, Split
+from util.extra.prepare.masks import Mask, read_class_file, scan_mask
 from util.extra.prepare.pairs import VAL_FRACTION, Pair, find_pairs, split_pairs, to_items
 from util.extra.prepare.recipe import recipes
 from util.extra.prepare.write import (
     Plan,
     carry_out,
     check_out,
-    parallel,
     prepare_parser,
     read_record,
     record_path,
-    recorded_ids,
-    write_text,
+    report_problems,
+    write_new,
 )
 from util.palette import load_colors, load_names
 
 
 def main() -> None:
+    options = parse_options()
+    name = dataset_name(options.out)
+    pairs, problems = find_pairs(options)
+    in_labels = options.masks.resolve() == options.out.resolve() / "labels"
+    label_folder = "label_ids" if in_labels else "labels"
+    splits = {
+        split: Split(to_items(split, some, label_folder))
+        for split, some in split_pairs(pairs, options).items()
+    }
+    classes = choose_classes(options, pairs)
+    texts = attribute_files(options.out, name, classes)
+    train, val = ("fold1_train", "fold1_val") if options.folds else ("train", "val")
+    texts |= recipes(
+        options.config,
+        options.out,
+        name,
+        lists=(train, val),
+        train=splits[train].items,
+        classes=len(classes.names),
+    )
+    report_problems([*problems, *other_ids(options, classes)], options.strict)
+    beside = options.images.parent.resolve() == options.masks.parent.resolve()
+    record = {
+        "images": str(options.images.resolve()),
+        "masks": str(options.masks.resolve()),
+        "val_fraction": options.val_fraction or VAL_FRACTION,
+        "folds": options.folds,
+        "seed": options.seed,
+        "is_of_colors": classes.is_of_colors,
+        "values": {str(value): i for value, i in classes.table.items()},
+    }
+    raw = [options.images.parent] if beside else []
+    folders = {"--config": options.config / name}
+    carry_out(Plan(name, splits, classes.read, raw, record=record, folders=folders), options)
+    for path, text in texts.items():
+        if path.is_file() and path.read_bytes() != text.encode():  # made to be edited
+            print(f"  {path}: exists, left unchanged")
+        else:
+            write_new(path, text)
+            print(f"  {path}")
+    shown = ", ".join(classes.names[:20]) + (" …" if len(classes.names) > 20 else "")
+    print(f"  classes: {len(classes.names)} ({shown}); void: {classes.void or 'nothing'}")
+
+
+def parse_options() -> Namespace:
+    """Raises UserError for options that cannot work."""
     parser = prepare_parser(__doc__)
     add = parser.add_argument
     add("--images", type=Path, required=True, help="folder of images, with subfolders")
@@ -58,50 +105,6 @@ def main() -> None:
     add("--like", type=Path, metavar="OUT", help="a prepared folder whose classes and ids to keep")
     add("--config", type=Path, default=ROOT / "config", help="folder where the recipes go")
     options = parser.parse_args()
-    check(options)
-    name = dataset_name(options.out)
-    pairs, problems = find_pairs(options)
-    splits = split_pairs(pairs, options)
-    in_labels = options.masks.resolve() == options.out.resolve() / "labels"
-    items = to_items(splits, "label_ids" if in_labels else "labels")
-    classes = find_all_classes(options, pairs)
-    files = attribute_files(options.out, name, classes)
-    train, val = ("fold1_train", "fold1_val") if options.folds else ("train", "val")
-    files |= recipes(
-        options.config,
-        options.out,
-        name,
-        lists=(train, val),
-        train=items[train],
-        classes=len(classes.names),
-    )
-    beside = options.images.parent.resolve() == options.masks.parent.resolve()
-    plan = Plan(
-        name,
-        items,
-        classes.read,
-        [options.images.parent] if beside else [],
-        problems=problems if options.like else [*problems, *other_ids(options.out, classes)],
-        record={
-            "images": str(options.images.resolve()),
-            "masks": str(options.masks.resolve()),
-            "val_fraction": options.val_fraction or VAL_FRACTION,
-            "folds": options.folds,
-            "seed": options.seed,
-            "is_of_colors": classes.is_of_colors,
-            "values": {str(value): i for value, i in classes.table.items()},
-        },
-        folders={"--config": options.config / name},
-    )
-    carry_out(plan, options)
-    for path, text in files.items():
-        write_unless_there(path, text)
-    shown = ", ".join(classes.names[:20]) + (" …" if len(classes.names) > 20 else "")
-    print(f"  classes: {len(classes.names)} ({shown}); void: {classes.void or 'nothing'}")
-
-
-def check(options: Namespace) -> None:
-    """Raise UserError for options that cannot work."""
     check_out(options.out)
     fraction, folds = options.val_fraction, options.folds
     if fraction is not None and not 0 < fraction < 1:
@@ -110,6 +113,7 @@ def check(options: Namespace) -> None:
         raise UserError(f"--seed must be at least 0, got {options.seed}")
     if folds and (folds < 2 or fraction is not None):
         raise UserError(f"--folds must be at least 2, without --val-fraction, got {folds}")
+    return options
 
 
 def dataset_name(out: Path) -> str:
@@ -120,38 +124,44 @@ def dataset_name(out: Path) -> str:
     return name
 
 
-def find_all_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
+def choose_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
     """The classes of all masks: as --like has them, as the user says, or as found."""
     given = read_class_file(options.colors, options.names)
     if any("" not in pair.masks for pair in pairs):
         return classes_of_folders([pair.masks for pair in pairs], given.names)
-    masks = parallel(scan_mask, [pair.masks[""] for pair in pairs], "masks")
+    masks = in_threads(scan_mask, [pair.masks[""] for pair in pairs], "masks")
     if options.like is None:
         return find_classes(masks, given, options.void)
     if options.void or given.names or given.colors:
         raise UserError(
             "--like keeps names, colours and void: give it without --names, --colors, --void"
         )
-    name = dataset_name(options.like)
-    files = [path for path in attribute_paths(options.like, name) if path.is_file()]
-    record = record_path(options.like, name)
-    found = read_record(record) if record.is_file() else {}
-    table = recorded_ids(found)
-    if len(files) < 2 or not table:
+    return classes_like(options.like, masks)
+
+
+def classes_like(folder: Path, masks: Sequence[Mask]) -> Classes:
+    """The classes of a prepared folder, which must be those of the masks, too."""
+    name = dataset_name(folder)
+    names_path, colors_path = attribute_paths(folder, name)
+    path = record_path(folder, name)
+    record = read_record(path) if path.is_file() else {}
+    table = recorded_ids(record)
+    if not (names_path.is_file() and colors_path.is_file() and table):
         raise UserError(
-            f"--like {options.like}: no folder that prepare_folder.py wrote (its {record.name}, "
+            f"--like {folder}: no folder that prepare_folder.py wrote (its {path.name}, "
             f"{name}_names.txt and {name}_colors.txt beside it)"
         )
     count = len({*table.values()} - {VOID})
-    names, colors = load_names(str(files[0]), count), load_colors(str(files[1]), count)
-    classes = Classes(names, colors, table, bool(found.get("is_of_colors")))
+    names, colors = load_names(str(names_path), count), load_colors(str(colors_path), count)
+    classes = Classes(names, colors, table, bool(record.get("is_of_colors")))
     classes.check(masks)
     return classes
 
 
-def other_ids(out: Path, classes: Classes) -> Iterator[str]:
+def other_ids(options: Namespace, classes: Classes) -> Iterator[str]:
     """A warning for each prepared folder beside --out that gives a value another id."""
-    for path in sorted(out.resolve().parent.glob("*/prepare_*.json")):
+    out = options.out.resolve()
+    for path in sorted(out.parent.glob("*/prepare_*.json")) if options.like is None else ():
         try:
             record = read_record(path)
         except DataError:  # of another dataset
@@ -159,7 +169,7 @@ def other_ids(out: Path, classes: Classes) -> Iterator[str]:
         ids = recorded_ids(record)
         differ = [v for v, i in classes.table.items() if ids.get(v, i) != i]
         same_kind = record.get("is_of_colors") == classes.is_of_colors
-        if path.parent != out.resolve() and same_kind and differ:
+        if path.parent != out and same_kind and differ:
             value, folder = differ[0], os.path.relpath(path.parent)
             yield (
                 f"{classes.text(value)} is id {ids[value]} in {folder}, but "
@@ -167,10 +177,18 @@ def other_ids(out: Path, classes: Classes) -> Iterator[str]:
             )
 
 
-def attribute_paths(out: Path, name: str) -> list[Path]:
+def recorded_ids(record: Mapping[str, Any]) -> dict[int, int]:
+    """{value in a mask: id} of a record, {} where it has none."""
+    try:
+        return {int(value): int(i) for value, i in dict(record.get("values", {})).items()}
+    except (ValueError, TypeError):
+        return {}
+
+
+def attribute_paths(out: Path, name: str) -> tuple[Path, Path]:
     """The files of names and colours, beside `out`."""
     folder = Path(os.path.abspath(out)).parent
-    return [folder / f"{name}_names.txt", folder / f"{name}_colors.txt"]
+    return folder / f"{name}_names.txt", folder / f"{name}_colors.txt"
 
 
 def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
@@ -185,15 +203,6 @@ def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
                 "masks: remove it or choose another --out"
             )
     return texts
-
-
-def write_unless_there(path: Path, text: str) -> None:
-    """A file made to be edited: what is there stays."""
-    if path.is_file() and path.read_bytes() != text.encode():
-        print(f"  {path}: exists, left unchanged")
-        return
-    write_text(path, text)
-    print(f"  {path}")
 
 
 if __name__ == "__main__":

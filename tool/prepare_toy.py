@@ -19,8 +19,7 @@ from util.error import UserError, run_cli  # isort: split
 import cv2
 import numpy as np
 
-from util.evaluation.output import replacing
-from util.extra.parallel import in_processes
+from util.extra.parallel import in_threads
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
 SPLITS = ("train", "val")  # the position of a split is part of its random seed
@@ -58,7 +57,7 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     write_record(out, record | {"complete": False})
     scenes = [(number, i) for number, split in enumerate(SPLITS) for i in range(options[split])]
     draw = partial(write_scene, out=out, height=height, width=width, seed=seed)
-    lines = in_processes(draw, scenes, "toy scenes")
+    lines = in_threads(draw, scenes, "toy scenes")
     for number, split in enumerate(SPLITS):
         text = "".join(line for (n, _), line in zip(scenes, lines, strict=True) if n == number)
         (out / "list" / f"{split}.txt").write_text(text)
@@ -94,8 +93,8 @@ def is_complete(out: Path, record: dict[str, int]) -> bool:
 
 def write_record(out: Path, record: dict[str, int]) -> None:
     """toy.json, whole or not at all."""
-    with replacing(out / "toy.json") as path:
-        path.write_text(json.dumps(record, indent=2) + "\n")
+    (out / ".toy.json.part").write_text(json.dumps(record, indent=2) + "\n")
+    (out / ".toy.json.part").replace(out / "toy.json")
 
 
 def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, seed: int) -> str:
@@ -114,8 +113,9 @@ def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, s
 def write_image(path: Path, image: np.ndarray, flags: tuple[int, ...]) -> None:
     """An image file, whole or not at all."""
     _, content = cv2.imencode(path.suffix, image, flags)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from util.error import DataError, run_cli  # isort: split
 import numpy as np
 from scipy.io import loadmat
 
-from util.extra.prepare.files import VOID, Item, files_by_stem, find_root, id_reader, translate
+from util.data.image import read_label
+from util.extra.prepare.files import VOID, Item, Named, Split, find_files, find_root, to_ids
 from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 OFFICIAL = {"train_aug": 10582, "train": 1464, "val": 1449}
@@ -36,8 +37,7 @@ def main() -> None:
         help="benchmark_RELEASE or SegmentationClassAug folder (default: looked for in --source)",
     )
     options = parser.parse_args()
-    plan = plan_voc2012(options.source, options.sbd)
-    carry_out(plan, options)
+    carry_out(plan_voc2012(options.source, options.sbd), options)
 
 
 def plan_voc2012(source: Path, sbd: Path | None) -> Plan:
@@ -49,32 +49,28 @@ def plan_voc2012(source: Path, sbd: Path | None) -> Plan:
         example="ImageSets/Segmentation/train.txt",
     )
     train, val = (read_names(root / f"ImageSets/Segmentation/{s}.txt") for s in ("train", "val"))
-    images = files_by_stem(root / "JPEGImages", ".jpg")
     more_images, more_labels = find_more(root, source, sbd)
-    images = more_images | images
-    labels = more_labels | files_by_stem(root / "SegmentationClass", ".png")
-    extra = sorted(set(more_labels) - set(val) - set(train))
-    wanted = {"train_aug": sorted({*train, *extra}) if extra else [], "train": train, "val": val}
-    splits, problems = {}, []
-    for split, names in wanted.items():
+    images = more_images | find_files(root / "JPEGImages", "*.jpg")
+    labels = more_labels | find_files(root / "SegmentationClass", "*.png")
+
+    def listed(split: str, names: list[str]) -> Split:
         have = [name for name in names if name in images and name in labels]
-        splits[split] = [
-            Item(images[name], f"images/{name}.jpg", labels[name], f"labels/{name}.png")
-            for name in have
-        ]
-        if len(have) < len(names):
-            gone = next(name for name in names if name not in have)
-            problems.append(
-                f"{split}: {len(names) - len(have)} images left out whose image or label is "
-                f"missing, such as {gone}"
-            )
-    if not extra:
-        problems.append(
+        items = [Item(images[n], f"images/{n}.jpg", labels[n], f"labels/{n}.png") for n in have]
+        gone = [name for name in names if name not in images or name not in labels]
+        what = f"{split}: {len(gone)} images left out whose image or label is missing"
+        return Split(items, [f"{what}, such as {gone[0]}"] if gone else [])
+
+    train_aug = Split(
+        [],
+        [
             "no list/train_aug.txt without SBD: give --sbd benchmark_RELEASE, or put a "
             f"SegmentationClassAug folder into {root}"
-        )
-    raw = (root, source)
-    return Plan("voc2012", splits, read_voc_label, raw, official=OFFICIAL, problems=problems)
+        ],
+    )
+    if extra := more_labels.keys() - {*train, *val}:
+        train_aug = listed("train_aug", sorted({*train, *extra}))
+    splits = {"train_aug": train_aug, "train": listed("train", train), "val": listed("val", val)}
+    return Plan("voc2012", splits, read_voc_label, (root, source), OFFICIAL)
 
 
 def read_names(path: Path) -> list[str]:
@@ -83,15 +79,13 @@ def read_names(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split()
 
 
-def find_more(
-    root: Path, source: Path, sbd: Path | None
-) -> tuple[dict[str, Path], dict[str, Path]]:
+def find_more(root: Path, source: Path, sbd: Path | None) -> tuple[Named, Named]:
     """Images and labels beyond VOC's own, by name: from SBD or SegmentationClassAug; else none.
 
     SBD has cls/<name>.mat and img/<name>.jpg in its `dataset` folder.
     """
     if sbd is not None and next(sbd.glob("*.png"), None):
-        return {}, files_by_stem(sbd, ".png")
+        return {}, find_files(sbd, "*.png")
     if sbd is not None:
         folder = find_root(
             sbd,
@@ -100,7 +94,7 @@ def find_more(
             example="cls/2008_000002.mat",
             option="--sbd",
         )
-        return files_by_stem(folder / "img", ".jpg"), files_by_stem(folder / "cls", ".mat")
+        return find_files(folder / "img", "*.jpg"), find_files(folder / "cls", "*.mat")
     for place in (
         root / "SegmentationClassAug",
         *(p / "benchmark_RELEASE" for p in (root, source)),
@@ -110,21 +104,17 @@ def find_more(
     return {}, {}
 
 
-read_png = id_reader(TABLE, EXPECTED)
-
-
 def read_voc_label(path: Path) -> np.ndarray:
     """Ids (H, W) of a palette PNG, or of an SBD file: GTcls[0].Segmentation."""
     if path.suffix == ".png":
-        return read_png(path)
+        return to_ids(read_label(path), TABLE, path, EXPECTED)
     try:
         raw = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
+        if raw.ndim != 2:
+            raise ValueError(f"it holds an array of {raw.ndim} dimensions")
     except Exception as error:  # scipy raises many kinds for a damaged file
         raise DataError(f"{path} is not an SBD label file ({error})") from None
-    ids = translate(raw, TABLE)
-    if ids.ndim != 2 or ids.min() < 0:
-        raise DataError(f"{path} must hold a map of ids: {EXPECTED}")
-    return ids
+    return to_ids(raw, TABLE, path, EXPECTED)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from util.error import EXIT_STOPPED, CheckpointError, run_cli  # isort: split
 
 from model import check_network, load_trained
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
+from util.data.file import write_text
 from util.data.label_map import label_map_of, load_export
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import usable_amp
 from util.evaluation.evaluator import Evaluator
-from util.evaluation.output import replacing
 from util.evaluation.protocol import (
     UNKNOWN_PROTOCOL,
     load_checkpoint,
@@ -122,8 +122,7 @@ def open_folder(cfg: Config, process: Process, evaluator: Evaluator) -> dict[str
         else:
             inputs = (path for s in evaluator.samples for path in (s.image, s.label) if path)
             results.open(evaluator.names, inputs)
-            with replacing(results.path / "config.yaml") as path:
-                path.write_text(dump_config(cfg), encoding="utf-8")
+            write_text(results.path / "config.yaml", dump_config(cfg))
         origin = write_origin(
             results.path,
             root=ROOT,

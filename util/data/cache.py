@@ -1,8 +1,7 @@
 """Decoded images and labels in files that all workers and ranks map into their memory.
 
-A file is written once, under another name, and then renamed: a kill leaves a whole file or none.
-Which samples are kept follows from their sizes alone, so the limit holds without any process asking
-another.
+A file is written whole or not at all, so a kill leaves none that is wrong. Which samples are kept
+follows from their sizes alone, so the limit holds without any process asking another.
 """
 
 import hashlib
@@ -13,20 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
-from util.data.file import read_header
+from util.data.file import read_header, replacing
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
 from util.error import DataError, UserError
 
 log = logging.getLogger("semseg")
 
-VERSION = 1  # of the files
-HEAD = np.dtype([("version", "<i8"), ("source", "<i8"), ("size", "<i8", 2), ("id_bytes", "<i8")])
-UNFINISHED = ".part"
+VERSION = 2  # of the files
 Pair = tuple[np.ndarray, np.ndarray]
 
 
@@ -36,21 +32,24 @@ class DecodedCache:
 
     folder: Path
     samples: Sequence[Sample]
-    count: int  # samples that are kept
+    layouts: Sequence[np.dtype]  # of the files of the samples that are kept
 
     def load(self, index: int, decode: Callable[[], Pair]) -> Pair:
         """Image (H, W, 3) uint8 and label (H, W), read-only, from the cache or decoded into it."""
-        if index >= self.count:
+        if index >= len(self.layouts):
             return decode()
-        path, source = self.folder / f"{index}.raw", self._source(index)
-        found = _read(path, source)
-        if found is not None:
-            return found
+        path, layout = self.folder / f"{index}.raw", self.layouts[index]
+        source = self._source(index)
+        with suppress(OSError, ValueError):  # missing; empty or cut
+            found = np.asarray(np.memmap(path, layout, mode="r", shape=()))
+            if found["source"] == source:
+                return found["image"], found["label"]
         image, label = decode()
-        try:
-            _write(path, source, image, label)
-        except OSError as error:
-            _warn_once(f"TRAIN.cache_folder {self.folder} takes no more: {error.strerror}")
+        if label.shape == layout["label"].shape:
+            try:
+                _write(path, np.array((source, label, image), layout))
+            except OSError as error:
+                _warn_once(f"TRAIN.cache_folder {self.folder} takes no more: {error.strerror}")
         return image, label
 
     def _source(self, index: int) -> int:
@@ -79,50 +78,29 @@ def open_cache(
             f"TRAIN.cache_folder {folder} cannot be used: {error.strerror}; choose a folder on a "
             "local disk, or leave it empty"
         ) from None
-    left, count = limit_gib * 2**30 - others, 0
+    left, layouts = limit_gib * 2**30 - others, []
+    id_type = np.uint8 if max(label_map.classes - 1, label_map.ignore_label) <= 255 else np.int32
     for sample in samples:
+        size = (0, 0)
         with suppress(UserError):  # decoding says what is wrong
             header = read_header(sample.image)
-            left -= HEAD.itemsize + header.height * header.width * 7  # 3 bytes, 4 of a large id
+            size = header.height, header.width
+        layout = np.dtype(
+            [("source", np.int64), ("label", id_type, size), ("image", np.uint8, (*size, 3))]
+        )
+        left -= layout.itemsize
         if left < 0:
             break
-        count += 1
-    log.info(f"TRAIN.cache_folder: {count} of {len(samples)} images are kept decoded in {own}")
-    return DecodedCache(own, samples, count)
+        layouts.append(layout)
+    log.info(
+        f"TRAIN.cache_folder: {len(layouts)} of {len(samples)} images are kept decoded in {own}"
+    )
+    return DecodedCache(own, samples, layouts)
 
 
-def _read(path: Path, source: int) -> Pair | None:
-    """The arrays of a file, None where there is none or it is of other files."""
-    try:
-        content = np.memmap(path, np.uint8, mode="r")
-    except (OSError, ValueError):  # missing or empty
-        return None
-    if content.size < HEAD.itemsize:
-        return None
-    head = content[: HEAD.itemsize].view(HEAD)[0]
-    height, width = map(int, head["size"])
-    ids = HEAD.itemsize + height * width * 3
-    if (head["version"], head["source"]) != (VERSION, source):
-        return None
-    if content.size != ids + height * width * head["id_bytes"]:
-        return None
-    kind = np.uint8 if head["id_bytes"] == 1 else np.int32
-    image = np.asarray(content[HEAD.itemsize : ids]).reshape(height, width, 3)
-    return image, np.asarray(content[ids:]).view(kind).reshape(height, width)
-
-
-def _write(path: Path, source: int, image: np.ndarray, label: np.ndarray) -> None:
-    kind = np.uint8 if label.max(initial=0) <= 255 else np.int32
-    head = np.array((VERSION, source, label.shape, np.dtype(kind).itemsize), HEAD)
-    temporary = path.with_name(f"{uuid4().hex}{UNFINISHED}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(head.tobytes())
-            file.write(np.ascontiguousarray(image))
-            file.write(np.ascontiguousarray(label, kind))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write(path: Path, content: np.ndarray) -> None:
+    with replacing(path) as temporary:
+        content.tofile(temporary)
 
 
 @cache

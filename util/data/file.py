@@ -1,10 +1,11 @@
-"""The one place that opens image files; all that can be wrong with one is a sentence."""
+"""How image files are opened, where all that can be wrong is a sentence; how files are written."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -156,3 +157,33 @@ def _tiff_bands(path: Path) -> str:
 def note_of(file: Image.Image) -> str:
     """The note of an open file, '' where there is none."""
     return str(file.info.get(NOTE, ""))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to; what is there at the end becomes `path`, or nothing on an error."""
+    with unfinished(path) as temporary:
+        try:
+            yield temporary
+            temporary.replace(path)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # of a full disk Python does not say it
+            raise
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A path beside `path` for a file that is removed in the end."""
+    # A name that no other process or machine takes, and a short one: `path` may have a long one.
+    temporary = path.with_name(f".{uuid4().hex}.part")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file in UTF-8, whole or not at all; folders are made as needed. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

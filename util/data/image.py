@@ -1,7 +1,6 @@
 """Image and label files -> arrays and back."""
 
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -13,11 +12,16 @@ from util.data.file import (
     note_of,
     opened,
     orientation,
-    read_header,
+    replacing,
     stored_bits,
     upright,
 )
 from util.data.label import decode_label, ids_of
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -42,9 +46,22 @@ def decode_image(path: Path) -> tuple[np.ndarray, int]:
                 "values is white is not known: save it with 8 bits"
             )
         turned = orientation(file)
-        file.info.pop("transparency", None)
-        rgb = np.array(file.convert("RGB"))
+        if (rgb := _decode_jpeg(file)) is None:
+            file.info.pop("transparency", None)
+            rgb = np.array(file.convert("RGB"))
         return upright(rgb, orientation(file)), turned
+
+
+def _decode_jpeg(file: Image.Image) -> np.ndarray | None:
+    """An undamaged colour JPEG by simplejpeg, where that is installed: the same pixels as Pillow's
+    in two thirds of the time. None for any other file."""
+    if simplejpeg is None or (file.format, file.mode) != ("JPEG", "RGB"):
+        return None
+    file.fp.seek(0)
+    try:
+        return simplejpeg.decode_jpeg(file.fp.read())
+    except ValueError:  # damaged, or not quite a JPEG: Pillow decides
+        return None
 
 
 def read_label(path: Path, *, as_colors: bool = False) -> np.ndarray:
@@ -54,12 +71,6 @@ def read_label(path: Path, *, as_colors: bool = False) -> np.ndarray:
     """
     label = decode_label(path, as_colors=as_colors)
     return label.raw if as_colors else ids_of(label)
-
-
-def image_info(path: Path) -> tuple[str, int, int]:
-    """Pillow's mode, height and width (as shown) of a file. Raises DataError."""
-    header = read_header(path)
-    return header.mode, header.height, header.width
 
 
 def write_label(path: Path, label: np.ndarray, *, note: str = "") -> None:
@@ -77,16 +88,8 @@ def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
     if note:
         text.add_text(NOTE, note)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that no other process or machine takes, and a short one: `path` may have a long one.
-    temporary = path.with_name(f".{uuid4().hex}.part")
-    try:
+    with replacing(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=1, pnginfo=text)
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # Python does not name it on a full disk
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_note(path: Path) -> str:

@@ -1,11 +1,11 @@
 """Where results may go: into a folder that can be made, and never over a file of the user's."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
+from util.data.file import unfinished
 from util.error import ConfigError
 
 
@@ -34,13 +34,13 @@ def check_file(
         raise ConfigError(f"{key}: {path} exists and is not a file: choose another name")
     is_there = False
     try:
-        with _unfinished(path) as temporary:
+        with unfinished(path) as temporary:
             temporary.touch()
         with suppress(FileNotFoundError):  # not of a name that is too long
             is_there = bool(os.lstat(path))
     except OSError as error:
         raise ConfigError(
-            f"{key}: cannot write {path} ({error.strerror}): choose another"
+            f"{key}: cannot write {path} ({error.strerror}): choose another name"
         ) from None
     if is_there and not (is_ours and is_ours(path)):
         foreign = " and is no result of an earlier run" if is_ours else ""
@@ -69,25 +69,3 @@ def check_targets(
                 f"{key}: {path} exists and is no result of an earlier run, so it is not "
                 "overwritten: choose another folder"
             )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there at the end becomes `path`, or nothing on an error."""
-    with _unfinished(path) as temporary:
-        try:
-            yield temporary
-            temporary.replace(path)
-        except OSError as error:
-            error.filename = error.filename or str(path)  # of a full disk Python does not say it
-            raise
-
-
-@contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A path beside `path`, with its suffix and a short name; what is there at the end goes."""
-    temporary = path.with_name(f".{uuid4().hex}.part{path.suffix}")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)

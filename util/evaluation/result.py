@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from util.data.file import replacing, write_text
 from util.error import DataError
 from util.evaluation.bootstrap import CONFIDENCE, DRAWS, SEED, Areas, draw_counts, intervals
-from util.evaluation.output import replacing
 from util.metric import ImageCounts
 
 
@@ -36,8 +36,7 @@ class Result:
         """Write both files; scores.json last, so that where it is the rest is, too."""
         with replacing(folder / "confusion.npz") as path, path.open("wb") as file:
             np.savez_compressed(file, matrix=self.matrix, images=self.images, **vars(self.areas))
-        with replacing(folder / "scores.json") as path:
-            path.write_text(json.dumps(self.scores, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "scores.json", json.dumps(self.scores, indent=2) + "\n")
 
     def table(self) -> list[str]:
         """A line for each class, what is absent, and the interval of the mean IoU."""

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from util.data.file import write_text
 from util.data.image import read_label, read_note, write_image, write_label
 from util.error import ConfigError, DataError
-from util.evaluation.output import check_targets, make_folder, replacing
+from util.evaluation.output import check_targets, make_folder
 from util.palette import colorize, overlay
 
 # Entries of a protocol that may differ: the same file elsewhere; what fitted into memory.
@@ -164,8 +165,7 @@ class ResultFolder:
             )
 
     def _write_protocol(self) -> None:
-        with replacing(self.path / "protocol.json") as path:
-            path.write_text(json.dumps(self.protocol, indent=2) + "\n", encoding="utf-8")
+        write_text(self.path / "protocol.json", json.dumps(self.protocol, indent=2) + "\n")
 
     def _note(self, image: np.ndarray) -> str:
         """A fingerprint of what a prediction depends on: protocol and image."""

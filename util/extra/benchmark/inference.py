@@ -1,6 +1,7 @@
 """benchmark test: the plain loop and the engine of tool/test.py in turn, at one scale and six."""
 
 import statistics
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from model import build_model, load_trained
 from util.config import Config
 from util.data.image import read_image
 from util.data.list_file import read_list
+from util.data.transform import MEAN, STD
 from util.distributed.device import usable_amp
+from util.extra.benchmark.race import installed
 from util.extra.benchmark.record import Record
 from util.extra.golden import fill, smooth_image
 from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
+from util.inference.grid import resize, scaled_size
 from util.training.checkpoint import checkpoints, find_checkpoint
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
@@ -97,14 +101,17 @@ def compare(
     }
     watches = {name: Timer(p.model, device) for name, p in predictors.items()}
     plain = Timer(model, device)
-    turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
-    equal: dict[str, list[float]] = {name: [] for name in predictors}
-    differences: dict[str, list[float]] = {name: [] for name in predictors}
 
     def logits(windows: Tensor) -> Tensor:
         found = model(windows.to(device, torch.float32)).logits
         return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
 
+    if installed("monai") and cfg.test_mode == "slide":
+        predictors["MONAI"] = MonaiPredictor(logits, device, **protocol)
+        watches["MONAI"] = Timer(model, device)
+    turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
+    equal: dict[str, list[float]] = {name: [] for name in predictors}
+    differences: dict[str, list[float]] = {name: [] for name in predictors}
     for run in range(runs):
         for image in images:
             turn, probs = plain.time(
@@ -136,6 +143,44 @@ def compare(
         )
         for name, own in turns.items()
     ]
+
+
+class MonaiPredictor:
+    """The protocol by MONAI's SlidingWindowInferer: float32, a window and its mirror image each."""
+
+    def __init__(
+        self,
+        logits: Callable[[Tensor], Tensor],
+        device: torch.device,
+        *,
+        crop: tuple[int, int],
+        base_size: int,
+        scales: list[float],
+    ) -> None:
+        from monai.inferers import SlidingWindowInferer
+
+        self._logits, self._device = logits, device
+        self._base_size, self._scales = base_size, scales
+        self._infer = SlidingWindowInferer(crop, sw_batch_size=1, overlap=1 / 3, mode="constant")
+
+    @torch.inference_mode()
+    def probabilities(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (classes, H, W)."""
+        pixels = torch.from_numpy(image.astype(np.float32) - MEAN) / torch.tensor(STD)
+        pixels = pixels.float().permute(2, 0, 1).to(self._device)
+        size, total = image.shape[:2], 0
+        for scale in self._scales:
+            scaled = resize(pixels, scaled_size(*size, round(scale * self._base_size)))
+            total = total + resize(self._infer(scaled[None], self._mean_of_two)[0], size)
+        return total / len(self._scales)
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> ids (H, W)."""
+        return self.probabilities(image).argmax(0).cpu().numpy()
+
+    def _mean_of_two(self, windows: Tensor) -> Tensor:
+        one, other = self._logits(torch.cat([windows, windows.flip(3)])).softmax(1).chunk(2)
+        return (one + other.flip(3)) / 2
 
 
 def summarise(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from util.evaluation.output import check_file, replacing
+from util.data.file import write_text
+from util.evaluation.output import check_file
 
 Row = dict[str, Any]
 
@@ -42,12 +43,12 @@ class Record:
         """<path>.json: {**about, "rows": [...]}, and <path>.md; returns the Markdown."""
         rows = self.rows()
         content = json.dumps({**about, "rows": rows}, indent=2) + "\n"
-        self._write(".json", content)
+        write_text(self._file(".json"), content)
         head = "\n".join(f"- {name}: {text(value)}" for name, value in about.items())
         parts = dict.fromkeys(row["part"] for row in rows)
         tables = [table(part, [row for row in rows if row["part"] == part]) for part in parts]
         markdown = "\n\n".join([head, *tables]) + "\n"
-        self._write(".md", markdown)
+        write_text(self._file(".md"), markdown)
         return markdown
 
     @property
@@ -56,10 +57,6 @@ class Record:
 
     def _file(self, suffix: str) -> Path:
         return self.path.with_name(f"{self.path.name}{suffix}")
-
-    def _write(self, suffix: str, text: str) -> None:
-        with replacing(self._file(suffix)) as path:
-            path.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from util.extra.dataset_check.files import (
 from util.extra.dataset_check.labels import label_findings
 from util.extra.dataset_check.pairs import inspect_pair
 from util.extra.dataset_check.report import Finding, Report, plural
-from util.extra.parallel import in_processes
+from util.extra.parallel import in_threads
 from util.palette import load_colors, load_names
 
 
@@ -34,7 +34,7 @@ def examine(cfg: Config, lists: Mapping[str, str]) -> Report:
         findings += missing_files(broken, cfg.data_root, are_all=not found)
         entries += found
     read = partial(inspect_pair, as_colors=label_map.is_of_colors)
-    facts = in_processes(read, [entry.sample for entry in entries], "pairs")
+    facts = in_threads(read, [entry.sample for entry in entries], "pairs")
     entries = [replace(e, facts=f) for e, f in zip(entries, facts, strict=True)]
     of_labels = label_findings(entries, label_map, cfg)
     of_attributes = list(attribute_findings(cfg))

@@ -12,7 +12,7 @@ from util.data.coding import count_ids
 from util.data.label_map import LabelMap
 from util.data.load import load_label
 from util.error import ConfigError
-from util.extra.parallel import in_processes
+from util.extra.parallel import in_threads
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> dict[int, i
 def median_weights(labels: Sequence[Path], label_map: LabelMap, *, classes: int) -> list[float]:
     """The weights of a set of label files, after reading them all. Raises DataError."""
     read = partial(class_histogram, label_map=label_map)
-    return count_classes(in_processes(read, labels, "labels"), classes=classes).median_weights()
+    return count_classes(in_threads(read, labels, "labels"), classes=classes).median_weights()
 
 
 def class_histogram(path: Path, *, label_map: LabelMap) -> dict[int, int]:

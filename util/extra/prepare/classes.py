@@ -1,6 +1,6 @@
 """Masks of unknown making -> classes: ids, palettes or colours, given or discovered."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,9 +9,8 @@ import numpy as np
 from util.data.image import read_label
 from util.data.label_map import color_text
 from util.error import DataError, UserError
-from util.extra.mask_levels import spread_levels
-from util.extra.prepare.files import VOID, translate
-from util.extra.prepare.masks import MOST_CLASSES, Given, Mask, read_color
+from util.extra.prepare.files import VOID, to_ids
+from util.extra.prepare.masks import MOST_CLASSES, Given, Mask, read_color, spread_levels
 from util.palette import distinct_colors
 
 
@@ -29,21 +28,23 @@ class Classes:
     parts: Mapping[Path, Mapping[int, Path]] = field(default_factory=dict)
 
     def read(self, path: Path) -> np.ndarray:
-        """Ids (H, W) of a mask. Raises DataError for values that are not in the table."""
+        """Ids (H, W) of a mask that was checked. Raises DataError."""
         if self.parts:
             return _merged(self.parts[path])
         raw = read_label(path, as_colors=self.is_of_colors)
-        ids = translate(raw, self.table)
-        if ids.min() < 0:
-            raise self._unknown(path, int(raw[ids < 0][0]))
-        return ids
+        return to_ids(raw, self.table, path, "no class has it", self.is_of_colors)
 
     def check(self, masks: Sequence[Mask]) -> None:
         """Raise DataError for a value that no class has."""
         for mask in masks:
             for value in mask.values.values() if self.is_of_colors else mask.values:
                 if value not in self.table:
-                    raise self._unknown(mask.path, value)
+                    kind, shown = "colour" if self.is_of_colors else "id", self.text(value)
+                    raise DataError(
+                        f"mask {mask.path} holds {kind} {shown}, which no class has: name it in "
+                        f"--colors or --names, or give --void {shown.replace(' ', ',')} if it is "
+                        "unlabelled"
+                    )
 
     def text(self, value: int) -> str:
         """A value as users write it."""
@@ -56,14 +57,6 @@ class Classes:
             return "pixels of no class"
         return ", ".join(self.text(value) for value, i in self.table.items() if i == VOID)
 
-    def _unknown(self, path: Path, value: int) -> DataError:
-        shown = self.text(value)
-        void = shown.replace(" ", ",")
-        return DataError(
-            f"mask {path} holds {'colour' if self.is_of_colors else 'id'} {shown}, which no class "
-            f"has: name it in --colors or --names, or give --void {void} if it is unlabelled"
-        )
-
 
 def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Classes:
     """The classes of all masks together. Raises DataError for values that no class has."""
@@ -73,24 +66,26 @@ def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Cl
         found |= {c: c for c in mask.values.values()} if is_of_colors else mask.values
     ignored = [_void_value(text, is_of_colors) for text in void if text != "none"]
     if is_of_colors and given.colors:
-        ignored += [c for c in (*given.void, *_void_entries(masks)) if c not in given.colors]
+        of_255 = [m.values[VOID] for m in masks if m.kind == "palette" and VOID in m.values]
+        ignored += [c for c in (*given.void, *of_255) if c not in given.colors]
         values = given.colors
     elif is_of_colors:
-        values = sorted(set(found) - set(ignored))
+        values = sorted(found.keys() - set(ignored))
     else:
-        if VOID in found and "none" not in void and not _is_class_255(found, given):
+        count = len(given.colors or given.names)
+        is_class_255 = count in (0, len(found)) and _are_grays(sorted(found))
+        if VOID in found and "none" not in void and not is_class_255:
             ignored.append(VOID)
-        values = _id_values(sorted(set(found) - set(ignored)), len(given.colors or given.names))
+        values = _id_values(sorted(found.keys() - set(ignored)), count)
     _check_count(masks, values, given)
     table = {value: i for i, value in enumerate(values)} | dict.fromkeys(ignored, VOID)
     codes = given.colors
     is_shown = is_of_colors or all(mask.kind == "palette" for mask in masks)
-    if not codes and is_shown and {*values} <= {*found}:
+    if not codes and is_shown and found.keys() >= set(values):
         codes = [found[value] for value in values]
     rgb = np.array([(c >> 16, c >> 8 & 255, c & 255) for c in codes], np.uint8)
-    classes = Classes(
-        given.names, rgb if codes else distinct_colors(len(values)), table, is_of_colors
-    )
+    colors = rgb if codes else distinct_colors(len(values))
+    classes = Classes(given.names, colors, table, is_of_colors)
     classes.check(masks)
     kind = "color" if is_of_colors else "class"
     return replace(classes, names=given.names or [f"{kind} {classes.text(v)}" for v in values])
@@ -127,15 +122,9 @@ def _merged(parts: Mapping[int, Path]) -> np.ndarray:
     return ids
 
 
-def _void_entries(masks: Sequence[Mask]) -> list[int]:
-    """The colours of index 255 in palettes."""
-    return [m.values[VOID] for m in masks if m.kind == "palette" and VOID in m.values]
-
-
-def _is_class_255(found: Iterable[int], given: Given) -> bool:
-    """Whether 255 is a class and not void: masks of two values, or of evenly spread grays."""
-    count, values = len(given.colors or given.names), sorted(found)
-    return count in (0, len(values)) and (values == [0, VOID] or spread_levels(values))
+def _are_grays(values: list[int]) -> bool:
+    """Whether values up to 255 are gray levels, so that 255 is a class and not void."""
+    return values == [0, VOID] or spread_levels(values)
 
 
 def _id_values(found: list[int], count: int) -> list[int]:
@@ -143,7 +132,7 @@ def _id_values(found: list[int], count: int) -> list[int]:
     0..count-1. Raises DataError for 0..count."""
     if not count or found == [*range(1, count + 1)]:
         return found
-    if len(found) == count and (found == [0, VOID] or spread_levels(found)):
+    if len(found) == count and _are_grays(found):
         return found
     if found == [*range(count + 1)]:
         raise DataError(

@@ -2,16 +2,18 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from util.data.image import IMAGE_SUFFIXES, read_label
-from util.error import DataError
+from util.data.label_map import color_text
+from util.error import DataError, UserError
 
 VOID = 255
+Named = dict[str, Path]  # what `*` of a pattern stands for, below a folder -> file
 Reader = Callable[[Path], np.ndarray]  # raw label file -> ids (H, W) 0..classes-1, else VOID
 
 
@@ -27,6 +29,14 @@ class Item:
     @property
     def line(self) -> str:
         return f"{self.image_name} {self.label_name}".rstrip()
+
+
+@dataclass(frozen=True)
+class Split:
+    """The lines of a list, and sentences on files that are in none."""
+
+    items: list[Item]
+    problems: Sequence[str] = ()
 
 
 def find_root(
@@ -56,25 +66,6 @@ def find_root(
     )
 
 
-def files_by_stem(folder: Path, ending: str | Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """`a/b` -> folder/a/b<ending>, in order of the stems, which are in Unicode's composed form.
-
-    Of a folder that is not there, nothing. Raises DataError when two files have one stem.
-    """
-    endings = (ending,) if isinstance(ending, str) else tuple(ending)
-    found: dict[str, Path] = {}
-    for path in walk(folder) if folder.is_dir() else ():
-        name = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
-        fit = next((e for e in endings if name.lower().endswith(e.lower())), None)
-        if fit is None:
-            continue
-        stem = name[: -len(fit)]
-        if stem in found:
-            raise DataError(f"{found[stem]} and {path} differ only in their extension: keep one")
-        found[stem] = path
-    return dict(sorted(found.items()))
-
-
 def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """All files but hidden ones, also of linked folders, except links that lead back up."""
     real = folder.resolve()
@@ -89,58 +80,97 @@ def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
             yield path
 
 
-def pair_up(
-    images: Mapping[str, Path],
-    labels: Mapping[str, Path],
-    split: str,
-    *,
-    label_folder: str = "labels",
-) -> tuple[list[Item], list[str]]:
-    """Items of the stems that have image and label, named images/<split>/<stem> and
-    <label_folder>/<split>/<stem>; sentences on those that have one of the two."""
+def find_files(folder: Path, pattern: str = "*", *, but: Container[Path] = ()) -> Named:
+    """The files below a folder by what `*` stands for in their names: `a/b` -> folder/a/b_L.png for
+    `*_L.png`. A pattern without an extension is for images of any kind.
+
+    Raises DataError where two files have one name.
+    """
+    before, star, rest = pattern.partition("*")
+    if not star or "*" in rest:
+        raise UserError(f"--pair {pattern}: a pattern has one *, as in '*_sat' or 'img_*'")
+    after, dot, extension = rest.partition(".")
+    extensions = (f".{extension.lower()}",) if dot else IMAGE_SUFFIXES
+    found: Named = {}
+    for path in walk(folder) if folder.is_dir() else ():
+        name = composed(path.relative_to(folder))
+        ending = next((e for e in extensions if name.lower().endswith(e)), None)
+        if ending is None or path in but:
+            continue
+        parent, stem = os.path.split(name[: -len(ending)])
+        middle = stem[len(before) : len(stem) - len(after)]
+        if not middle or stem != before + middle + after:
+            continue
+        key = os.path.join(parent, middle)
+        if key in found:
+            raise DataError(
+                f"{found[key]} and {path} have one name: keep one, or use prepare_folder.py with "
+                "--pair, as in '*.jpg' '*.png'"
+            )
+        found[key] = path
+    return found
+
+
+def composed(path: Path) -> str:
+    """A path in Unicode's composed form: macOS writes `e` and an accent where others write one."""
+    return unicodedata.normalize("NFC", path.as_posix())
+
+
+def pair_up(images: Named, labels: Named, split: str) -> Split:
+    """images/<split>/<name> and labels/<split>/<name> of the names that both have."""
     items = [
         Item(
-            path,
-            os.path.join("images", split, stem + path.suffix),
-            labels[stem],
-            os.path.join(label_folder, split, f"{stem}.png"),
+            images[name],
+            f"images/{split}/{name}{images[name].suffix}",
+            labels[name],
+            f"labels/{split}/{name}.png",
         )
-        for stem, path in images.items()
-        if stem in labels
+        for name in sorted(images.keys() & labels.keys())
     ]
-    return items, [*unpaired(images, labels, split)]
+    return Split(items, [*unpaired(images, labels, split)])
 
 
-def unpaired(images: Mapping[str, Path], labels: Mapping[str, Path], split: str) -> Iterator[str]:
+def without_labels(images: Named, split: str) -> Split:
+    """images/<split>/<name>: those of a test set."""
+    names = sorted(images)
+    return Split([Item(images[n], f"images/{split}/{n}{images[n].suffix}") for n in names])
+
+
+def unpaired(images: Named, labels: Named, split: str) -> Iterator[str]:
     """A sentence on the images without label, one on the labels without image."""
     for kind, ours, other, others in (
         ("image", images, "label", labels),
         ("label", labels, "image", images),
     ):
-        single = [path for stem, path in ours.items() if stem not in others]
+        single = [path for name, path in ours.items() if name not in others]
         if single:
             count = f"{len(single)} {kind}{'s' * (len(single) > 1)}"
             yield f"{split}: {count} without {other} left out, such as {single[0]}"
 
 
-def translate(codes: np.ndarray, table: Mapping[int, int]) -> np.ndarray:
-    """Values (H, W) of any integer type through {value: id}: (H, W) int32, -1 where not in it."""
-    known = np.array(sorted(table), np.int64)
-    ids = np.array([table[code] for code in known.tolist()], np.int32)
-    place = np.searchsorted(known, codes).clip(max=len(known) - 1)
-    return np.where(known[place] == codes, ids[place], np.int32(-1))
-
-
-def id_reader(table: Mapping[int, int], expected: str) -> Reader:
-    """A reader of one-channel files through {raw id: id}; `expected` ends its error message."""
+def label_reader(table: Mapping[int, int], expected: str, *, as_colors: bool = False) -> Reader:
+    """A reader of label files through {id or colour: id}; `expected` ends its error message."""
 
     def read(path: Path) -> np.ndarray:
-        raw = read_label(path)
-        ids = translate(raw, table)
-        if ids.min() < 0:
-            value = int(raw[ids < 0][0])
-            count = int((raw == value).sum())
-            raise DataError(f"label {path} holds id {value} ({count} pixels): {expected}")
-        return ids
+        return to_ids(read_label(path, as_colors=as_colors), table, path, expected, as_colors)
 
     return read
+
+
+def to_ids(
+    raw: np.ndarray, table: Mapping[int, int], path: Path, expected: str, is_of_colors: bool = False
+) -> np.ndarray:
+    """Values (H, W) of any integer type through {value: id}: (H, W) int32.
+
+    Raises DataError, which names the file, for a value that is not in the table.
+    """
+    known = np.array(sorted(table), np.int64)
+    ids = np.array([table[value] for value in known.tolist()], np.int32)
+    place = np.searchsorted(known, raw).clip(max=len(known) - 1)
+    unknown = raw[known[place] != raw]
+    if unknown.size:
+        value = int(unknown[0])
+        shown = f"colour {color_text(value)}" if is_of_colors else f"id {value}"
+        count = int((unknown == value).sum())
+        raise DataError(f"label {path} holds {shown} ({count} pixels): {expected}")
+    return ids[place]

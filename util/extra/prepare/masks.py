@@ -1,17 +1,19 @@
 """What masks hold, and what the user says of their classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from util.data.image import image_info
+from util.data.file import read_header
 from util.data.label import decode_label
-from util.error import DataError, UserError
-from util.extra.mask_levels import is_smoothed
+from util.error import DataError, UserError, read_text
 
 MOST_CLASSES = 255  # ids 0..254; 255 is VOID
+MOST_LEVELS = 16
+RARE = 0.02  # of the pixels: a value of smoothed edges alone
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,37 @@ def scan_mask(path: Path) -> Mask:
             "smoothed? save masks as PNG without smoothing"
         )
     if label.palette:
-        return Mask(path, "palette", {value: label.palette[value] for value in values})
+        return Mask(path, "palette", label.palette)
     if label.kind == "colors":
         return Mask(path, "colors", {value: value for value in values})
-    kind = "gray colors" if image_info(path)[0].startswith("RGB") else "ids"
+    kind = "gray colors" if read_header(path).mode.startswith("RGB") else "ids"
     return Mask(path, kind, {value: value * 0x010101 for value in values})
+
+
+def spread_levels(values: Iterable[int]) -> bool:
+    """Whether 3 to 16 values lie evenly over 0..255, as 0, 128, 255 do."""
+    found = sorted(set(values))
+    if not 3 <= len(found) <= MOST_LEVELS:
+        return False
+    return bool(np.abs(found - np.linspace(0, 255, len(found))).max() < 2)
+
+
+def is_smoothed(label: np.ndarray) -> bool:
+    """Whether a mask (H, W) of grays, or of colours 0xRRGGBB, has blurred edges: three or more rare
+    values, nearly all pixels of which lie between a darker and a lighter neighbour."""
+    values, counts = np.unique(label, return_counts=True)
+    rare = values[counts < RARE * label.size]
+    if len(rare) < 3:
+        return False
+    channels = (
+        [label] if label.dtype == np.uint8 else [label >> shift & 255 for shift in (16, 8, 0)]
+    )
+    between = np.zeros(label.shape, bool)
+    for channel in channels:
+        channel = channel.astype(np.uint8)
+        low, high = (morph(channel, np.ones((3, 3), np.uint8)) for morph in (cv2.erode, cv2.dilate))
+        between |= (low < channel) & (channel < high)
+    return bool(between[np.isin(label, rare)].mean() > 0.9)
 
 
 def read_class_file(colors_path: Path | None, names_path: Path | None) -> Given:
@@ -77,21 +105,17 @@ def read_class_file(colors_path: Path | None, names_path: Path | None) -> Given:
 
 
 def read_lines(option: str, path: Path | None) -> list[str]:
-    """The lines of a file that are not blank. Raises UserError."""
+    """The lines of a file that are not blank; none without a file. Raises UserError."""
     if path is None:
         return []
     if not path.is_file():
         raise UserError(f"{option}: no file {path}")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{option}: {path} is not a text file in UTF-8: save it as UTF-8") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path, UserError).splitlines() if line.strip()]
 
 
 def read_color(words: Sequence[str]) -> int | None:
     """R, G, B as text -> 0xRRGGBB; None for anything else."""
     if len(words) != 3 or not all(w.isascii() and w.isdecimal() and len(w) < 4 for w in words):
         return None
-    rgb = [int(word) for word in words]
-    return rgb[0] << 16 | rgb[1] << 8 | rgb[2] if max(rgb) <= 255 else None
+    red, green, blue = map(int, words)
+    return red << 16 | green << 8 | blue if max(red, green, blue) <= 255 else None

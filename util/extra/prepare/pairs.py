@@ -3,17 +3,15 @@
 import itertools
 import os
 import re
-import unicodedata
 from argparse import Namespace
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from util.data.image import IMAGE_SUFFIXES
 from util.error import DataError, UserError, show
-from util.extra.prepare.files import Item, unpaired, walk
+from util.extra.prepare.files import Item, Named, composed, find_files, unpaired
 from util.extra.prepare.masks import read_lines
 
 VAL_FRACTION = 0.2
@@ -22,7 +20,6 @@ SPLIT_FOLDERS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-Named = dict[str, Path]  # name below the folder, without ending and in composed Unicode -> file
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,9 @@ def find_pairs(options: Namespace) -> tuple[list[Pair], list[str]]:
     if options.pairs:
         return listed_pairs(options), []
     image_pattern, mask_pattern = options.pair or ("*", f"*{options.mask_suffix}")
-    masks = named_files(options.masks, mask_pattern)
+    masks = find_files(options.masks, mask_pattern)
     of_masks = set(masks.values()) if mask_pattern != "*" else set()
-    images = named_files(options.images, image_pattern, but=of_masks)
+    images = find_files(options.images, image_pattern, but=of_masks)
     if options.class_folders:
         return pairs_of_class_folders(images, masks)
     images, masks = read_names(images, masks)
@@ -65,36 +62,9 @@ def find_pairs(options: Namespace) -> tuple[list[Pair], list[str]]:
     return found, [*unpaired(images, masks, "pairs")]
 
 
-def named_files(folder: Path, pattern: str = "*", *, but: Container[Path] = ()) -> Named:
-    """Images below a folder by what `*` stands for in their names, without the ending."""
-    before, star, after = pattern.partition("*")
-    if not star or "*" in after:
-        raise UserError(f"--pair {pattern}: a pattern has one *, as in '*_sat' or 'img_*'")
-    found: Named = {}
-    for path in walk(folder):
-        place = path if "." in after else path.with_suffix("")
-        folders, name = os.path.split(composed(place.relative_to(folder)))
-        fits = name.startswith(before) and name.endswith(after) and len(name) >= len(pattern)
-        if not fits or path.suffix.lower() not in IMAGE_SUFFIXES or path in but:
-            continue
-        key = os.path.join(folders, name[len(before) : len(name) - len(after)])
-        if key in found:
-            raise DataError(
-                f"{found[key]} and {path} have one name: keep one, or say with --pair which files "
-                "are meant, as in '*.jpg' '*.png'"
-            )
-        found[key] = path
-    return found
-
-
 def below(folder: Path, path: Path) -> str:
     """The name of a file below a folder, without ending."""
     return composed(path.relative_to(folder).with_suffix(""))
-
-
-def composed(path: Path) -> str:
-    """A path in Unicode's composed form: macOS writes `e` and an accent where others write one."""
-    return unicodedata.normalize("NFC", path.as_posix())
 
 
 def read_names(images: Named, masks: Named) -> tuple[Named, Named]:
@@ -211,40 +181,32 @@ def split_pairs(pairs: Sequence[Pair], options: Namespace) -> dict[str, list[Pai
     """List name -> pairs: the user's folders, K folds, or a part for validation at random."""
     found = {pair.split for pair in pairs}
     is_split = "" not in found and "train" in found
-    tests = [pair for pair in pairs if pair.split == "test"] if is_split else []
-    rest = [pair for pair in pairs if pair not in tests]
+    by_folder = {name: [p for p in pairs if p.split == name] for name in ("test", "train", "val")}
+    splits = {"test": by_folder["test"]} if is_split and by_folder["test"] else {}
+    if is_split and "val" in found and options.val_fraction is None and not options.folds:
+        print("split: as the folders train/ and val/ (--val-fraction splits anew)")
+        return splits | {name: by_folder[name] for name in ("train", "val")}
+    rest = [pair for pair in pairs if not (is_split and pair.split == "test")]
     order = np.random.default_rng(options.seed).permutation(len(rest))
-    splits = {"test": tests} if tests else {}
     if options.folds > len(rest):
         raise UserError(f"--folds must be at most {len(rest)}, one pair each, got {options.folds}")
-    if options.folds:
-        for fold in range(options.folds):
-            chosen = set(order[fold :: options.folds].tolist())
-            for name, is_val in (("train", False), ("val", True)):
-                part = [pair for i, pair in enumerate(rest) if (i in chosen) == is_val]
-                splits[f"fold{fold + 1}_{name}"] = part
-    elif is_split and "val" in found and options.val_fraction is None:
-        print("split: as the folders train/ and val/ (--val-fraction splits anew)")
-        for name in ("train", "val"):
-            splits[name] = [pair for pair in pairs if pair.split == name]
-    else:
+    parts = {f"fold{k + 1}_": order[k :: options.folds] for k in range(options.folds)}
+    if not parts:
         wanted = round((options.val_fraction or VAL_FRACTION) * len(rest))
-        count = min(max(1, wanted), len(rest) - 1)
-        val = set(order[:count].tolist())
-        splits["train"] = [pair for i, pair in enumerate(rest) if i not in val]
-        splits["val"] = [pair for i, pair in enumerate(rest) if i in val]
+        parts = {"": order[: min(max(1, wanted), len(rest) - 1)]}
+    for prefix, val in parts.items():
+        chosen = set(val.tolist())
+        splits[f"{prefix}train"] = [pair for i, pair in enumerate(rest) if i not in chosen]
+        splits[f"{prefix}val"] = [pair for i, pair in enumerate(rest) if i in chosen]
     return splits
 
 
-def to_items(splits: Mapping[str, Sequence[Pair]], label_folder: str) -> dict[str, list[Item]]:
+def to_items(split: str, pairs: Sequence[Pair], label_folder: str) -> list[Item]:
     """Pairs as lines: images/<split>/<name>, with the split's own folder left out of the name."""
-    items: dict[str, list[Item]] = {split: [] for split in splits}
-    for split, pairs in splits.items():
-        folder = "all" if split.startswith("fold") else split
-        for pair in pairs:
-            is_own = pair.split == folder
-            name = f"{folder}/{pair.name.partition('/')[2] if is_own else pair.name}"
-            image = f"images/{name}{pair.image.suffix}"
-            mask = next(iter(pair.masks.values()))
-            items[split].append(Item(pair.image, image, mask, f"{label_folder}/{name}.png"))
+    folder = "all" if split.startswith("fold") else split
+    items = []
+    for pair in pairs:
+        name = pair.name.partition("/")[2] if pair.split == folder else pair.name
+        image, mask = f"images/{folder}/{name}{pair.image.suffix}", next(iter(pair.masks.values()))
+        items.append(Item(pair.image, image, mask, f"{label_folder}/{folder}/{name}.png"))
     return items

@@ -10,7 +10,7 @@ from string import Template
 import numpy as np
 
 from util.config import ROOT
-from util.data.image import image_info
+from util.data.file import read_header
 from util.error import DataError
 from util.extra.prepare.files import Item
 
@@ -35,8 +35,9 @@ def recipes(
 
     Raises DataError where the recipe of another dataset is there.
     """
-    sizes = [image_info(item.image)[1:] for item in train]
-    height, width = (int(side) for side in np.median(sizes, axis=0))
+    headers = [read_header(item.image) for item in train]
+    height = int(np.median([header.height for header in headers]))
+    width = int(np.median([header.width for header in headers]))
     root = os.path.abspath(out)
     if Path(root).is_relative_to(ROOT):
         root = os.path.relpath(root, ROOT)

@@ -9,22 +9,21 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from util.data.file import Header, read_header
+from util.data.file import Header, read_header, replacing, write_text
 from util.data.image import IMAGE_SUFFIXES, read_label, write_label
 from util.data.label import UPRIGHT
 from util.data.load import check_pair
 from util.error import DataError
-from util.evaluation.output import make_folder, replacing
-from util.extra.prepare.files import Item, Reader
+from util.evaluation.output import make_folder
+from util.extra.parallel import in_threads
+from util.extra.prepare.files import Item, Reader, Split
 
 CURE = "remove the folder or choose another --out"
 
@@ -34,13 +33,21 @@ class Plan:
     """What a tool has found and wants written; making one touches no file."""
 
     name: str
-    splits: dict[str, list[Item]]  # list/<split>.txt -> its lines
+    splits: Mapping[str, Split]  # list/<split>.txt -> its lines
     read: Reader
     raw: Sequence[Path]  # folders of raw data, the main one first: --out may be one of them
     official: Mapping[str, int] = field(default_factory=dict)  # split -> published count
-    problems: Sequence[str] = ()  # warnings; errors with --strict
     record: Mapping[str, Any] = field(default_factory=dict)  # options that change the result
     folders: Mapping[str, Path] = field(default_factory=dict)  # option -> folder written to besides
+
+    def problems(self) -> Iterator[str]:
+        """What is to be warned of."""
+        for split in self.splits.values():
+            yield from split.problems
+        for name, count in self.official.items():
+            if len(self.splits[name].items) != count:
+                found = len(self.splits[name].items)
+                yield f"{self.name} {name} has {found} images here, {count} officially"
 
 
 def prepare_parser(doc: str, *, source: str = "") -> argparse.ArgumentParser:
@@ -65,31 +72,30 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     """
     out = options.out
     check_out(out)
-    report_problems([*plan.problems, *_count_problems(plan)], options.strict)
-    if not any(item.label for split in plan.splits.values() for item in split):
+    report_problems([*plan.problems()], options.strict)
+    splits = {name: split.items for name, split in plan.splits.items() if split.items}
+    if not any(item.label for items in splits.values() for item in items):
         raise DataError(f"{plan.raw[0]}: no image with a label of its name, nothing to prepare")
     base = next((raw for raw in plan.raw if out.resolve() == raw.resolve()), None)
-    splits = plan.splits
     if base is not None:  # the raw images are below --out already
-        splits = {split: [_in_place(item, base) for item in splits[split]] for split in splits}
+        splits = {name: [_in_place(item, base) for item in splits[name]] for name in splits}
     lists = {
-        out / "list" / f"{split}.txt": "".join(f"{_checked(item)}\n" for item in items)
-        for split, items in splits.items()
-        if items
+        out / "list" / f"{name}.txt": "".join(f"{_checked_line(item)}\n" for item in items)
+        for name, items in splits.items()
     }
     _claim(plan, options, in_place=base is not None)
     for path, text in lists.items():
         _refuse_other(path, text)
-    items = list({item.image_name: item for split in splits.values() for item in split}.values())
-    fresh = parallel(lambda item: _write_item(item, plan.read, out, options.copy), items, plan.name)
+    items = list({item.image_name: item for items in splits.values() for item in items}.values())
+    written = in_threads(lambda i: _write_item(i, plan.read, out, options.copy), items, plan.name)
     print(f"{plan.name}: {out}")
     for path, text in lists.items():
-        write_text(path, text)
+        write_new(path, text)
         published = plan.official.get(path.stem)
         shown = "" if published is None else f" (official: {published})"
         print(f"  list/{path.name}: {len(splits[path.stem])}{shown}")
     labelled = sum(item.label is not None for item in items)
-    print(f"  label maps: {sum(fresh)} written, {labelled - sum(fresh)} there already")
+    print(f"  label maps: {sum(written)} written, {labelled - sum(written)} there already")
 
 
 def report_problems(problems: Sequence[str], strict: bool) -> None:
@@ -101,25 +107,11 @@ def report_problems(problems: Sequence[str], strict: bool) -> None:
         print(f"warning: {problem}", file=sys.stderr)
 
 
-def parallel(work: Callable[[Any], Any], items: Sequence[Any], what: str) -> list:
-    """[work(item) for item in items] on threads (decoders free the GIL), with a progress bar."""
-    with ThreadPoolExecutor() as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            return [f.result() for f in tqdm(futures, desc=what, unit="file", disable=None)]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """A whole file or none. Raises DataError if another text is there."""
+def write_new(path: Path, text: str) -> None:
+    """A text file. Raises DataError if another text is there."""
     _refuse_other(path, text)
-    if path.is_file():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    if not path.is_file():
+        write_text(path, text)
 
 
 def _refuse_other(path: Path, text: str) -> None:
@@ -127,21 +119,12 @@ def _refuse_other(path: Path, text: str) -> None:
         raise DataError(f"{path} holds something else already: remove it or choose another --out")
 
 
-def _count_problems(plan: Plan) -> Iterable[str]:
-    for split, count in plan.official.items():
-        if len(plan.splits.get(split, ())) != count:
-            found = len(plan.splits.get(split, ()))
-            yield f"{plan.name} {split} has {found} images here, {count} officially"
-
-
-def _checked(item: Item) -> str:
+def _checked_line(item: Item) -> str:
     """The line of an item. Raises DataError for names that a list cannot hold."""
-    try:
-        item.line.encode()
-        if len(item.line.splitlines()) == 1 and "\t" not in item.line:
-            return item.line
-    except UnicodeEncodeError:
-        pass
+    line = item.line
+    is_utf8 = line.encode(errors="ignore").decode() == line
+    if is_utf8 and len(line.splitlines()) == 1 and "\t" not in line:
+        return line
     raise DataError(
         f"image {str(item.image)!a}: a list cannot hold names with tabs, line breaks or bytes that "
         "are not UTF-8: rename it"
@@ -160,7 +143,7 @@ def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
     """Make --out this plan's folder by a record of source and options; refuse any other's."""
     out = options.out
     source = [str(raw.resolve()) for raw in plan.raw[:1]]
-    record = json.loads(json.dumps({"source": source, "copy": options.copy, **plan.record}))
+    record = {"source": source, "copy": options.copy, **plan.record}
     path = record_path(out, plan.name)
     if path.is_file():
         there = read_record(path)
@@ -177,6 +160,7 @@ def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
 
 
 def record_path(out: Path, name: str) -> Path:
+    """Where a folder says what it was prepared with."""
     return out / f"prepare_{name}.json"
 
 
@@ -188,14 +172,6 @@ def read_record(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is damaged: {CURE}") from None
 
 
-def recorded_ids(record: Mapping[str, Any]) -> dict[int, int]:
-    """{value in a mask: id} that prepare_folder.py recorded, {} where there is no such record."""
-    try:
-        return {int(value): int(i) for value, i in dict(record.get("values", {})).items()}
-    except (ValueError, TypeError):
-        return {}
-
-
 def _in_place(item: Item, base: Path) -> Item:
     if not item.image.is_relative_to(base):
         return item
@@ -204,20 +180,18 @@ def _in_place(item: Item, base: Path) -> Item:
 
 def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
     """Place the image, convert the label; True if the label map was not there yet."""
-    label_path, label = out / item.label_name, None
+    path, label = out / item.label_name, None
     if item.label is not None:
-        label = read(item.label)
-        image, turned = read_header(item.image), 1
+        label, image, turned = read(item.label), read_header(item.image), 1
         if item.label.suffix.lower() in IMAGE_SUFFIXES:
             turned = read_header(item.label, "label").turned
         check_pair(image, Header(item.label, "", *label.shape, turned))
-        note = UPRIGHT if image.turned > 1 else ""
-        if label_path.exists() and not np.array_equal(read_label(label_path), label):
-            raise DataError(f"{label_path} is another label map: remove it or choose another --out")
+        if path.exists() and not np.array_equal(read_label(path), label):
+            raise DataError(f"{path} is another label map: remove it or choose another --out")
     _place(item.image, out / item.image_name, copy)
-    if label is None or label_path.exists():
+    if label is None or path.exists():
         return False
-    write_label(label_path, label, note=note)
+    write_label(path, label, note=UPRIGHT if image.turned > 1 else "")
     return True
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from util.evaluation.output import replacing
+from util.data.file import write_text
 from util.evaluation.result import Result
 from util.extra.report.images import ERROR, VOID, Example, pair_panels, panels, shrunk
 
@@ -60,8 +60,7 @@ def write_report(
         )
         if len(page.encode()) <= LIMIT:
             break
-    with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def choose_images(miou: np.ndarray) -> dict[str, list[int]]:
