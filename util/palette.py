@@ -15,6 +15,7 @@ from util.error import ConfigError, read_text, show
 
 log = logging.getLogger("semseg")
 FONT_SIZE = 12
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FONTS = (
     "DejaVuSans.ttf",
     "Arial Unicode.ttf",
@@ -146,7 +147,7 @@ def legend(
     return np.array(strip)[:height]
 
 
-def font_for(text: str) -> tuple[ImageFont.FreeTypeFont, str]:
+def font_for(text: str) -> tuple[Font, str]:
     """A font of this machine that has all characters of a text, and that text.
 
     Where there is none, characters that are not ASCII are escaped, with a warning.
@@ -159,7 +160,7 @@ def font_for(text: str) -> tuple[ImageFont.FreeTypeFont, str]:
 
 
 @cache
-def _font_with(characters: str) -> ImageFont.FreeTypeFont | None:
+def _font_with(characters: str) -> Font | None:
     for font in _fonts(characters):
         missing = bytes(font.getmask("\U0010ffff"))  # what is drawn for a character it lacks
         if all(bytes(font.getmask(c)) != missing for c in characters):
@@ -171,7 +172,7 @@ def _font_with(characters: str) -> ImageFont.FreeTypeFont | None:
     return None
 
 
-def _fonts(characters: str) -> Iterator[ImageFont.FreeTypeFont]:
+def _fonts(characters: str) -> Iterator[Font]:
     """Pillow's own font, usual ones of Linux, macOS and Windows, and what fontconfig finds."""
     yield ImageFont.load_default(FONT_SIZE)
     codes = " ".join(f"{ord(c):x}" for c in characters)

@@ -171,7 +171,7 @@ class ResultFolder:
         """A fingerprint of what a prediction depends on: protocol and image."""
         kept = {name: value for name, value in self.protocol.items() if name not in _FREE}
         digest = sha256(json.dumps([kept, image.shape], sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(image))
+        digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()
 
 

@@ -22,7 +22,7 @@ def build_optimizer(cfg: Config, network: nn.Module) -> torch.optim.Optimizer:
     The network must be on its device in its memory layout: buffers take over both. Fused
     optimizers can leave a step out on the device (nonfinite.py).
     """
-    groups = network.param_groups()
+    groups = network.param_groups()  # type: ignore[operator] # of a network, not of any module
     if cfg.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=cfg.base_lr, weight_decay=cfg.weight_decay, fused=True)
     optimizer = torch.optim.SGD(

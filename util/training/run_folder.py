@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -80,7 +81,7 @@ class RunFolder:
 
 def _lock(file: IO[str]) -> None:
     """Lock a file for this process, not for those it forks (as flock would: loader workers)."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:

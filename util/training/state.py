@@ -46,7 +46,8 @@ def start_state(
     cfg: Config, process: Process, network: nn.Module, *, steps_per_epoch: int
 ) -> State:
     """A network with an optimizer of its `param_groups()`, before step 0."""
-    network.upsamples = cfg.classifier == "stepwise"  # else the loss enlarges the logits
+    # Fused, the loss enlarges the logits.
+    network.upsamples = cfg.classifier == "stepwise"  # type: ignore[assignment]
     model = process.wrap(
         network,
         sync_bn=cfg.sync_bn and not cfg.freeze_bn,

@@ -49,6 +49,7 @@ def train_step(
     The batch goes through the network in TRAIN.accumulate_steps parts. The loss is divided by the
     labelled pixels of the whole step, so neither the parts nor the processes change it.
     """
+    assert cfg.manual_seed is not None  # read_resume() has chosen one
     seed_step(cfg.manual_seed, state.step, process.rank)
     lr = state.rate(cfg)
     for group in state.optimizer.param_groups:
@@ -62,7 +63,8 @@ def train_step(
     losses, preds = [], []
     for i, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts), strict=True)):
         is_last = i == parts - 1
-        with nullcontext() if is_last or process.world_size == 1 else state.model.no_sync():
+        is_plain = is_last or process.world_size == 1
+        with nullcontext() if is_plain else state.model.no_sync():  # type: ignore[operator]
             with autocast(process.device, state.amp):
                 output = state.model(image_on(process.device, x))
             heads = (output.logits, *output.auxiliary)
@@ -79,7 +81,7 @@ def train_step(
 
     left_out = has_nonfinite_gradient(state.model)
     if not state.scaler.is_enabled():  # else the scaler leaves the step out by itself
-        state.optimizer.found_inf = left_out
+        state.optimizer.found_inf = left_out  # type: ignore[attr-defined]
     state.scaler.step(state.optimizer)
     state.scaler.update()
     batch_norm.restore_if(left_out)

@@ -16,8 +16,10 @@ from util.error import CheckpointError
 UNFINISHED = ".tmp"  # ends the names of files that are being written
 _SHOWN = 5  # names listed per kind of misfit
 # Where trainers of other projects keep a network's weights, and what they put before its names.
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module")
-_WRAPPERS += ("ema", "model_ema", "ema_state_dict", "state_dict_ema")
+_WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module"),
+    *("ema", "model_ema", "ema_state_dict", "state_dict_ema"),
+)
 _PREFIXES = re.compile(r"^((module|_orig_mod|model|network|net)\.)+|(?<=\.)_orig_mod\.")
 _STARTS = {
     b"<!doctype": "a web page: the server sent a page instead of the file; download it again",

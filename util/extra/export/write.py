@@ -28,6 +28,9 @@ from util.inference.network import fold_batchnorm
 class Deployed(nn.Module):
     """(N, H, W, 3) uint8 RGB -> (N, H, W) class ids, or (N, classes, H, W) probabilities."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: Segmentor, *, probabilities: bool) -> None:
         super().__init__()
         self.network = fold_batchnorm(network.eval()).requires_grad_(False)
