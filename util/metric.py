@@ -47,13 +47,16 @@ class ConfusionMatrix:
         """Count two maps of class ids of the same shape, of any integer type."""
         shapes = tuple(pred.shape), tuple(label.shape)
         assert shapes[0] == shapes[1], f"shapes differ: {shapes}"
-        kinds = {"classes": self.classes, "ignore_label": self.ignore_label}
+        n, ignored = self.classes, self.ignore_label
         if self.matrix.device.type == "cpu":
-            maps = (ids.cpu().numpy() if isinstance(ids, Tensor) else ids for ids in (pred, label))
-            self.merge(torch.from_numpy(count_pixels(*maps, **kinds)))
+            found, wanted = (
+                ids.cpu().numpy() if isinstance(ids, Tensor) else ids for ids in (pred, label)
+            )
+            counts = count_pixels(found, wanted, classes=n, ignore_label=ignored)
+            self.merge(torch.from_numpy(counts))
         else:
-            maps = (_as_int64(ids).to(self.matrix.device) for ids in (pred, label))
-            self.merge(scatter_pixels(*maps, **kinds))
+            maps = [_as_int64(ids).to(self.matrix.device) for ids in (pred, label)]
+            self.merge(scatter_pixels(maps[0], maps[1], classes=n, ignore_label=ignored))
 
     def merge(self, matrix: Tensor) -> None:
         """Add another matrix of counts (classes, classes)."""

@@ -15,6 +15,7 @@ from util.error import ConfigError, read_text, show
 
 log = logging.getLogger("semseg")
 FONT_SIZE = 12
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FONTS = (
     "DejaVuSans.ttf",
     "Arial Unicode.ttf",
@@ -151,8 +152,8 @@ def legend(
     return np.array(strip)[:height]
 
 
-def font_for(text: str) -> tuple[ImageFont.FreeTypeFont, str]:
-    """Return an installed font that has all characters of a text, and the text.
+def font_for(text: str) -> tuple[Font, str]:
+    """A font of this machine that has all characters of a text, and that text.
 
     If there is none, non-ASCII characters are escaped, with a warning.
     """
@@ -164,7 +165,7 @@ def font_for(text: str) -> tuple[ImageFont.FreeTypeFont, str]:
 
 
 @cache
-def _font_with(characters: str) -> ImageFont.FreeTypeFont | None:
+def _font_with(characters: str) -> Font | None:
     for font in _fonts(characters):
         missing = bytes(font.getmask("\U0010ffff"))  # the glyph drawn for missing characters
         if all(bytes(font.getmask(c)) != missing for c in characters):
@@ -176,8 +177,8 @@ def _font_with(characters: str) -> ImageFont.FreeTypeFont | None:
     return None
 
 
-def _fonts(characters: str) -> Iterator[ImageFont.FreeTypeFont]:
-    """Yield Pillow's font, common fonts of Linux, macOS and Windows, and those of fontconfig."""
+def _fonts(characters: str) -> Iterator[Font]:
+    """Pillow's own font, usual ones of Linux, macOS and Windows, and what fontconfig finds."""
     yield ImageFont.load_default(FONT_SIZE)
     codes = " ".join(f"{ord(c):x}" for c in characters)
     try:

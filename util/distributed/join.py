@@ -81,6 +81,7 @@ def _open_store(cfg: Config, rank: int, world_size: int) -> dist.Store:
 
 
 def _init_group(cfg: Config, process: Process) -> None:
+    assert process.store is not None
     device, backend = process.device, "gloo"
     if device.type == "cuda":
         backend, gpu = cfg.dist_backend, torch.cuda.get_device_properties(device)

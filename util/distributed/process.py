@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -40,7 +40,7 @@ class Process:
         Compiled last, so that the compiler sees SyncBatchNorm and the gradient buckets.
         """
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        model = model.to(self.device, memory_format=layout)
+        model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         if self.world_size > 1:
             on_gpu = self.device.type == "cuda"
             if sync_bn and on_gpu:
@@ -109,6 +109,6 @@ class Process:
             yield number
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """Return the network inside DistributedDataParallel, or the model itself."""
+def unwrap(model: nn.Module) -> Any:
+    """The network itself, of whatever class, without what `Process.wrap` put around it."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

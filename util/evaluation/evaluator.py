@@ -19,7 +19,8 @@ from util.metric import ImageCounts, count_pixels
 READERS, WRITERS = 2, 3  # threads; encoding three PNGs costs more than decoding an image
 
 log = logging.getLogger("semseg")
-Item, Output = TypeVar("Item"), TypeVar("Output")
+Item = TypeVar("Item")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from util.data.file import unfinished
 from util.error import ConfigError
 
 
@@ -16,6 +18,33 @@ def make_folder(path: Path, *, key: str) -> None:
         raise ConfigError(
             f"{key}: cannot create the folder {path} ({reason}): choose another"
         ) from None
+
+
+def check_file(
+    path: Path,
+    *,
+    key: str,
+    is_ours: Callable[[Path], bool] | None = None,
+    fix: str = "remove it or choose another name",
+) -> None:
+    """Make the folder of a file that is to be written. Raises ConfigError, naming `key`, where it
+    cannot be written, or where there is something that is not ours (None: anything)."""
+    make_folder(path.parent, key=key)
+    if os.path.lexists(path) and not path.is_file():
+        raise ConfigError(f"{key}: {path} exists and is not a file: choose another name")
+    is_there = False
+    try:
+        with unfinished(path) as temporary:
+            temporary.touch()
+        with suppress(FileNotFoundError):  # not of a name that is too long
+            is_there = bool(os.lstat(path))
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: cannot write {path} ({error.strerror}): choose another name"
+        ) from None
+    if is_there and not (is_ours and is_ours(path)):
+        foreign = " and is no result of an earlier run" if is_ours else ""
+        raise ConfigError(f"{key}: {path} exists{foreign}: {fix}")
 
 
 def check_targets(

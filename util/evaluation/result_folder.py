@@ -178,7 +178,7 @@ class ResultFolder:
         """Fingerprint of the protocol and the image."""
         kept = {name: value for name, value in self.protocol.items() if name not in _FREE}
         digest = sha256(json.dumps([kept, image.shape], sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(image))
+        digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()
 
 

@@ -13,18 +13,17 @@ _EXAMPLES = {"cityscapes": "berlin_000000_000019_leftImg8bit.png"}
 
 
 def check_names(setting: object, names: Sequence[str]) -> None:
-    """Raise ConfigError unless names are unique and have the form the server expects.
-
-    `setting` is TEST.export.
-    """
-    pattern = _PATTERNS.get(setting) if isinstance(setting, str) else None
+    """Raise ConfigError unless the result names fit into one folder, and the server named by
+    `setting` (TEST.export) knows them."""
+    server = setting if isinstance(setting, str) else ""
+    pattern = _PATTERNS.get(server)
     taken: dict[str, str] = {}
     for name in names:
         flat = Path(name).name
         if pattern and not pattern.match(flat):
             raise ConfigError(
-                f"TEST.export {setting}: the server expects official names such as "
-                f"{_EXAMPLES[setting]}, got {flat}.png: list the images under their official names"
+                f"TEST.export {server}: the server takes official names such as "
+                f"{_EXAMPLES[server]}, got {flat}.png: list the images under their own names"
             )
         if taken.setdefault(flat, name) != name:
             raise ConfigError(

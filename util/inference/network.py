@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,12 +19,13 @@ from util.distributed.device import AMP_KINDS
 from util.error import ConfigError
 
 COMPILE_BACKEND = "inductor"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def inference_copy(
     model: nn.Module, device: torch.device, *, amp: str = "off", compiled: bool = False
-) -> nn.Module:
-    """Return a copy in eval mode on `device`, weights in precision `amp`, BatchNorm folded.
+) -> Any:
+    """A copy in eval mode on `device` with weights in the precision `amp`, BatchNorm folded.
 
     If the network supports it (`upsamples`), its logits stay at 1/8 of the input size: strips.py
     upsamples them, with the same result because bilinear upsampling with aligned corners composes.
@@ -31,7 +33,7 @@ def inference_copy(
     """
     if compiled:
         _need_compiler()
-    network = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
+    network: Any = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
     if hasattr(network, "upsamples"):
         network.upsamples = False
     # Channels last is faster on CPUs and in mixed precision on GPUs.
@@ -39,8 +41,8 @@ def inference_copy(
     return torch.compile(network, backend=COMPILE_BACKEND, dynamic=False) if compiled else network
 
 
-def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """Fold every BatchNorm into the convolution before it, in place; returns `model`.
+def fold_batchnorm(model: Network) -> Network:
+    """Put every BatchNorm behind a convolution into that convolution's weights; returns `model`.
 
     Pairs are recognised as neighbours in a Sequential and as `convX`, `bnX` of one module.
     BatchNorm with a built-in activation, as in timm, is kept.
@@ -53,8 +55,9 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
             pairs = [(name, name.replace("conv", "bn", 1)) for name in children]
         for conv_name, bn_name in pairs:
             conv, bn = children[conv_name], children.get(bn_name)
-            is_plain = isinstance(bn, _BatchNorm) and not list(bn.children())
-            if type(conv) is nn.Conv2d and is_plain and bn.track_running_stats:
+            if type(conv) is not nn.Conv2d or not isinstance(bn, _BatchNorm):
+                continue
+            if bn.track_running_stats and not list(bn.children()):
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity())
     return model

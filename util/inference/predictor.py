@@ -130,8 +130,9 @@ class SlidingPredictor:
         return window.to(self._dtype), row - y0, column - x0, box
 
     def _scales_of(self, image: np.ndarray) -> list[ScaleRows]:
-        """Run the network on all windows of all scales and their mirror images."""
-        grids = [self._grid(*image.shape[:2], scale) for scale in self.scales]
+        """Run the network on all windows of all scales, each also mirrored."""
+        height, width = image.shape[:2]
+        grids = [self._grid(height, width, scale) for scale in self.scales]
         maps = self._run(self._windows(self._pixels(image), grids))
         scales = []
         for grid in grids:
@@ -152,9 +153,9 @@ class SlidingPredictor:
 
     def _grid(self, height: int, width: int, scale: float) -> Grid:
         long_side = scale * self.base_size
-        sides = (side * long_side / max(height, width) for side in (height, width))
+        tall, wide = (side * long_side / max(height, width) for side in (height, width))
         least = (0, 0) if self._whole else self.crop
-        padded = tuple(map(max, sides, least))
+        padded = max(tall, least[0]), max(wide, least[1])
         check_scaled_size(padded, scale=scale, device=self.device)
         return make_grid(
             height, width, long_side=round(long_side), crop=self.crop, whole=self._whole

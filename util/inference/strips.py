@@ -21,6 +21,7 @@ The layout is (rows, classes, width): contiguous rows make this fast on a CPU.
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -139,7 +140,8 @@ def label_strips(
     step = max(1, floats // (example.shape[2] * width))
     for first in range(0, height, step):
         last = min(height, first + step)
-        yield first, sum(scale.resized(first, last, size) for scale in scales)
+        total: Any = sum(scale.resized(first, last, size) for scale in scales)
+        yield first, total
 
 
 def stretch(rows: Tensor, width: int, *, align_corners: bool) -> Tensor:

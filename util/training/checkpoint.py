@@ -88,15 +88,16 @@ def _newest(found: list[Path], save_path: str) -> Checkpoint:
 def _check_ahead(checkpoint: Checkpoint, found: list[Path], save_path: str) -> None:
     """Raise ConfigError if the resumed run would overwrite checkpoints in save_path."""
     path, content = checkpoint
-    here = content.get("epoch"), content.get("step_in_epoch", 0)
-    if not all(isinstance(number, int) for number in here):
-        return  # check_numbers reports this
-    ahead = [other for other in found if position_of(other) >= here and not other.samefile(path)]
+    epoch, step = content.get("epoch"), content.get("step_in_epoch", 0)
+    if not isinstance(epoch, int) or not isinstance(step, int):
+        return  # restore_state says what is wrong with it
+    later = [other for other in found if _position(other) >= (epoch, step)]
+    ahead = [other for other in later if not other.samefile(path)]
     if not ahead and not is_in(path, save_path) and (best := Path(save_path) / BEST).exists():
         ahead = [best]
     if ahead:
         raise ConfigError(
-            f"TRAIN.resume {path} is of epoch {here[0]}, but TRAIN.save_path already holds "
+            f"TRAIN.resume {path} is of epoch {epoch}, but TRAIN.save_path already holds "
             f"{ahead[0]}, which the run would overwrite: choose another TRAIN.save_path, or "
             "continue from the newest checkpoint there with TRAIN.resume auto"
         )
@@ -143,4 +144,10 @@ def remove_unfinished(folder: str | Path) -> None:
 
 
 def _before(path: Path) -> list[Path]:
-    return [other for other in checkpoints(path.parent) if position_of(other) < position_of(path)]
+    return [other for other in checkpoints(path.parent) if _position(other) < _position(path)]
+
+
+def _position(path: Path) -> tuple[int, int]:
+    position = position_of(path)
+    assert position is not None
+    return position

@@ -110,7 +110,7 @@ class SegmentationLoss:
     """
 
     main: PixelLoss
-    aux: PixelLoss
+    aux: "CrossEntropy"
     aux_weight: float
     aux_scales: tuple[float, ...] = (1.0,)
 
@@ -161,8 +161,9 @@ def build_loss(
     ohem_min_kept: int = 100000,
     all_gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> SegmentationLoss:
-    """Build the loss by name: ce or ohem. OHEM applies to the main head only."""
-    aux = main = CrossEntropy(ignore_label, weights)
+    """The loss by name: ce, or ohem, which mines in the main head alone, as is usual for PSPNet."""
+    aux = CrossEntropy(ignore_label, weights)
+    main: PixelLoss = aux
     if kind == "ohem":
         main = OhemCrossEntropy(ignore_label, ohem_threshold, ohem_min_kept, weights, all_gather)
     return SegmentationLoss(main, aux, aux_weight, aux_scales)

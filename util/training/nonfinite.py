@@ -41,9 +41,10 @@ class BatchNormStatistics:
             for module in model.modules()
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
         ]
-        self._buffers = [b for m in norms for b in (m.running_mean, m.running_var)]
-        self._counters = [m.num_batches_tracked for m in norms]
-        self._before = torch.cat(self._buffers) if norms else None
+        buffers = [b for m in norms for b in (m.running_mean, m.running_var)]
+        self._buffers = [b for b in buffers if b is not None]
+        self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
+        self._before = torch.cat(self._buffers) if self._buffers else None
 
     def restore_if(self, left_out: Tensor) -> None:
         """Restore them if `left_out`, a scalar on the device, is 1; a few kernels, no sync."""

@@ -22,7 +22,7 @@ def build_optimizer(cfg: Config, network: nn.Module) -> torch.optim.Optimizer:
     Groups may set `lr_scale` and `weight_decay`. Move the network to its device and memory layout
     first. The optimizers are fused because those can skip a step on the device (nonfinite.py).
     """
-    groups = network.param_groups()
+    groups = network.param_groups()  # type: ignore[operator] # of a network, not of any module
     if cfg.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=cfg.base_lr, weight_decay=cfg.weight_decay, fused=True)
     optimizer = torch.optim.SGD(

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -19,6 +20,7 @@ except ImportError:  # Windows
 log = logging.getLogger("semseg")
 
 LOCK = ".training.lock"
+_HOLDER = "process "  # how its text begins
 FILES = ("config.yaml", "environment.json", "git.diff", "metrics.jsonl")
 
 
@@ -46,9 +48,9 @@ class RunFolder:
             self._lock.close()
 
     def _check_files(self) -> None:
-        if (self.path / LOCK).exists() or _is_origin(self.path / "environment.json"):
+        if _is_lock(self.path / LOCK) or _is_origin(self.path / "environment.json"):
             return
-        names = [*FILES, *([] if checkpoints(self.path) else [BEST])]
+        names = [LOCK, *FILES, *([] if checkpoints(self.path) else [BEST])]
         if found := [name for name in names if os.path.lexists(self.path / name)]:
             raise ConfigError(
                 f"TRAIN.save_path {self.path} holds {', '.join(found)}, which no training wrote "
@@ -73,18 +75,29 @@ class RunFolder:
             )
         file.truncate(0)
         now = datetime.now().isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {platform.node()}, since {now}\n")
+        file.write(f"{_HOLDER}{os.getpid()} on {platform.node()}, since {now}\n")
         file.flush()
         return file
 
 
 def _lock(file: IO[str]) -> None:
-    """Lock a file for this process; flock would share the lock with forked loader workers."""
-    if os.name == "nt":
+    """Lock a file for this process, not for those it forks (as flock would: loader workers)."""
+    if sys.platform == "win32":
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether this is the lock of a training, which a kill may have left empty."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else "none"
+    except PermissionError:  # of another training, on Windows
+        return True
+    except (OSError, ValueError):
+        return False
+    return not text or text.startswith(_HOLDER)
 
 
 def _is_origin(path: Path) -> bool:

@@ -45,8 +45,9 @@ class State:
 def start_state(
     cfg: Config, process: Process, network: nn.Module, *, steps_per_epoch: int
 ) -> State:
-    """Create the state before step 0: the wrapped network and its optimizer."""
-    network.upsamples = cfg.classifier == "stepwise"  # otherwise the loss upsamples the logits
+    """A network with an optimizer of its `param_groups()`, before step 0."""
+    # Fused, the loss enlarges the logits.
+    network.upsamples = cfg.classifier == "stepwise"  # type: ignore[assignment]
     model = process.wrap(
         network,
         sync_bn=cfg.sync_bn and not cfg.freeze_bn,

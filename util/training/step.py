@@ -48,6 +48,7 @@ def train_step(
     The share is split into TRAIN.accumulate_steps micro-batches. The loss is divided by the number
     of labelled pixels of the whole step, so it does not depend on how the batch is split.
     """
+    assert cfg.manual_seed is not None  # read_resume() has chosen one
     seed_step(cfg.manual_seed, state.step, process.rank)
     lr = state.rate(cfg)
     for group in state.optimizer.param_groups:
@@ -61,7 +62,8 @@ def train_step(
     losses, preds = [], []
     for i, (x, y) in enumerate(zip(image.chunk(parts), label.chunk(parts), strict=True)):
         is_last = i == parts - 1
-        with nullcontext() if is_last or process.world_size == 1 else state.model.no_sync():
+        is_plain = is_last or process.world_size == 1
+        with nullcontext() if is_plain else state.model.no_sync():  # type: ignore[operator]
             with autocast(process.device, state.amp):
                 output = state.model(image_on(process.device, x))
             heads = (output.logits, *output.auxiliary)
@@ -77,8 +79,8 @@ def train_step(
         preds.append(pred)
 
     left_out = has_nonfinite_gradient(state.model)
-    if not state.scaler.is_enabled():  # an enabled scaler skips the step itself
-        state.optimizer.found_inf = left_out
+    if not state.scaler.is_enabled():  # else the scaler leaves the step out by itself
+        state.optimizer.found_inf = left_out  # type: ignore[attr-defined]
     state.scaler.step(state.optimizer)
     state.scaler.update()
     batch_norm.restore_if(left_out)

@@ -7,6 +7,7 @@ traffic does not grow with classes x H x W. On a GPU this replaces the slowest k
 """
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         logits: Tensor,
         label: Tensor,
         pixel_weight: Tensor,
@@ -80,9 +81,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
         return losses.sum(), pred
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_loss: Tensor, _: Tensor
-    ) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
         return (grad * grad_loss).to(ctx.dtype), None, None, None
 
@@ -126,7 +125,7 @@ def _strips(
                 probs.scatter_add_(dim, index, probs.new_full((), -1.0).expand(index.shape))
                 probs *= weight[strip].unsqueeze(dim).to(dtype)
                 wide_grad += rows[top : top + lines].T @ probs.flatten(2)
-        if needs_grad:
+        if grad is not None and wide_grad is not None:
             wide_grad = wide_grad.unflatten(2, shape).to(dtype)
             small_grad = wide_grad @ columns if is_cpu else columns.T @ wide_grad
             grad[i : i + images] = small_grad.permute(back)

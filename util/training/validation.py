@@ -69,7 +69,7 @@ def _count_crops(
         with autocast(process.device, amp):
             logits = network(image).logits
         label = label_on(process.device, label)
-        label = label_at(label, network.label_sizes(*label.shape[-2:])[0])
+        label = label_at(label, network.label_sizes(*label.shape[-2:])[0])  # type: ignore[operator]
         loss, weight, pred = criterion(logits, label)
         sums += torch.stack([loss, weight])
         matrix.update(pred, label)

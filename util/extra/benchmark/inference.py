@@ -3,7 +3,9 @@
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,8 +94,12 @@ def compare(
 ) -> list[Row]:
     """The rows of these scales, the plain loop first."""
     model = model.to(device).eval()
-    protocol = {"crop": (cfg.test_h, cfg.test_w), "base_size": cfg.base_size, "scales": scales}
-    predictors = {
+    protocol: dict[str, Any] = {
+        "crop": (cfg.test_h, cfg.test_w),
+        "base_size": cfg.base_size,
+        "scales": scales,
+    }
+    predictors: dict[str, Any] = {
         f"engine {'float32' if kind == 'off' else kind}": build_predictor(
             replace(cfg, scales=scales), model, device=device, amp=kind
         )
@@ -115,7 +121,8 @@ def compare(
     for run in range(runs):
         for image in images:
             turn, probs = plain.time(
-                lambda image=image: plain_loop(
+                partial(
+                    plain_loop,
                     logits,
                     image,
                     classes=cfg.classes,
@@ -128,7 +135,7 @@ def compare(
                 if run == 0:  # also warms up
                     found = predictor.probabilities(image).permute(1, 2, 0).cpu().numpy()
                     differences[name].append(float(np.abs(found - probs).max()))
-                turn, label = watches[name].time(lambda p=predictor, i=image: p.predict(i))
+                turn, label = watches[name].time(partial(predictor.predict, image))
                 turns[name].append(turn)
                 equal[name].append(float((label == probs.argmax(axis=2)).mean()))
     base = turns["plain loop"]
@@ -168,11 +175,13 @@ class MonaiPredictor:
         """(H, W, 3) uint8 -> (classes, H, W)."""
         pixels = torch.from_numpy(image.astype(np.float32) - MEAN) / torch.tensor(STD)
         pixels = pixels.float().permute(2, 0, 1).to(self._device)
-        size, total = image.shape[:2], 0
+        height, width = image.shape[:2]
+        maps = []
         for scale in self._scales:
-            scaled = resize(pixels, scaled_size(*size, round(scale * self._base_size)))
-            total = total + resize(self._infer(scaled[None], self._mean_of_two)[0], size)
-        return total / len(self._scales)
+            size = scaled_size(height, width, round(scale * self._base_size))
+            found = self._infer(resize(pixels, size)[None], self._mean_of_two)[0]
+            maps.append(resize(found, (height, width)))
+        return torch.stack(maps).mean(dim=0)
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> ids (H, W)."""

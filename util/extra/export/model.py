@@ -1,6 +1,7 @@
 """An exported file as a predictor, without the network it was made of."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ class ExportedModel:
         if not self.path.is_file():
             raise CheckpointError(f"no model file {path}")
         self.metadata: dict[str, str] = {}
+        self._run: Callable[[torch.Tensor], torch.Tensor]
         if self.path.suffix == ".pt2":
-            self._run = torch.export.load(self.path).module(check_guards=False)  # parity() checks
+            program = torch.export.load(self.path)
+            self._run = program.module(check_guards=False)  # parity() checks
             return
         try:
             import onnxruntime
