@@ -153,7 +153,7 @@ def legend(
 
 
 def font_for(text: str) -> tuple[Font, str]:
-    """A font of this machine that has all characters of a text, and that text.
+    """Return an installed font that has all characters of a text, and the text.
 
     If there is none, non-ASCII characters are escaped, with a warning.
     """
@@ -178,7 +178,7 @@ def _font_with(characters: str) -> Font | None:
 
 
 def _fonts(characters: str) -> Iterator[Font]:
-    """Pillow's own font, usual ones of Linux, macOS and Windows, and what fontconfig finds."""
+    """Yield Pillow's font, common fonts of Linux, macOS and Windows, and those of fontconfig."""
     yield ImageFont.load_default(FONT_SIZE)
     codes = " ".join(f"{ord(c):x}" for c in characters)
     try:

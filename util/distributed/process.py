@@ -110,5 +110,5 @@ class Process:
 
 
 def unwrap(model: nn.Module) -> Any:
-    """The network itself, of whatever class, without what `Process.wrap` put around it."""
+    """Return the network inside DistributedDataParallel, or the model itself."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

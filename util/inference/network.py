@@ -25,7 +25,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def inference_copy(
     model: nn.Module, device: torch.device, *, amp: str = "off", compiled: bool = False
 ) -> Any:
-    """A copy in eval mode on `device` with weights in the precision `amp`, BatchNorm folded.
+    """Return a copy in eval mode on `device`, weights in precision `amp`, BatchNorm folded.
 
     If the network supports it (`upsamples`), its logits stay at 1/8 of the input size: strips.py
     upsamples them, with the same result because bilinear upsampling with aligned corners composes.
@@ -42,7 +42,7 @@ def inference_copy(
 
 
 def fold_batchnorm(model: Network) -> Network:
-    """Put every BatchNorm behind a convolution into that convolution's weights; returns `model`.
+    """Fold every BatchNorm into the convolution before it, in place; returns `model`.
 
     Pairs are recognised as neighbours in a Sequential and as `convX`, `bnX` of one module.
     BatchNorm with a built-in activation, as in timm, is kept.

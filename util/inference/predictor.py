@@ -130,7 +130,7 @@ class SlidingPredictor:
         return window.to(self._dtype), row - y0, column - x0, box
 
     def _scales_of(self, image: np.ndarray) -> list[ScaleRows]:
-        """Run the network on all windows of all scales, each also mirrored."""
+        """Run the network on all windows of all scales and their mirror images."""
         height, width = image.shape[:2]
         grids = [self._grid(height, width, scale) for scale in self.scales]
         maps = self._run(self._windows(self._pixels(image), grids))

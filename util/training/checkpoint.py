@@ -90,7 +90,7 @@ def _check_ahead(checkpoint: Checkpoint, found: list[Path], save_path: str) -> N
     path, content = checkpoint
     epoch, step = content.get("epoch"), content.get("step_in_epoch", 0)
     if not isinstance(epoch, int) or not isinstance(step, int):
-        return  # restore_state says what is wrong with it
+        return  # check_numbers reports this
     later = [other for other in found if _position(other) >= (epoch, step)]
     ahead = [other for other in later if not other.samefile(path)]
     if not ahead and not is_in(path, save_path) and (best := Path(save_path) / BEST).exists():

@@ -161,7 +161,7 @@ def build_loss(
     ohem_min_kept: int = 100000,
     all_gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> SegmentationLoss:
-    """The loss by name: ce, or ohem, which mines in the main head alone, as is usual for PSPNet."""
+    """Build the loss by name: ce or ohem. OHEM applies to the main head only."""
     aux = CrossEntropy(ignore_label, weights)
     main: PixelLoss = aux
     if kind == "ohem":

@@ -81,7 +81,7 @@ class RunFolder:
 
 
 def _lock(file: IO[str]) -> None:
-    """Lock a file for this process, not for those it forks (as flock would: loader workers)."""
+    """Lock a file for this process; flock would share the lock with forked loader workers."""
     if sys.platform == "win32":
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

@@ -45,7 +45,7 @@ class State:
 def start_state(
     cfg: Config, process: Process, network: nn.Module, *, steps_per_epoch: int
 ) -> State:
-    """A network with an optimizer of its `param_groups()`, before step 0."""
+    """Create the state before step 0: the wrapped network and its optimizer."""
     # Fused, the loss enlarges the logits.
     network.upsamples = cfg.classifier == "stepwise"  # type: ignore[assignment]
     model = process.wrap(

@@ -79,7 +79,7 @@ def train_step(
         preds.append(pred)
 
     left_out = has_nonfinite_gradient(state.model)
-    if not state.scaler.is_enabled():  # else the scaler leaves the step out by itself
+    if not state.scaler.is_enabled():  # an enabled scaler skips the step itself
         state.optimizer.found_inf = left_out  # type: ignore[attr-defined]
     state.scaler.step(state.optimizer)
     state.scaler.update()

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from util.error import CheckpointError
 
-UNFINISHED = ".tmp"  # ends the names of files that are being written
-_SHOWN = 5  # names listed per kind of misfit
-# Where trainers of other projects keep a network's weights, and what they put before its names.
+UNFINISHED = ".tmp"  # suffix of files being written
+_SHOWN = 5  # names listed per kind of mismatch
+# Keys under which other projects store the state dict, and prefixes they add to its names.
 _WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module"),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema"),
