@@ -13,6 +13,8 @@ from util.error import ConfigError, run_cli  # isort: split
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, dump_config, load_config
+from util.data.file import replacing
+from util.evaluation.output import check_file
 from util.extra.export.int8 import agreement, calibration_images, quantise
 from util.extra.export.model import ExportedModel
 from util.extra.export.parity import parity
@@ -48,8 +50,7 @@ def main() -> None:
         raise ConfigError(f"--int8 works with --format onnx, got {args.format}: leave one out")
     small = args.output.with_suffix(".int8.onnx")
     for path in (args.output, *([small] if args.int8 else [])):
-        if path.exists():
-            raise ConfigError(f"--output {path} exists: remove it or choose another name")
+        check_file(path, key="--output")
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
     images = calibration_images(args.int8, cfg.data_root) if args.int8 else None
@@ -63,13 +64,14 @@ def main() -> None:
         raise ConfigError("--int8 works with networks for images of any size, not with PSANet")
     if fixed:
         print(f"PSANet works at its training crop alone: images must be {fixed[0]} x {fixed[1]}")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        export_network(network, args.output, probabilities=args.probabilities, fixed=fixed)
     metadata = metadata_of(cfg, dump_config(cfg), names, colors, checkpoint)
-    if args.format == "onnx":
-        write_metadata(args.output, metadata)
+    with warnings.catch_warnings(), replacing(args.output) as path:
+        warnings.simplefilter("ignore")
+        export_network(
+            network, path, kind=args.format, probabilities=args.probabilities, fixed=fixed
+        )
+        if args.format == "onnx":
+            write_metadata(path, metadata)
     model = ExportedModel(args.output)
     print("agreement with this project's predictor (whole image, no mirror image):")
     for line in parity(model, network, classes=cfg.classes, fixed=fixed):
@@ -77,8 +79,9 @@ def main() -> None:
     print(f"wrote {args.output}, {megabytes(args.output)}")
     if images:
         for_ranges, for_comparison = images
-        quantise(args.output, small, for_ranges)
-        write_metadata(small, metadata)
+        with replacing(small) as path:
+            quantise(args.output, path, for_ranges)
+            write_metadata(path, metadata)
         share = agreement(model, ExportedModel(small), for_comparison)
         print(
             f"wrote {small}, {megabytes(small)}: ranges from {len(for_ranges)} images; {share:.2%} "

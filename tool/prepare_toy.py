@@ -19,6 +19,7 @@ from util.error import UserError, run_cli  # isort: split
 import cv2
 import numpy as np
 
+from util.data.file import replacing, write_text
 from util.extra.parallel import in_threads
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
@@ -60,7 +61,7 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     lines = in_threads(draw, scenes, "toy scenes")
     for number, split in enumerate(SPLITS):
         text = "".join(line for (n, _), line in zip(scenes, lines, strict=True) if n == number)
-        (out / "list" / f"{split}.txt").write_text(text)
+        write_text(out / "list" / f"{split}.txt", text)
     write_record(out, record)
     return f"toy: {what} ({time.perf_counter() - start:.1f} s)"
 
@@ -93,8 +94,7 @@ def is_complete(out: Path, record: dict[str, int]) -> bool:
 
 def write_record(out: Path, record: dict[str, int]) -> None:
     """toy.json, whole or not at all."""
-    (out / ".toy.json.part").write_text(json.dumps(record, indent=2) + "\n")
-    (out / ".toy.json.part").replace(out / "toy.json")
+    write_text(out / "toy.json", json.dumps(record, indent=2) + "\n")
 
 
 def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, seed: int) -> str:
@@ -113,9 +113,8 @@ def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, s
 def write_image(path: Path, image: np.ndarray, flags: tuple[int, ...]) -> None:
     """An image file, whole or not at all."""
     _, content = cv2.imencode(path.suffix, image, flags)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Sliding windows, several scales and mirror images stay in this project.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,17 +64,24 @@ def example_sizes(network: Segmentor, fixed: tuple[int, int] | None) -> list[tup
 
 
 def export_network(
-    network: Segmentor, path: Path, *, probabilities: bool, fixed: tuple[int, int] | None
+    network: Segmentor,
+    path: Path,
+    *,
+    kind: str,
+    probabilities: bool,
+    fixed: tuple[int, int] | None,
 ) -> None:
-    """Write an .onnx or .pt2 file; with `fixed` for images of that size alone."""
+    """Write a file of the kind onnx or pt2; with `fixed` for images of that size alone."""
     deployed = Deployed(network, probabilities=probabilities).eval()
     height, width = fixed or example_sizes(network, None)[1]
     image = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free} if fixed else {0: free, 1: free, 2: free},)
-    if path.suffix == ".pt2":
+    if kind == "pt2":
         program = torch.export.export(deployed, (image,), dynamic_shapes=shapes)
-        torch.export.save(program, path)
+        content = io.BytesIO()  # of a full disk torch says nothing that names it
+        torch.export.save(program, content)
+        path.write_bytes(content.getvalue())
         return
     try:
         import onnx  # noqa: F401
