@@ -41,10 +41,10 @@ class Train:
     rotate_min: float = key(-10.0, span=(-180, 180), help="smallest random rotation in degrees")
     rotate_max: float = key(10.0, span=(-180, 180), help="largest random rotation in degrees")
     augment: str = key(
-        "stepwise",
-        choices=("stepwise", "fused"),
-        help="`fused`: one warp per crop (same distribution, many times faster); `stepwise`: the "
-        "original sequence of steps on the whole image",
+        "fused",
+        choices=("fused", "stepwise"),
+        help="`fused` augments each crop in one warp (same distribution, many times faster); "
+        "`stepwise` the whole image step by step, in the original order",
     )
     cache_folder: str = key(
         "",
