@@ -45,7 +45,7 @@ def mapping_of(text: str, *, source: str) -> dict[str, Raw]:
 
 
 class YamlSyntaxError(ValueError):
-    """Invalid YAML: `place`, such as ` at line 3, column 1`, and `why`. `mark` is PyYAML's, or None."""
+    """Invalid YAML: `place`, such as ` at line 3, column 1`, and `why`. `mark` may be None."""
 
     def __init__(self, mark: Any, why: str) -> None:
         self.place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

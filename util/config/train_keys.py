@@ -43,8 +43,8 @@ class Train:
     augment: str = key(
         "fused",
         choices=("fused", "stepwise"),
-        help="`fused` augments each crop in one warp (same distribution, many times faster); "
-        "`stepwise` the whole image step by step, in the original order",
+        help="`fused`: one warp per crop (same distribution, many times faster); `stepwise`: the "
+        "original sequence of steps on the whole image",
     )
     cache_folder: str = key(
         "",
