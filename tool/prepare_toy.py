@@ -1,9 +1,9 @@
-"""Draws the toy dataset of the quick start: procedural street scenes with exact labels.
+"""Draw the toy dataset of the quick start: procedural street scenes with exact labels.
 
     python tool/prepare_toy.py --out dataset/toy
 
-A scene depends on nothing but (seed, split, index) and the size; util/extra/toy draws it. An
-interrupted run is completed by the next one.
+A scene depends only on (seed, split, index) and the size. After an interruption the same command
+continues.
 """
 
 import argparse
@@ -28,18 +28,18 @@ SPLITS = ("train", "val")  # the position of a split is part of its random seed
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
+    parser.add_argument("--out", type=Path, required=True, help="output folder, new or empty")
     parser.add_argument("--train", type=int, default=300, help="number of training images")
     parser.add_argument("--val", type=int, default=40, help="number of validation images")
     parser.add_argument("--height", type=int, default=240, help="height of an image in pixels")
     parser.add_argument("--width", type=int, default=320, help="width of an image in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws another city")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the scenes")
     options = vars(parser.parse_args())
     print(draw_dataset(options.pop("out"), **options))
 
 
 def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, seed: int) -> str:
-    """Write images, labels, lists and toy.json under `out`; return a sentence on what was done."""
+    """Write images, labels, lists and toy.json to `out`; return a one-line summary."""
     options = {"train": train, "val": val, "height": height, "width": width, "seed": seed}
     limits = {"train": 1, "val": 1, "height": MIN_SIZE, "width": MIN_SIZE, "seed": 0}
     for name, least in limits.items():
@@ -67,7 +67,7 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
 
 
 def is_complete(out: Path, record: dict[str, int]) -> bool:
-    """True: this set is there. False: free to write. Anything else there is a UserError."""
+    """Whether the requested set exists already. Raises UserError if `out` holds anything else."""
     cure = "remove the folder or choose another --out"
     if not out.exists():
         return False
@@ -75,14 +75,14 @@ def is_complete(out: Path, record: dict[str, int]) -> bool:
         raise UserError(f"--out {out} is a file, not a folder: choose another --out")
     if not (out / "toy.json").is_file():
         if any(out.iterdir()):
-            raise UserError(f"--out {out} holds other data (there is no toy.json): {cure}")
+            raise UserError(f"--out {out} holds other data (no toy.json): {cure}")
         return False
     try:
         found = dict(json.loads((out / "toy.json").read_text()))
     except (ValueError, TypeError) as error:
         raise UserError(f"{out}/toy.json is damaged ({error}): {cure}") from None
     is_whole = found.get("complete", True)
-    # The number of scenes does not change them: an interrupted set may become larger or smaller.
+    # Scenes do not depend on their number, so an incomplete set may be resized.
     fixed = [key for key in record if is_whole or key not in SPLITS]
     changes = [
         f"{k} {found.get(k)} (asked: {record[k]})" for k in fixed if found.get(k) != record[k]
@@ -93,12 +93,12 @@ def is_complete(out: Path, record: dict[str, int]) -> bool:
 
 
 def write_record(out: Path, record: dict[str, int]) -> None:
-    """toy.json, whole or not at all."""
+    """Write toy.json atomically."""
     write_text(out / "toy.json", json.dumps(record, indent=2) + "\n")
 
 
 def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, seed: int) -> str:
-    """Draw the scene (split, index) unless it is there; returns its list line."""
+    """Draw the scene (split, index) unless it exists; return its list line."""
     number, index = place
     image_name = f"images/{SPLITS[number]}/{index:04d}.jpg"
     label_name = f"labels/{SPLITS[number]}/{index:04d}.png"
@@ -111,7 +111,7 @@ def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, s
 
 
 def write_image(path: Path, image: np.ndarray, flags: tuple[int, ...]) -> None:
-    """An image file, whole or not at all."""
+    """Write an image file atomically."""
     _, content = cv2.imencode(path.suffix, image, flags)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
