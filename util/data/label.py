@@ -104,6 +104,17 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
         return replace(label, raw=upright(label.raw, left), turned=turned)
 
 
+def count_ids(label: np.ndarray) -> dict[int, int]:
+    """Id -> pixels."""
+    if label.min(initial=0) >= 0 and label.max(initial=0) < 2**16:
+        counts = np.bincount(label.ravel())
+        ids = np.flatnonzero(counts)
+        counts = counts[ids]
+    else:
+        ids, counts = np.unique(label, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
 def pack_colors(rgb: np.ndarray) -> np.ndarray:
     """RGB (..., 3) uint8 -> r*65536 + g*256 + b (...) int32."""
     red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
