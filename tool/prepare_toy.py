@@ -19,6 +19,7 @@ from util.error import UserError, run_cli  # isort: split
 import cv2
 import numpy as np
 
+from util.data.file import replacing, write_text
 from util.extra.parallel import in_threads
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
@@ -49,18 +50,13 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     if is_complete(out, record):
         return f"toy: {what} exist; nothing to do"
     start = time.perf_counter()
-    for folder in (
-        "list",
-        *(f"{kind}/{split}" for kind in ("images", "labels") for split in SPLITS),
-    ):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     write_record(out, record | {"complete": False})
-    scenes = [(number, i) for number, split in enumerate(SPLITS) for i in range(options[split])]
-    draw = partial(write_scene, out=out, height=height, width=width, seed=seed)
-    lines = in_threads(draw, scenes, "toy scenes")
     for number, split in enumerate(SPLITS):
-        text = "".join(line for (n, _), line in zip(scenes, lines, strict=True) if n == number)
-        (out / "list" / f"{split}.txt").write_text(text)
+        for kind in ("images", "labels"):
+            (out / kind / split).mkdir(parents=True, exist_ok=True)
+        draw = partial(write_scene, number, out=out, height=height, width=width, seed=seed)
+        lines = in_threads(draw, range(options[split]), f"toy {split}")
+        write_text(out / "list" / f"{split}.txt", "".join(lines))
     write_record(out, record)
     return f"toy: {what} ({time.perf_counter() - start:.1f} s)"
 
@@ -92,30 +88,23 @@ def is_complete(out: Path, record: dict[str, int]) -> bool:
 
 
 def write_record(out: Path, record: dict[str, int]) -> None:
-    """toy.json, whole or not at all."""
-    (out / ".toy.json.part").write_text(json.dumps(record, indent=2) + "\n")
-    (out / ".toy.json.part").replace(out / "toy.json")
+    write_text(out / "toy.json", json.dumps(record, indent=2) + "\n")
 
 
-def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, seed: int) -> str:
-    """Draw the scene (split, index) unless it is there; returns its list line."""
-    number, index = place
+def write_scene(number: int, index: int, *, out: Path, height: int, width: int, seed: int) -> str:
+    """Draw a scene of split `number` unless it is there; returns its list line."""
     image_name = f"images/{SPLITS[number]}/{index:04d}.jpg"
     label_name = f"labels/{SPLITS[number]}/{index:04d}.png"
     if not ((out / image_name).exists() and (out / label_name).exists()):
         image, label = draw_scene(np.random.default_rng((seed, number, index)), height, width)
-        jpeg = (cv2.IMWRITE_JPEG_QUALITY, 95)
-        write_image(out / image_name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), jpeg)
-        write_image(out / label_name, label, ())
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        for name, pixels, flags in (
+            (image_name, image, (cv2.IMWRITE_JPEG_QUALITY, 95)),
+            (label_name, label, ()),
+        ):
+            with replacing(out / name) as temporary:
+                temporary.write_bytes(cv2.imencode(Path(name).suffix, pixels, flags)[1])
     return f"{image_name} {label_name}\n"
-
-
-def write_image(path: Path, image: np.ndarray, flags: tuple[int, ...]) -> None:
-    """An image file, whole or not at all."""
-    _, content = cv2.imencode(path.suffix, image, flags)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":
