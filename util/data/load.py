@@ -26,11 +26,11 @@ def load(
 
     Both are upright, of one size, and coded as the label `like`. Raises DataError.
     """
-    image, turned = decode_image(sample.image)
+    image, header = decode_image(sample.image)
     if sample.label is None:
         return image, None
     label = decode_label(sample.label, as_colors=label_map.is_of_colors)
-    check_pair(Header(sample.image, "RGB", *image.shape[:2], turned), label.header)
+    check_pair(header, label.header)
     return image, class_ids(label, label_map, like=like)
 
 

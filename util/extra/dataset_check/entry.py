@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from util.data.coding import LabelFacts, facts_of
-from util.data.file import CodingError, Header
+from util.data.file import CodingError
 from util.data.image import decode_image
 from util.data.label import decode_label
 from util.data.list_file import Sample, parse_line, read_lines
@@ -69,9 +69,8 @@ def _read_entry(
         return Entry(split, list_path, number, None, [missing])
     assert sample.label is not None
     with _noting(faults, sample.image):
-        image, turned = decode_image(sample.image)
+        image, header = decode_image(sample.image)
         digest = hashlib.blake2b(image, digest_size=16, key=str(image.shape).encode()).digest()
-        header = Header(sample.image, "RGB", *image.shape[:2], turned)
     with _noting(faults, sample.label):
         label = decode_label(sample.label, as_colors=as_colors)
     if label is None:
