@@ -1,7 +1,7 @@
 """Labels of one dataset against each other: a file that is coded otherwise than the rest is named.
 
 The dataset check looks at all labels, the loaders at the first ones and at every label that is
-stored otherwise than the first, the preparations at all masks.
+stored otherwise than the first.
 """
 
 from collections.abc import Callable, Iterable, Sequence

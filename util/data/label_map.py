@@ -62,34 +62,30 @@ class LabelMap:
             return label
         if label.dtype == np.uint8:
             return np.take(self._small, label, mode="clip")  # the fast mode; nothing to clip
-        inside = (label >= 0) & (label < len(self._large))
-        mapped = np.where(inside, np.take(self._large, label, mode="clip"), 0) - 1
-        for raw in {*self.table, *self.ignore_ids}:
-            if raw < 0:
-                mapped[label == raw] = self._class_of(raw)
-        return mapped
+        return np.take(self._large, label - self._first, mode="clip") - 1
 
-    def _class_of(self, raw: int) -> int:
-        return self.ignore_label if raw in self.ignore_ids else self.table[raw]
+    @property
+    def _first(self) -> int:
+        """The raw id of the first entry of `_large`: one that no file holds."""
+        return -1 if self.is_of_colors else _LOWEST - 1
 
     @cached_property
     def _large(self) -> np.ndarray:
-        """Class id + 1 at each raw id, 0 at ids without a place."""
-        size = 2**24 if self.is_of_colors else 2**16
-        if self.table:
-            lookup = np.zeros(size, np.int32)  # pages that are never written take no memory
-            if not self.is_of_colors and self.ignore_label < size:
-                lookup[self.ignore_label] = self.ignore_label + 1
-        else:
-            lookup = np.arange(1, size + 1, dtype=np.int32)
-        for raw in {*self.table, *self.ignore_ids}:
-            if raw >= 0:
-                lookup[raw] = self._class_of(raw) + 1
-        return lookup
+        """Class id + 1 at each raw id, 0 at ids without a place, such as both ends."""
+        size = 2**24 if self.is_of_colors else _HIGHEST + 1 - _LOWEST
+        large = np.zeros(size + 2, np.int32)  # pages that are never written take no memory
+        if not self.table:
+            large[1:-1] = np.arange(size) + _LOWEST + 1
+        elif not self.is_of_colors and self.ignore_label <= _HIGHEST:
+            large[self.ignore_label - self._first] = self.ignore_label + 1
+        named = dict(self.table) | dict.fromkeys(self.ignore_ids, self.ignore_label)
+        for raw, i in named.items():
+            large[raw - self._first] = i + 1
+        return large
 
     @cached_property
     def _small(self) -> np.ndarray:
-        return self._large[:256] - 1
+        return self._large[-self._first :][:256] - 1
 
     def classes_of(self, raw: Iterable[int]) -> dict[int, int]:
         """{raw id: what `lookup` makes of it}."""
