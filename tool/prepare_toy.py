@@ -21,6 +21,7 @@ import numpy as np
 
 from util.data.file import replacing, write_text
 from util.extra.parallel import in_threads
+from util.extra.prepare.write import claim, read_record
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
 SPLITS = ("train", "val")  # the position of a split is part of its random seed
@@ -50,45 +51,25 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     if is_complete(out, record):
         return f"toy: {what} exist; nothing to do"
     start = time.perf_counter()
-    write_record(out, record | {"complete": False})
     for number, split in enumerate(SPLITS):
         for kind in ("images", "labels"):
             (out / kind / split).mkdir(parents=True, exist_ok=True)
         draw = partial(write_scene, number, out=out, height=height, width=width, seed=seed)
         lines = in_threads(draw, range(options[split]), f"toy {split}")
         write_text(out / "list" / f"{split}.txt", "".join(lines))
-    write_record(out, record)
+    write_text(out / "toy.json", json.dumps(record, indent=2) + "\n")
     return f"toy: {what} ({time.perf_counter() - start:.1f} s)"
 
 
 def is_complete(out: Path, record: dict[str, int]) -> bool:
-    """True: this set is there. False: free to write. Anything else there is a UserError."""
-    cure = "remove the folder or choose another --out"
-    if not out.exists():
-        return False
-    if not out.is_dir():
-        raise UserError(f"--out {out} is a file, not a folder: choose another --out")
-    if not (out / "toy.json").is_file():
-        if any(out.iterdir()):
-            raise UserError(f"--out {out} holds other data (there is no toy.json): {cure}")
-        return False
-    try:
-        found = dict(json.loads((out / "toy.json").read_text()))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{out}/toy.json is damaged ({error}): {cure}") from None
-    is_whole = found.get("complete", True)
+    """Whether this set is there already. Raises DataError where --out holds anything else."""
+    path = out / "toy.json"
+    there = read_record(path) if path.is_file() else {"complete": False}
+    is_whole = there.get("complete", True)
     # The number of scenes does not change them: an interrupted set may become larger or smaller.
-    fixed = [key for key in record if is_whole or key not in SPLITS]
-    changes = [
-        f"{k} {found.get(k)} (asked: {record[k]})" for k in fixed if found.get(k) != record[k]
-    ]
-    if changes:
-        raise UserError(f"{out} holds a toy set with {', '.join(changes)}: {cure}")
+    fixed = {key: value for key, value in record.items() if is_whole or key not in SPLITS}
+    claim(out, path, fixed | {"complete": False})
     return is_whole
-
-
-def write_record(out: Path, record: dict[str, int]) -> None:
-    write_text(out / "toy.json", json.dumps(record, indent=2) + "\n")
 
 
 def write_scene(number: int, index: int, *, out: Path, height: int, width: int, seed: int) -> str:

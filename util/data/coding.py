@@ -43,7 +43,7 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with some labels, as `2 labels <what>`, and the fix."""
+    """What is wrong with some labels, as `label X <what>`, and the fix."""
 
     kind: str
     paths: Sequence[Path]

@@ -11,14 +11,6 @@ from util.extra.dataset_check.report import Finding, plural
 
 MANY_COLORS = 256  # more than any set of classes: an image saved with loss, or smoothed
 IDS_SHOWN = 6
-CODING = {  # what contradictions are called
-    "mixed-bits": "stored in fewer bits than others",
-    "palettes": "with a palette that contradicts others",
-    "palette-colours": "with a palette that contradicts the class colours",
-    "mask-0-255": "with 255 for a class",
-    "mask-among-ids": "of 0 and 255 among others of ids",
-    "half-void": "of which one half is void",
-}
 
 
 def label_findings(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> list[Finding]:
@@ -43,13 +35,12 @@ def other_coding(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> 
     facts = [e.label for e in entries]
     half = (fault for fault in voids(facts, label_map) if fault.kind == "half-void")
     for fault in (*contradictions(facts, label_map), *half):
-        first, *more = fault.paths
         cure = fault.fix.replace("the file of TEST.colors_path", str(cfg.colors_path))
         if not cure.startswith("DATA."):
             lines = blank_lines(e for e in entries if e.sample.label in set(fault.paths))
-            cure = f"{cure}; or leave {'them' if more else 'it'} out: {lines}"
-        what = f"{plural(1 + len(more), 'label')} {CODING[fault.kind]}"
-        yield Finding(fault.kind, what, [f"{first} {fault.what}", *map(str, more)], cure)
+            cure = f"{cure}; or leave {'them' if len(fault.paths) > 1 else 'it'} out: {lines}"
+        what = f"{plural(len(fault.paths), 'label')}: {fault.what}"
+        yield Finding(fault.kind, what, [str(path) for path in fault.paths], cure)
 
 
 def wrong_ids(entries: Sequence[Entry], label_map: LabelMap) -> Iterable[Finding]:

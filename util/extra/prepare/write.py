@@ -76,10 +76,12 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     if base is not None:  # the raw images are below --out already
         splits = {name: [_in_place(item, base) for item in splits[name]] for name in splits}
     lists = {
-        out / "list" / f"{name}.txt": "".join(f"{_checked_line(item)}\n" for item in items)
+        out / "list" / f"{name}.txt": "".join(f"{item.line}\n" for item in items)
         for name, items in splits.items()
     }
-    _claim(plan, options, in_place=base is not None)
+    source = [str(raw.resolve()) for raw in plan.raw[:1]]
+    record = {"source": source, "copy": options.copy, **plan.record}
+    claim(out, record_path(out, plan.name), record, in_place=base is not None)
     for path, text in lists.items():
         _refuse_other(path, text)
     items = list({item.image_name: item for items in splits.values() for item in items}.values())
@@ -115,30 +117,17 @@ def _refuse_other(path: Path, text: str) -> None:
         raise DataError(f"{path} holds something else already: remove it or choose another --out")
 
 
-def _checked_line(item: Item) -> str:
-    """The line of an item. Raises DataError for names that a list cannot hold."""
-    line = item.line
-    is_utf8 = line.encode(errors="ignore").decode() == line
-    if is_utf8 and len(line.splitlines()) == 1 and "\t" not in line:
-        return line
-    raise DataError(
-        f"image {str(item.image)!a}: a list cannot hold names with tabs, line breaks or bytes that "
-        "are not UTF-8: rename it"
-    )
+def claim(out: Path, path: Path, record: Mapping[str, Any], *, in_place: bool = False) -> None:
+    """Make --out the folder of a record of source and options, kept as `path`; refuse any other's.
 
-
-def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
-    """Make --out this plan's folder by a record of source and options; refuse any other's."""
-    out = options.out
+    Raises DataError; for a folder with other data only where it is not the raw data (`in_place`).
+    """
     if out.is_symlink() and not out.exists():
         raise DataError(
             f"--out {out} is a link to nothing: make {out.resolve()} or remove the link"
         )
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file, not a folder: choose another --out")
-    source = [str(raw.resolve()) for raw in plan.raw[:1]]
-    record = {"source": source, "copy": options.copy, **plan.record}
-    path = record_path(out, plan.name)
     if path.is_file():
         there = read_record(path)
         changes = [k for k in record if k in there and there[k] != record[k]]
