@@ -1,6 +1,6 @@
 """Less memory for activations: keep a block's input, and compute its inside again when needed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -17,10 +17,11 @@ def checkpoint_activations(model: nn.Module) -> None:
     """
     for block in model.modules():
         if isinstance(block, (BasicBlock, Bottleneck)):
-            block.forward = partial(_forward, block, block.forward)
+            forward = partial(_forward, block, block.forward)
+            block.forward = forward  # type: ignore[method-assign]
 
 
-def _forward(block: nn.Module, forward: nn.Module, x: Tensor) -> Tensor:
+def _forward(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if not block.training:
         return forward(x)
 

@@ -87,7 +87,7 @@ def traits_of(name: str) -> Traits:
     for options in OPTIONS[name.partition("/")[0]]:
         try:
             stages = _stages(name, options)
-            net = without_memory(lambda o=options, s=stages: _build(name, o, s))
+            net = without_memory(functools.partial(_build, name, options, stages))
         except (TypeError, NotImplementedError, AssertionError, AttributeError, ValueError):
             continue  # a builder without these arguments, or no stages
         for step in STEPS:
@@ -186,7 +186,7 @@ def _outputs(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return middle, last
 
 
-def without_memory(build: Callable[[], nn.Module]) -> nn.Module:
+def without_memory(build: Callable[[], Any]) -> Any:
     """The network on the meta device, or on the CPU where its builder needs numbers."""
     try:
         with torch.device("meta"), torch.no_grad():

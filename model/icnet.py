@@ -83,6 +83,7 @@ class ICNet(Segmentor):
         logits = self.cls(enlarge_twice(fused))  # at 1/4
         aux = None
         if self.training:
+            assert isinstance(self.aux, nn.ModuleList)
             aux = tuple(head(m) for head, m in zip(self.aux, (middle, low), strict=True))
         if self.upsamples:
             logits = upsample(logits, self.label_sizes(*size)[0])

@@ -35,7 +35,11 @@ class PPM(nn.Module):
         if not fused:
             return [level(x) for level in self.features]
         pooled = pyramid_pool(x, self.bins)
-        return [level[1:](small) for level, small in zip(self.features, pooled, strict=True)]
+        reduced = []
+        for level, small in zip(self.features, pooled, strict=True):
+            assert isinstance(level, nn.Sequential)
+            reduced.append(level[1:](small))
+        return reduced
 
 
 class PSPNet(Segmentor):

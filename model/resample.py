@@ -75,7 +75,7 @@ def tap_weights(side: int, small: int) -> Tensor:
     """(side, 3 * small): what the small map's positions give to those of the enlarged one, tap by
     tap: column t * small + i is the weight of i at the position one before, at or after."""
     step = (small - 1) / torch.sym_max(side - 1, 1)
-    position = torch.arange(side, dtype=torch.float64) * step
+    position = torch.arange(side, dtype=torch.float64).mul(step)
     enlarge = (1 - (position[:, None] - torch.arange(small)).abs()).clamp(min=0)
     above, below = F.pad(enlarge, (0, 0, 1, 0))[:-1], F.pad(enlarge, (0, 0, 0, 1))[1:]
     return torch.cat([above, enlarge, below], dim=1)

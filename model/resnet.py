@@ -76,7 +76,7 @@ def shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | No
 
 
 # layers -> (block, blocks in layer1..layer4): table 1 of the paper
-BACKBONES = {
+BACKBONES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -117,6 +117,11 @@ class ResNet(nn.Module):
 
     `channels` holds the output channels of layer1..layer4.
     """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
 
     def __init__(
         self,

@@ -57,6 +57,13 @@ class Segmentor(nn.Module):
     (the order of the published state dicts).
     """
 
+    layer0: nn.Sequential
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+    cls: nn.Module
+    aux: nn.Module
     aux_scales: tuple[float, ...] = (1.0,)  # of each auxiliary loss, times TRAIN.aux_weight
     resnet_step = 8  # with a ResNet of ours the sides of the input are resnet_step * k + 1
 
@@ -128,8 +135,8 @@ class Segmentor(nn.Module):
         aux = self.aux(middle) if self.training else None
         if not self.upsamples:
             return SegOutput(logits, aux)
-        size = self.label_sizes(*size)[0]
-        return SegOutput(upsample(logits, size), None if aux is None else upsample(aux, size))
+        sides = self.label_sizes(*size)[0]
+        return SegOutput(upsample(logits, sides), None if aux is None else upsample(aux, sides))
 
     def label_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """The sizes at which the heads are compared with the label of a height x width image."""
@@ -146,8 +153,11 @@ class Segmentor(nn.Module):
         if not self.fused:
             size = x.shape[-2:]
             return self.cls(torch.cat([x, *(upsample(small, size) for small in smaller)], dim=1))
-        x = conv3x3_of_concat(self.cls[0], x, smaller)
-        for layer in self.cls[1:]:
+        assert isinstance(self.cls, nn.Sequential)
+        conv, *layers = self.cls
+        assert isinstance(conv, nn.Conv2d)
+        x = conv3x3_of_concat(conv, x, smaller)
+        for layer in layers:
             x = layer(x)
         return x
 
@@ -158,7 +168,8 @@ class Segmentor(nn.Module):
     def param_groups(self) -> list[dict]:
         """The trunk at the base learning rate, all newer modules at 10 times it (`lr_scale`)."""
         names = ["backbone", *(f"layer{i}" for i in range(5))]
-        trunk, new = [], []
+        trunk: list[nn.Parameter] = []
+        new: list[nn.Parameter] = []
         for name, child in self.named_children():
             (trunk if name in names else new).extend(child.parameters())
         return [

@@ -49,6 +49,11 @@ def write_pair(root: Path, name: str, image: np.ndarray, label: np.ndarray) -> s
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """YAML of a run on four images 48x64 of three classes: colour tells the class."""
+    return write_tiny(tmp_path)
+
+
+def write_tiny(folder: Path) -> Path:
+    """The fixture's YAML and images, in any folder."""
     rng = np.random.default_rng(1)
     colors = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
     lines = []
@@ -58,14 +63,14 @@ def tiny(tmp_path: Path) -> Path:
         label[10:30, 10:40] = 2
         image = colors[label] + rng.integers(-30, 30, (48, 64, 3))
         label[:2] = 255
-        lines.append(write_pair(tmp_path / "data", f"p{i}", image.astype(np.uint8), label))
+        lines.append(write_pair(folder / "data", f"p{i}", image.astype(np.uint8), label))
     for name in ("train", "val"):
-        (tmp_path / "data" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+        (folder / "data" / f"{name}.txt").write_text("\n".join(lines) + "\n")
     config = {
         "DATA": {
-            "data_root": str(tmp_path / "data"),
-            "train_list": str(tmp_path / "data/train.txt"),
-            "val_list": str(tmp_path / "data/val.txt"),
+            "data_root": str(folder / "data"),
+            "train_list": str(folder / "data/train.txt"),
+            "val_list": str(folder / "data/val.txt"),
             "classes": 3,
         },
         "TRAIN": {
@@ -80,11 +85,11 @@ def tiny(tmp_path: Path) -> Path:
             "epochs": 1,
             "manual_seed": 1,
             "print_freq": 1,
-            "save_path": str(tmp_path / "run/model"),
+            "save_path": str(folder / "run/model"),
         },
         "TEST": {"base_size": 64, "test_h": 33, "test_w": 41},
     }
-    path = tmp_path / "tiny.yaml"
+    path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 

@@ -9,7 +9,7 @@ from model import build_model, load_pretrained
 from model.backbones import build_backbone, traits_of
 from model.psanet import PSANet
 from tests.conftest import RunTool, assert_one_sentence
-from tests.helpers.backbones import SIDE, try_backbone
+from tests.helpers.backbones import SIDE, try_network, try_tools
 from util.config import load_config
 from util.error import CheckpointError, ConfigError
 from util.inference.network import fold_batchnorm
@@ -42,22 +42,23 @@ def test_what_is_found_out(
 
 
 # The quick ones; `python tests/helpers/backbones.py` tries all of its list.
-FAMILIES = (
-    "torchvision/mobilenet_v3_large",
-    "timm/regnety_004",
-    "timm/mobilenetv4_conv_small",
-    "timm/vit_tiny_patch16_224",
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["timm/regnety_004", "timm/vit_tiny_patch16_224"])
+def test_families(name: str) -> None:
+    """Forward, backward, overfitting two images, prediction, torch.export."""
+    row = try_network(name)
+    assert row["right"] > 0.97, row
+    assert row["predicted"] == (SIDE, SIDE)
+    assert row["program"] < 1e-4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_families(name: str) -> None:
-    """Forward, backward, overfitting two images, prediction, torch.export."""
-    row = try_backbone(name)
-    assert row["right"] > 0.97, row
-    assert row["predicted"] == (SIDE, SIDE)
-    assert row["export"] < 1e-4
+@pytest.mark.parametrize("name", ["timm/test_efficientnet"])
+def test_families_with_the_tools(tmp_path: Path, name: str) -> None:
+    """Trained, stopped and resumed to the bit, tested, exported to ONNX."""
+    row = try_tools(name, tmp_path)
+    assert (row["resume"], row["test"]) == ("yes", "yes")
+    assert float(row["onnx"]) < 1e-4
 
 
 SMALL = ["timm/test_resnet", "timm/test_efficientnet", "timm/test_vit", "timm/test_convnext"]

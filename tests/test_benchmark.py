@@ -9,7 +9,7 @@ import torch
 from model import build_model
 from tests.conftest import RunTool, assert_one_sentence
 from util.config import load_config
-from util.extra.benchmark import data, memory, metric, training
+from util.extra.benchmark import data, inference, memory, metric, training
 from util.extra.benchmark.record import Record
 
 
@@ -25,6 +25,7 @@ def test_the_engine_equals_the_plain_loop_at_one_scale_and_six(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch, amp: str
 ) -> None:
     monkeypatch.setattr("util.extra.benchmark.inference.usable_amp", lambda kind, device: amp)
+    monkeypatch.setattr("util.extra.benchmark.inference.installed", lambda name: None)
     output = tmp_path / "new/numbers.json"
     words = ["--runs", 1, "--output", output, "--config", tiny, "base_size", 40]
     code, out, err = run_tool("benchmark", "test", "--images", 2, *words)
@@ -45,6 +46,14 @@ def test_the_engine_equals_the_plain_loop_at_one_scale_and_six(
         exact = "bf16" not in row["name"]
         assert row["equal_labels"] >= (0.9999 if exact else 0.9)
         assert row["max_difference"] < (1e-5 if exact else 0.1)
+
+
+def test_monai_predicts_the_same(tiny: Path, record: Record) -> None:
+    pytest.importorskip("monai")
+    cfg = load_config(tiny, ["base_size", "40"])
+    inference.run(record, cfg=cfg, count=1, runs=1, device=torch.device("cpu"))
+    rows = [row for row in record.rows() if row["name"].endswith("MONAI")]
+    assert len(rows) == 2 and all(row["equal_labels"] > 0.99 for row in rows)
 
 
 def test_a_checkpoint_is_taken_and_images_are_drawn_without_a_list(

@@ -109,7 +109,7 @@ def test_cannot_run(data: Data, run_tool: RunTool) -> None:
     assert_one_sentence(*refused("TRAIN.ignore_label", "2"), "is also a class id")
     before = (data.root / "train.txt").read_bytes()
     code, err = refused("--json", str(data.root / "train.txt"))
-    assert_one_sentence(code, err, "train.txt exists and is not a report of this tool")
+    assert_one_sentence(code, err, "train.txt exists and is no result of an earlier run")
     assert (data.root / "train.txt").read_bytes() == before
     assert_one_sentence(*refused("--json", "/dev/full/x.json"), "/dev/full")
 

@@ -11,7 +11,10 @@ from torch import nn
 from model import build_model, load_predictor
 from tests.conftest import RunTool, assert_one_sentence
 from util.config import dump_config, load_config
-from util.extra.export import ExportedModel
+from util.data.image import read_image
+from util.error import RunError
+from util.extra.export import int8
+from util.extra.export.model import ExportedModel
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -46,6 +49,29 @@ def test_onnx_of_any_size(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None
 
 
 @pytest.mark.slow
+def test_int8(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of the size where it counts, nearly the same labels; refused where it is not."""
+    code, _, err = run_tool("train", "--config", tiny, "epochs", 12)
+    assert code == 0, err
+    words = ["--config", tiny, "--output", tmp_path / "m.onnx", "--int8"]
+    code, out, err = run_tool("export", *words, tmp_path / "data/train.txt")
+    assert code == 0 and "ranges from 2 images" in out, err
+    model, small = (ExportedModel(tmp_path / name) for name in ("m.onnx", "m.int8.onnx"))
+    assert small.path.stat().st_size < 0.4 * model.path.stat().st_size
+    assert small.metadata == model.metadata
+    images = int8.calibration_images(tmp_path / "data/images", "")
+    assert [[path.stem for path in paths] for paths in images] == [["p0", "p2"], ["p1", "p3"]]
+    assert len(np.unique(model.predict(read_image(images[1][0])))) > 1
+    assert int8.agreement(model, small, images[1]) >= int8.LEAST_AGREEMENT
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
+    with pytest.raises(RunError, match=r"less than 101%.*m\.int8\.onnx is removed"):
+        int8.agreement(model, small, images[1])
+    assert not small.path.exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["psp", "psa", "icnet"])
 def test_pt2(tiny: Path, tmp_path: Path, run_tool: RunTool, arch: str) -> None:
     keys = ["arch", arch, *(["train_h", 65, "test_h", 65] if arch == "icnet" else [])]
@@ -61,6 +87,15 @@ def test_pt2(tiny: Path, tmp_path: Path, run_tool: RunTool, arch: str) -> None:
 def test_mistakes(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     code, _, err = run_tool("export", "--config", tiny, "--output", tmp_path / "m.pt2")
     assert_one_sentence(code, err, "must end in .onnx")
+    words = ["--config", tiny, "--output"]
+    code, _, err = run_tool("export", *words, tmp_path / "m.onnx", "--int8", tmp_path / "run")
+    assert_one_sentence(code, err, "--int8: no folder or list file", "run")
+    (tmp_path / "run").mkdir()
+    code, _, err = run_tool("export", *words, tmp_path / "m.onnx", "--int8", tmp_path / "run")
+    assert_one_sentence(code, err, "run has 0 images: give at least 2")
+    words += [tmp_path / "m.pt2", "--format", "pt2", "--int8", tmp_path]
+    code, _, err = run_tool("export", *words)
+    assert_one_sentence(code, err, "--int8 works with --format onnx, got pt2")
     (tmp_path / "x.onnx").write_text("<html>")
     with pytest.raises(Exception, match="no readable ONNX file"):
         ExportedModel(tmp_path / "x.onnx")

@@ -82,6 +82,8 @@ def run_here(args: argparse.Namespace) -> None:
     for name in ("images", "runs"):
         if getattr(args, name, 1) < 1:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.output and args.output.suffix != ".json":
+        raise ConfigError(f"--output must be a file named .json, got {args.output}")
     names, cfg = [args.command], None
     if args.command not in WITHOUT_CONFIG:
         cfg = load_config(args.config, args.overrides)

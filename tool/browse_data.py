@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, UserError, run_cli, show  # isort: split
+from util.error import ConfigError, DataError, UserError, run_cli, show  # isort: split
 
 import cv2
 import numpy as np
@@ -13,12 +13,14 @@ from PIL import Image, ImageDraw
 from model import check_network
 from util.config import check_train, config_parser, load_config
 from util.data.dataset import SegmentationData, build_data
-from util.data.image import write_image
+from util.data.image import read_note, write_image
 from util.data.transform import denormalise
+from util.evaluation.output import check_file
 from util.palette import font_for, legend, load_colors, load_names, overlay
 
 TILE = 240  # height of an image on the sheet
 GAP, CAPTION = 6, 20
+NOTE = "contact sheet"  # in the file: it may be replaced
 HEADS = ("image", "label over it", "augmented", "label over it", "augmented again")
 
 
@@ -31,6 +33,7 @@ def main() -> None:
         raise ConfigError(f"--count must be at least 1, got {args.count}")
     if args.output.suffix.lower() != ".png":
         raise ConfigError(f"--output must be a file named .png, got {args.output}")
+    check_file(args.output, key="--output", is_ours=is_sheet)
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
     check_network(cfg)
@@ -44,8 +47,17 @@ def main() -> None:
         rows.append(row)
         present |= ids
     shown = sorted(present & set(range(cfg.classes)))
-    write_image(args.output, draw_sheet(rows, [names[i] for i in shown], colors[shown]))
+    sheet = draw_sheet(rows, [names[i] for i in shown], colors[shown])
+    write_image(args.output, sheet, note=NOTE)
     print(f"{len(rows)} of {len(data)} training samples, {len(shown)} classes: {args.output}")
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether this tool has written the file."""
+    try:
+        return read_note(path) == NOTE
+    except DataError:
+        return False
 
 
 def draw_row(data: SegmentationData, index: int, colors: np.ndarray) -> tuple[np.ndarray, set[int]]:

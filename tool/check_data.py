@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, run_cli, show  # isort: split
+from util.error import ConfigError, DataError, read_json, run_cli, show  # isort: split
 
 from util.config import Config, check_labels, config_parser, load_config
 from util.data.file import write_text
+from util.evaluation.output import check_file
 from util.extra.dataset_check.check import Report, examine
 from util.extra.dataset_check.report import Finding
 from util.palette import load_names
@@ -30,10 +31,8 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(args.config, args.overrides)
     check_labels(cfg)
-    if args.json and args.json.exists() and b'"class_weights"' not in args.json.read_bytes():
-        raise ConfigError(
-            f"--json {args.json} exists and is not a report of this tool: choose another"
-        )
+    if args.json:
+        check_file(args.json, key="--json", is_ours=is_report)
     start = time.perf_counter()
     report = examine(cfg, chosen_lists(cfg, args.split))
     seconds = time.perf_counter() - start
@@ -86,6 +85,15 @@ def print_finding(head: str, finding: Finding) -> None:
     if len(finding.files) > EXAMPLES:
         print(f"    ... and {len(finding.files) - EXAMPLES} more (all of them with --json FILE)")
     print(f"  cure: {finding.cure}\n")
+
+
+def is_report(path: Path) -> bool:
+    """Whether this tool has written the file."""
+    try:
+        found = read_json(path, DataError)
+    except (DataError, OSError):
+        return False
+    return isinstance(found, dict) and {"pairs", "findings", "class_weights"} <= found.keys()
 
 
 def content(report: Report, names: list[str]) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, run_cli  # isort: split
+from util.error import run_cli  # isort: split
 
 import torch
 from torch import Tensor
 
 from model.identify import identify
 from model.pretrained import from_torchvision
+from util.evaluation.output import check_file
 from util.training.weight_file import UNFINISHED, load_file, save_atomically, state_dict_of
 
 EXAMPLES = """examples:
@@ -38,8 +39,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     for path in (args.target, args.target.with_name(f"{args.target.name}{UNFINISHED}")):
-        if path.exists():
-            raise ConfigError(f"--to: {path} exists: remove it or choose another name")
+        check_file(path, key="--to")
     if args.source == "torchvision":
         content = {"state_dict": from_torchvision(args.name)}
     else:
@@ -47,7 +47,6 @@ def main() -> None:
     state = state_dict_of(content, source=args.source)
     for name, value in identify(state).items():
         print(f"{name}: {value}")
-    args.target.parent.mkdir(parents=True, exist_ok=True)
     save_atomically(args.target, layout(content, state, is_published=args.published))
     digest = hashlib.sha256(args.target.read_bytes()).hexdigest()
     print(f"wrote {args.target}, {args.target.stat().st_size} bytes, SHA-256 {digest}")

@@ -29,7 +29,7 @@ from util.extra.demo_files import (
     targets,
     video_paths,
 )
-from util.extra.export import ExportedModel
+from util.extra.export.model import ExportedModel
 from util.extra.video import VideoReader, VideoWriter
 from util.inference import SlidingPredictor, build_predictor
 from util.logger import start_logging

@@ -1,6 +1,7 @@
 """Export a trained network to one file, ONNX or a torch.export program, and check that it agrees.
 
-The file takes uint8 RGB images (N, H, W, 3) of any size and gives class ids (N, H, W).
+The file takes uint8 RGB images (N, H, W, 3) of any size and gives class ids (N, H, W). With --int8
+a second file with 8-bit weights and activations is written beside it.
 """
 
 import sys
@@ -12,13 +13,12 @@ from util.error import ConfigError, run_cli  # isort: split
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, dump_config, load_config
-from util.extra.export import (
-    ExportedModel,
-    export_network,
-    metadata_of,
-    parity,
-    write_metadata,
-)
+from util.data.file import replacing
+from util.evaluation.output import check_file
+from util.extra.export.int8 import agreement, calibration_images, quantise
+from util.extra.export.model import ExportedModel
+from util.extra.export.parity import parity
+from util.extra.export.write import export_network, metadata_of, write_metadata
 from util.palette import load_colors, load_names
 from util.training.checkpoint import find_checkpoint
 
@@ -34,35 +34,63 @@ def main() -> None:
         action="store_true",
         help="give probabilities (N, classes, H, W) instead of class ids",
     )
+    parser.add_argument(
+        "--int8",
+        type=Path,
+        metavar="FOLDER_OR_LIST",
+        help="also write OUTPUT.int8.onnx with 8-bit weights and activations; their ranges come "
+        "from images like those it will see, a folder or a list file of training images",
+    )
     args = parser.parse_args()
     if args.output.suffix != SUFFIXES[args.format]:
         raise ConfigError(
             f"--output {args.output} must end in {SUFFIXES[args.format]} (--format {args.format})"
         )
-    if args.output.exists():
-        raise ConfigError(f"--output {args.output} exists: remove it or choose another name")
+    if args.int8 and args.format != "onnx":
+        raise ConfigError(f"--int8 works with --format onnx, got {args.format}: leave one out")
+    small = args.output.with_suffix(".int8.onnx")
+    for path in (args.output, *([small] if args.int8 else [])):
+        check_file(path, key="--output")
     cfg = load_config(args.config, args.overrides)
     check_test(cfg)
+    images = calibration_images(args.int8, cfg.data_root) if args.int8 else None
     check_network(cfg, is_test=True)
     names = load_names(cfg.names_path, cfg.classes)
     colors = load_colors(cfg.colors_path, cfg.classes)
     checkpoint = str(find_checkpoint(cfg.model_path, cfg.save_path))
     network = load_trained(cfg, checkpoint)
     fixed = (cfg.test_h, cfg.test_w) if cfg.arch == "psa" else None  # its attention has that size
+    if fixed and images:
+        raise ConfigError("--int8 works with networks for images of any size, not with PSANet")
     if fixed:
         print(f"PSANet works at its training crop alone: images must be {fixed[0]} x {fixed[1]}")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    metadata = metadata_of(cfg, dump_config(cfg), names, colors, checkpoint)
+    with warnings.catch_warnings(), replacing(args.output) as path:
         warnings.simplefilter("ignore")
-        export_network(network, args.output, probabilities=args.probabilities, fixed=fixed)
-    if args.format == "onnx":
-        metadata = metadata_of(cfg, dump_config(cfg), names, colors, checkpoint)
-        write_metadata(args.output, metadata)
+        export_network(
+            network, path, kind=args.format, probabilities=args.probabilities, fixed=fixed
+        )
+        if args.format == "onnx":
+            write_metadata(path, metadata)
     model = ExportedModel(args.output)
     print("agreement with this project's predictor (whole image, no mirror image):")
     for line in parity(model, network, classes=cfg.classes, fixed=fixed):
         print(f"  {line}")
-    print(f"wrote {args.output}, {args.output.stat().st_size / 1e6:.1f} MB")
+    print(f"wrote {args.output}, {megabytes(args.output)}")
+    if images:
+        for_ranges, for_comparison = images
+        with replacing(small) as path:
+            quantise(args.output, path, for_ranges)
+            write_metadata(path, metadata)
+        share = agreement(model, ExportedModel(small), for_comparison)
+        print(
+            f"wrote {small}, {megabytes(small)}: ranges from {len(for_ranges)} images; {share:.2%} "
+            f"of the labels of {len(for_comparison)} others are those of {args.output}"
+        )
+
+
+def megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

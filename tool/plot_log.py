@@ -14,6 +14,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, DataError, run_cli, show  # isort: split
 
+from util.data.file import replacing
+from util.evaluation.output import check_file
+
 PANELS = {  # title -> line style -> where the value is in a record
     "loss": {"-": ("train_loss",), "--": ("val_loss",)},
     "mIoU": {"-": ("train_miou",), "--": ("val", "miou")},
@@ -33,8 +36,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.output.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise DataError(f"--output must end in .png, .svg or .pdf, got {args.output}")
-    if args.output.exists() and not args.overwrite:
-        raise DataError(f"{args.output} exists: choose another --output or give --overwrite")
+    check_file(
+        args.output,
+        key="--output",
+        is_ours=(lambda path: True) if args.overwrite else None,
+        fix="choose another name, or give --overwrite",
+    )
     plot([read_metrics(run) for run in args.run], labels(args.run), args.output)
     print(f"wrote {args.output}")
 
@@ -114,8 +121,8 @@ def plot(runs: list[list[Record]], names: list[str], output: Path) -> None:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
+    with replacing(output) as path:
+        figure.savefig(path, dpi=150, format=output.suffix[1:].lower())
     pyplot.close(figure)
 
 

@@ -31,6 +31,7 @@ from util.extra.prepare.recipe import recipes
 from util.extra.prepare.write import (
     Plan,
     carry_out,
+    check_out,
     prepare_parser,
     read_record,
     record_path,
@@ -73,7 +74,8 @@ def main() -> None:
         "values": {str(value): i for value, i in classes.table.items()},
     }
     raw = [options.images.parent] if beside else []
-    carry_out(Plan(name, splits, classes.read, raw, record=record), options)
+    folders = {"--config": options.config / name}
+    carry_out(Plan(name, splits, classes.read, raw, record=record, folders=folders), options)
     for path, text in texts.items():
         if path.is_file() and path.read_bytes() != text.encode():  # made to be edited
             print(f"  {path}: exists, left unchanged")
@@ -103,6 +105,7 @@ def parse_options() -> Namespace:
     add("--like", type=Path, metavar="OUT", help="a prepared folder whose classes and ids to keep")
     add("--config", type=Path, default=ROOT / "config", help="folder where the recipes go")
     options = parser.parse_args()
+    check_out(options.out)
     fraction, folds = options.val_fraction, options.folds
     if fraction is not None and not 0 < fraction < 1:
         raise UserError(f"--val-fraction must be between 0 and 1, got {fraction}")

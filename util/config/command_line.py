@@ -49,7 +49,7 @@ class ConfigParser(argparse.ArgumentParser):
             help="list all keys of a recipe and exit",
         )
 
-    def parse_known_args(
+    def parse_known_args(  # type: ignore[override] # of typeshed's overloads
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         words = list(sys.argv[1:] if args is None else args)

@@ -45,7 +45,7 @@ def _config_of(document: dict[str, Raw], overrides: Sequence[str], *, source: st
                 f"{full_name(name)} is missing in {source}: add it or give it as override"
             )
         if f.metadata["is_path"]:
-            values[name] = _absolute(name, f.default, ROOT)
+            values[name] = _absolute(name, str(f.default), ROOT)
     return Config(**values)
 
 
@@ -75,9 +75,11 @@ def _values(document: dict[str, Raw], *, source: str) -> dict[str, Raw]:
     for section, content in document.items():
         if section not in SECTIONS:
             raise ConfigError(f"{source}: {_unknown_section(section)}")
-        if content and not isinstance(content, dict):
+        if not content:
+            continue
+        if not isinstance(content, dict):
             raise ConfigError(f"{source}: section {section} must hold `key: value` lines")
-        for name, value in (content or {}).items():
+        for name, value in content.items():
             _check_name(section, name, source=source)
             values[name] = value
     return values

@@ -45,9 +45,9 @@ def mapping_of(text: str, *, source: str) -> dict[str, Raw]:
 
 
 class YamlSyntaxError(ValueError):
-    """YAML that cannot be read: ` at line 3, column 1` and why."""
+    """YAML that cannot be read: ` at line 3, column 1` and why. `mark` is PyYAML's, or None."""
 
-    def __init__(self, mark: yaml.Mark | None, why: str) -> None:
+    def __init__(self, mark: Any, why: str) -> None:
         self.place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         self.why = why
         super().__init__(why)
@@ -99,8 +99,8 @@ def _check_events(text: str) -> None:
         if getattr(event, "anchor", None):
             what = "anchors and aliases (&, *) are not supported, write the value out"
             raise YamlSyntaxError(event.start_mark, what)
-        if getattr(event, "tag", None):
-            what = f"tags ('{show(event.tag)}') are not supported, write the plain value"
+        if tag := getattr(event, "tag", None):
+            what = f"tags ('{show(tag)}') are not supported, write the plain value"
             raise YamlSyntaxError(event.start_mark, what)
 
 
@@ -145,10 +145,10 @@ def _ids(raw: Raw) -> dict[int, int]:
         raise ValueError
     table = {}
     for key, value in raw.items():
-        number = _scalar(key, int)
+        number = int(_scalar(key, int))
         if number in table:
             raise ValueError(f"{number} is given twice")
-        table[number] = _scalar(value, int)
+        table[number] = int(_scalar(value, int))
     return table
 
 

@@ -162,14 +162,22 @@ def note_of(file: Image.Image) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to; what is there at the end becomes `path`, or nothing on an error."""
+    with unfinished(path) as temporary:
+        try:
+            yield temporary
+            temporary.replace(path)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # of a full disk Python does not say it
+            raise
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """A path beside `path` for a file that is removed in the end."""
     # A name that no other process or machine takes, and a short one: `path` may have a long one.
     temporary = path.with_name(f".{uuid4().hex}.part")
     try:
         yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # of a full disk Python does not say it
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 

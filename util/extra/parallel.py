@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-Given, Found = TypeVar("Given"), TypeVar("Found")
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 def in_threads(work: Callable[[Given], Found], items: Sequence[Given], what: str) -> list[Found]:

@@ -27,7 +27,7 @@ SAMPLES = 6  # images that are loaded to time the loader
 KEPT = 3  # checkpoints: the newest two and the best
 GIB = 2**30
 # Keys that save memory, and what they are for; measured one after another, each with those before.
-SAVINGS = (
+SAVINGS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"amp": "bf16", "channels_last": True}, "amp bf16, channels_last True"),
     ({"activation_checkpointing": True, "compile": False}, "activation_checkpointing True"),
 )
@@ -82,7 +82,6 @@ def savings(cfg: Config, device: torch.device) -> list[tuple[str, Line]]:
     """(keys, costs) of the recipe with each saving that it does not have yet, added up."""
     found = []
     for keys, words in SAVINGS:
-        keys = dict(keys)
         if "amp" in keys and usable_amp(keys["amp"], device) == "off":
             continue
         if all(getattr(cfg, name) == value for name, value in keys.items()):
@@ -109,7 +108,7 @@ def test_seconds(cfg: Config, device: torch.device) -> tuple[float, int]:
     samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")
     image = read_image(samples[0].image)
     seconds = apart(partial(_test, cfg, device, image), seconds=SECONDS)
-    return (float(seconds) if seconds is not None else math.nan), len(samples)
+    return (math.nan if seconds is None else seconds), len(samples)
 
 
 def _test(cfg: Config, device: torch.device, image: np.ndarray) -> float:

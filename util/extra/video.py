@@ -92,7 +92,7 @@ class VideoWriter:
         padding = ((0, height % 2), (0, width % 2), (0, 0))
         frame = np.pad(frame[..., ::-1], padding, constant_values=255)
         if self._writer is None:  # the size is known from now on
-            codec = cv2.VideoWriter_fourcc(*"mp4v")
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
             size = (frame.shape[1], frame.shape[0])
             self._writer = cv2.VideoWriter(str(self.path), codec, self._fps, size)
             if not self._writer.isOpened():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,11 +85,11 @@ def _works(settings: Settings, device: torch.device, work: Path, kept: Path) -> 
         "PSPNet50 713, batch 8, 19 classes": city,
     }
     single, six = gpu_test.SINGLE, gpu_test.SIX
-    cases = (
+    cases: tuple[gpu_test.Case, ...] = (
         gpu_test.Case("PSPNet50 473, 150 classes, 384x512", ade, (384, 512), (single, six)),
         gpu_test.Case("PSPNet50 713, 19 classes, 1024x2048", city, (1024, 2048), (single,)),
     )
-    modes = gpu_step.ALL_MODES
+    modes: tuple[gpu_step.Mode, ...] = gpu_step.ALL_MODES
     if tiny:
         steps, modes = dict(list(steps.items())[:2]), gpu_step.FEW_MODES
         cases = (gpu_test.Case("tiny", ade, (33, 48), (single,), compiles=False, likely=0),)
@@ -126,7 +127,7 @@ def _config(name: str, tiny: bool) -> Config:
     cfg = load_config(ROOT / f"config/{name.split('_')[0]}/{name}.yaml")
     if not tiny:
         return cfg
-    sides = dict.fromkeys(("train_h", "train_w", "test_h", "test_w"), 33)
+    sides: dict[str, Any] = dict.fromkeys(("train_h", "train_w", "test_h", "test_w"), 33)
     return replace(
         cfg, **sides, base_size=48, layers=18, classes=3, batch_size=2, mask_h=None, mask_w=None
     )

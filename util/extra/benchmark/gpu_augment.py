@@ -3,6 +3,7 @@
 import os
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def run(
         commands = [step(run) for run in runs]
         for one, command in zip(runs, commands, strict=True):
             title = f"{step.__name__}, {one.way}, seed {one.seed}"
-            if not guarded(record, "augment", title, lambda c=command: c.end(deadline.left())):
+            if not guarded(record, "augment", title, partial(command.end, deadline.left())):
                 for other in commands:
                     other.kill()
                 return

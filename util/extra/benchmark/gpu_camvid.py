@@ -4,6 +4,7 @@ import shutil
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,7 @@ def run(record: Record, deadline: Deadline, *, setup: Setup) -> None:
             record,
             "camvid",
             words,
-            lambda test=test, result=result: scores(
-                setup.recipe, test, folder=result, log=setup.log, deadline=deadline
-            ),
+            partial(scores, setup.recipe, test, folder=result, log=setup.log, deadline=deadline),
         )
         if (result / "report.html").is_file():
             shutil.copy(result / "report.html", setup.kept / f"{result.name}.html")
@@ -99,10 +98,11 @@ def trial(setup: Setup, deadline: Deadline) -> tuple[float, float]:
     try:
         while len(moments) < TRIAL_EPOCHS:
             number = len(moments)
-            wait_for(
-                lambda n=number: len(epochs_of(folder)) > n or command.has_ended(),
-                deadline.left() / 2,
-            )
+
+            def has_more(number: int = number) -> bool:
+                return len(epochs_of(folder)) > number or command.has_ended()
+
+            wait_for(has_more, deadline.left() / 2)
             if len(epochs_of(folder)) == number:
                 if command.has_ended():
                     command.end(1)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def run(record: Record, deadline: Deadline, *, device: torch.device, tiny: bool,
     rates(record, device, tiny=tiny)
     for name in GOLDEN[: 1 if tiny else None]:
         title = f"golden logits of {name}, deviation in units of their spread"
-        guarded(record, "env", title, lambda name=name: deviations(name, device))
+        guarded(record, "env", title, partial(deviations, name, device))
     tests = ["tests/test_metric.py"] if tiny else ["-m", "gpu", "tests"]
     cases = ["metric"] if tiny else VERIFIED
     verify = [str(ROOT / "tool/verify.py"), "--device", device.type, *cases]
@@ -60,8 +61,8 @@ def deviations(name: str, device: torch.device) -> dict[str, Any]:
     """How far the logits of each kind of arithmetic are from the stored ones."""
     case, values = load_cases()[name], load_values()
     arguments = dict(case["variant"])
-    network = ARCHS[arguments.pop("arch")](**arguments, dropout=0.0)
-    network = fill(network, case["salt"]).to(device).eval()
+    build: Any = ARCHS[arguments.pop("arch")]
+    network = fill(build(**arguments, dropout=0.0), case["salt"]).to(device).eval()
     n, _, height, width = case["input"]
     sizes = (n, height, width), tuple(case["label"][1:]), case["variant"]["classes"]
     image = batch(case["salt"], *sizes)[0].to(device)

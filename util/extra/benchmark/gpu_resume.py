@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def run(record: Record, deadline: Deadline, *, work: Path, log: Path, size: Size
         pair.start()
     for is_deterministic, pair in runs.items():
         name = f"toy recipe, killed and resumed{', deterministic' * is_deterministic}"
-        guarded(record, "resume", name, lambda pair=pair: pair.compare(deadline))
+        guarded(record, "resume", name, partial(pair.compare, deadline))
     name = "toy recipe, scales 0.75, 1, 1.25"
     guarded(record, "resume", name, lambda: score(runs[size.kinds[-1]], deadline))
 

@@ -127,7 +127,7 @@ def measure(cfg: Config, mode: Mode, device: torch.device) -> tuple[dict[str, An
     with arithmetic(mode.kind, benchmark=mode.benchmark), surrounding(mode.sync_bn, device):
         # The plain way is a script's: enlarged maps, no checks, PyTorch's own loss.
         plain = PlainStep(replace(cfg, classifier="stepwise"), device) if mode is PLAIN else None
-        trainer = plain or Trainer(cfg, device, sync_bn=mode.sync_bn)
+        trainer: Any = plain or Trainer(cfg, device, sync_bn=mode.sync_bn)
         found = measure_steps(trainer, seconds=SECONDS, warm_up=4)
         with FlopCounterMode(display=False) as counter:
             if mode is PLAIN:  # a compiled step cannot be counted

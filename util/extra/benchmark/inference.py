@@ -1,8 +1,11 @@
 """benchmark test: the plain loop and the engine of tool/test.py in turn, at one scale and six."""
 
 import statistics
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +16,15 @@ from model import build_model, load_trained
 from util.config import Config
 from util.data.image import read_image
 from util.data.list_file import read_list
+from util.data.transform import MEAN, STD
 from util.distributed.device import usable_amp
+from util.extra.benchmark.race import installed
 from util.extra.benchmark.record import Record
 from util.extra.golden import fill, smooth_image
 from util.extra.sliding_window_reference import plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
+from util.inference.grid import resize, scaled_size
 from util.training.checkpoint import checkpoints, find_checkpoint
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
@@ -88,8 +94,12 @@ def compare(
 ) -> list[Row]:
     """The rows of these scales, the plain loop first."""
     model = model.to(device).eval()
-    protocol = {"crop": (cfg.test_h, cfg.test_w), "base_size": cfg.base_size, "scales": scales}
-    predictors = {
+    protocol: dict[str, Any] = {
+        "crop": (cfg.test_h, cfg.test_w),
+        "base_size": cfg.base_size,
+        "scales": scales,
+    }
+    predictors: dict[str, Any] = {
         f"engine {'float32' if kind == 'off' else kind}": build_predictor(
             replace(cfg, scales=scales), model, device=device, amp=kind
         )
@@ -97,18 +107,22 @@ def compare(
     }
     watches = {name: Timer(p.model, device) for name, p in predictors.items()}
     plain = Timer(model, device)
-    turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
-    equal: dict[str, list[float]] = {name: [] for name in predictors}
-    differences: dict[str, list[float]] = {name: [] for name in predictors}
 
     def logits(windows: Tensor) -> Tensor:
         found = model(windows.to(device, torch.float32)).logits
         return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
 
+    if installed("monai") and cfg.test_mode == "slide":
+        predictors["MONAI"] = MonaiPredictor(logits, device, **protocol)
+        watches["MONAI"] = Timer(model, device)
+    turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
+    equal: dict[str, list[float]] = {name: [] for name in predictors}
+    differences: dict[str, list[float]] = {name: [] for name in predictors}
     for run in range(runs):
         for image in images:
             turn, probs = plain.time(
-                lambda image=image: plain_loop(
+                partial(
+                    plain_loop,
                     logits,
                     image,
                     classes=cfg.classes,
@@ -121,7 +135,7 @@ def compare(
                 if run == 0:  # also warms up
                     found = predictor.probabilities(image).permute(1, 2, 0).cpu().numpy()
                     differences[name].append(float(np.abs(found - probs).max()))
-                turn, label = watches[name].time(lambda p=predictor, i=image: p.predict(i))
+                turn, label = watches[name].time(partial(predictor.predict, image))
                 turns[name].append(turn)
                 equal[name].append(float((label == probs.argmax(axis=2)).mean()))
     base = turns["plain loop"]
@@ -136,6 +150,46 @@ def compare(
         )
         for name, own in turns.items()
     ]
+
+
+class MonaiPredictor:
+    """The protocol by MONAI's SlidingWindowInferer: float32, a window and its mirror image each."""
+
+    def __init__(
+        self,
+        logits: Callable[[Tensor], Tensor],
+        device: torch.device,
+        *,
+        crop: tuple[int, int],
+        base_size: int,
+        scales: list[float],
+    ) -> None:
+        from monai.inferers import SlidingWindowInferer
+
+        self._logits, self._device = logits, device
+        self._base_size, self._scales = base_size, scales
+        self._infer = SlidingWindowInferer(crop, sw_batch_size=1, overlap=1 / 3, mode="constant")
+
+    @torch.inference_mode()
+    def probabilities(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (classes, H, W)."""
+        pixels = torch.from_numpy(image.astype(np.float32) - MEAN) / torch.tensor(STD)
+        pixels = pixels.float().permute(2, 0, 1).to(self._device)
+        height, width = image.shape[:2]
+        maps = []
+        for scale in self._scales:
+            size = scaled_size(height, width, round(scale * self._base_size))
+            found = self._infer(resize(pixels, size)[None], self._mean_of_two)[0]
+            maps.append(resize(found, (height, width)))
+        return torch.stack(maps).mean(dim=0)
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> ids (H, W)."""
+        return self.probabilities(image).argmax(0).cpu().numpy()
+
+    def _mean_of_two(self, windows: Tensor) -> Tensor:
+        one, other = self._logits(torch.cat([windows, windows.flip(3)])).softmax(1).chunk(2)
+        return (one + other.flip(3)) / 2
 
 
 def summarise(

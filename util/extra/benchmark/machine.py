@@ -21,7 +21,7 @@ DTYPES["fp16"] = torch.float16
 
 def about(device: torch.device, command: str) -> dict[str, Any]:
     """The machine and its software, for the head of a table."""
-    found = {
+    found: dict[str, Any] = {
         "machine": describe(device),
         "date": date.today().isoformat(),
         "command": command,
@@ -102,7 +102,9 @@ def convolution_rate(kind: str, device: torch.device, *, side: int = 60, batch: 
         DTYPES[kind], memory_format=layout
     )
     conv = torch.nn.Conv2d(channels, channels, 3, padding=2, dilation=2, bias=False)
-    conv = conv.to(device, DTYPES[kind], memory_format=layout)
+    conv = conv.to(  # type: ignore[call-overload]
+        device, DTYPES[kind], memory_format=layout
+    )
     flop = 2 * batch * side**2 * channels**2 * 9
     with arithmetic(kind, benchmark=True), torch.no_grad():
         return flop / statistics.median(seconds_of(lambda: conv(x), device)) / 1e12

@@ -1,5 +1,9 @@
 """benchmark metric: counting pixels by histograms, with ConfusionMatrix, with torchmetrics."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -17,16 +21,16 @@ def run(record: Record, *, runs: int, cases: tuple = CASES) -> None:
     for title, size, classes in cases:
         label, pred = maps(size, classes)
         matrix = ConfusionMatrix(classes, IGNORE)
-        ways = {
-            "histograms": lambda label=label, pred=pred, n=classes: histograms(pred, label, n),
-            "ConfusionMatrix": lambda label=label, pred=pred, m=matrix: m.update(pred, label),
+        ways: dict[str, Callable[[], Any]] = {
+            "histograms": partial(histograms, pred, label, classes),
+            "ConfusionMatrix": partial(matrix.update, pred, label),
         }
         if torchmetrics := installed("torchmetrics"):
             theirs = torchmetrics.classification.MulticlassConfusionMatrix(
                 classes, ignore_index=IGNORE, validate_args=False
             )
             tensors = [torch.from_numpy(ids).long() for ids in (pred, label)]
-            ways["torchmetrics"] = lambda t=theirs, both=tensors: t.update(*both)
+            ways["torchmetrics"] = partial(theirs.update, *tensors)
         found = race(ways, runs=runs)
         own = np.array(matrix.areas()) / (runs + 1)
         is_equal = np.array_equal(own, np.array(found["histograms"].output))

@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
+from typing import Any, TypeVar
 
 from util.extra.benchmark.record import Deadline, Record
 
 Work = Callable[[Record, Deadline], None]
+Found = TypeVar("Found")
 
 GRACE = 10.0  # seconds that a part may be late before it is killed
 
@@ -76,7 +77,7 @@ def _run(part: Part, record: Record, deadline: Deadline) -> None:
         raise SystemExit(1)
 
 
-def apart(work: Callable[[], object], *, seconds: float = 60) -> object:
+def apart(work: Callable[[], Found], *, seconds: float = 60) -> Found | None:
     """What `work` returns in a process of its own; None if it raises or takes too long."""
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
@@ -96,7 +97,7 @@ def _send(work: Callable[[], object], pipe: Connection) -> None:
     pipe.send(work())
 
 
-def _context() -> BaseContext:
+def _context() -> Any:
     # Forked, a part need not import everything again; the parent has not touched the GPU.
     methods = multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("fork" if "fork" in methods else "spawn")

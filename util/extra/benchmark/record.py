@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from util.data.file import write_text
+from util.evaluation.output import check_file
+
 Row = dict[str, Any]
 
 
@@ -25,8 +28,10 @@ class Record:
         return row
 
     def start(self) -> None:
-        """Begin with no rows."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Begin with no rows. Raises ConfigError where files are not of an earlier benchmark."""
+        is_ours = _is_rows(self._lines)
+        for suffix in (".jsonl", ".json", ".md"):
+            check_file(self._file(suffix), key="--output", is_ours=lambda path: is_ours)
         self._lines.write_text("")
 
     def rows(self) -> list[Row]:
@@ -38,17 +43,20 @@ class Record:
         """<path>.json: {**about, "rows": [...]}, and <path>.md; returns the Markdown."""
         rows = self.rows()
         content = json.dumps({**about, "rows": rows}, indent=2) + "\n"
-        self.path.with_suffix(".json").write_text(content, encoding="utf-8")
+        write_text(self._file(".json"), content)
         head = "\n".join(f"- {name}: {text(value)}" for name, value in about.items())
         parts = dict.fromkeys(row["part"] for row in rows)
         tables = [table(part, [row for row in rows if row["part"] == part]) for part in parts]
         markdown = "\n\n".join([head, *tables]) + "\n"
-        self.path.with_suffix(".md").write_text(markdown, encoding="utf-8")
+        write_text(self._file(".md"), markdown)
         return markdown
 
     @property
     def _lines(self) -> Path:
-        return self.path.with_suffix(".jsonl")
+        return self._file(".jsonl")
+
+    def _file(self, suffix: str) -> Path:
+        return self.path.with_name(f"{self.path.name}{suffix}")
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,15 @@ class Deadline:
     def left(self) -> float:
         """Seconds until then, negative after it."""
         return self.moment - time.monotonic()
+
+
+def _is_rows(path: Path) -> bool:
+    """Whether a benchmark has written the file, which it may have left empty."""
+    try:
+        first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else "no"
+        return not first or "part" in json.loads(first)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def table(title: str, rows: list[Row]) -> str:

@@ -100,7 +100,7 @@ def find_files(folder: Path, pattern: str = "*", *, but: Container[Path] = ()) -
     after, dot, extension = rest.partition(".")
     extensions = (f".{extension.lower()}",) if dot else IMAGE_SUFFIXES
     found: Named = {}
-    for path in walk(folder):
+    for path in walk(folder) if folder.is_dir() else ():
         name = composed(path.relative_to(folder))
         ending = next((e for e in extensions if name.lower().endswith(e)), None)
         if ending is None or path in but:

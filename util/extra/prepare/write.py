@@ -6,6 +6,7 @@ exists is ever overwritten: what is there already must be what would be written.
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from util.data.image import IMAGE_SUFFIXES, read_label, write_label
 from util.data.label import UPRIGHT
 from util.data.load import check_pair
 from util.error import DataError
+from util.evaluation.output import make_folder
 from util.extra.parallel import in_threads
 from util.extra.prepare.files import Item, Reader, Split
 
@@ -36,6 +38,7 @@ class Plan:
     raw: Sequence[Path]  # folders of raw data, the main one first: --out may be one of them
     official: Mapping[str, int] = field(default_factory=dict)  # split -> published count
     record: Mapping[str, Any] = field(default_factory=dict)  # options that change the result
+    folders: Mapping[str, Path] = field(default_factory=dict)  # option -> folder written to besides
 
     def problems(self) -> Iterator[str]:
         """What is to be warned of."""
@@ -68,6 +71,7 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     Raises DataError, before anything is written where that can be known.
     """
     out = options.out
+    check_out(out)
     report_problems([*plan.problems()], options.strict)
     splits = {name: split.items for name, split in plan.splits.items() if split.items}
     if not any(item.label for items in splits.values() for item in items):
@@ -81,7 +85,8 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     }
     source = [str(raw.resolve()) for raw in plan.raw[:1]]
     record = {"source": source, "copy": options.copy, **plan.record}
-    claim(out, record_path(out, plan.name), record, in_place=base is not None)
+    path, is_raw = record_path(out, plan.name), base is not None
+    claim(out, path, record, in_place=is_raw, folders=plan.folders)
     for path, text in lists.items():
         _refuse_other(path, text)
     items = list({item.image_name: item for items in splits.values() for item in items}.values())
@@ -117,17 +122,25 @@ def _refuse_other(path: Path, text: str) -> None:
         raise DataError(f"{path} holds something else already: remove it or choose another --out")
 
 
-def claim(out: Path, path: Path, record: Mapping[str, Any], *, in_place: bool = False) -> None:
-    """Make --out the folder of a record of source and options, kept as `path`; refuse any other's.
-
-    Raises DataError; for a folder with other data only where it is not the raw data (`in_place`).
-    """
+def check_out(out: Path) -> None:
+    """Raise DataError where --out is there and is no folder."""
     if out.is_symlink() and not out.exists():
-        raise DataError(
-            f"--out {out} is a link to nothing: make {out.resolve()} or remove the link"
-        )
+        raise DataError(f"--out {out} is a link to nothing, {os.readlink(out)}: remove the link")
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file, not a folder: choose another --out")
+
+
+def claim(
+    out: Path,
+    path: Path,
+    record: Mapping[str, Any],
+    *,
+    in_place: bool = False,
+    folders: Mapping[str, Path] | None = None,
+) -> None:
+    """Make --out the folder of a record of source and options, kept as `path`; refuse any other's,
+    and, if not `in_place`, one with other data. `folders` (option -> folder) are made, too."""
+    check_out(out)
     if path.is_file():
         there = read_record(path)
         changes = [k for k in record if k in there and there[k] != record[k]]
@@ -136,7 +149,9 @@ def claim(out: Path, path: Path, record: Mapping[str, Any], *, in_place: bool = 
             raise DataError(f"{out} was prepared with {found}: {CURE}")
     elif out.is_dir() and not in_place and any(out.iterdir()):
         raise DataError(f"--out {out} holds other data ({sorted(out.iterdir())[0].name} …): {CURE}")
-    else:
+    for option, folder in (folders or {}).items():
+        make_folder(folder, key=option)
+    if not path.is_file():
         write_text(path, json.dumps(record, indent=2) + "\n")
 
 

@@ -4,6 +4,8 @@ A scene depends on nothing but the random numbers and the size. It is laid out i
 from far to near. Class ids are the lines of dataset/toy_names.txt; 255 is unlabelled.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -80,9 +82,10 @@ def photograph(rng: Rng, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
 def draw_background(canvas: Canvas, rng: Rng) -> None:
     """Sky with clouds, its horizon the colour of the haze; towers far away."""
     zenith, canvas.haze = SKIES[rng.integers(len(SKIES))]
-    shape = tuple(side // 4 for side in canvas.label.shape)
+    shape = canvas.label.shape[0] // 4, canvas.label.shape[1] // 4
     ramp = np.linspace(0, 2.1, shape[0]).clip(0, 1)[:, None, None]
-    clouds = sum(noise(rng, shape, n) / n**0.6 for n in (5, 11, 23)) * 1.3
+    layers: list = [noise(rng, shape, n) / n**0.6 for n in (5, 11, 23)]
+    clouds = sum(layers) * 1.3
     cover = np.clip(clouds - rng.uniform(-0.2, 0.6), 0, 0.85)[..., None]
     sky = (zenith * (1 - ramp) + canvas.haze * ramp) * (1 - cover)
     sky = np.clip(sky + (canvas.haze * 0.3 + 176) * cover, 0, 255).astype(np.uint8)
@@ -146,10 +149,10 @@ def draw_house(canvas: Canvas, rng: Rng, side: int, x: float, z0: float, z1: flo
         panes += [plane(rect(y, y + tall, z, z + wide), X, x) for z in columns]
         ends = (x + side * step for step in (1.2, 4.4))
         panes += [plane(rect(end, end + side * wide, y, y + tall), Z, z0) for end in ends]
-    panes = np.stack(panes)
-    centre = panes.mean(1, keepdims=True)
-    canvas.fill(centre + (panes - centre) * 1.2, np.minimum(lit * 1.3, 236))
-    canvas.fill(panes, GLASS * rng.uniform(0.8, 1.8, (len(panes), 1)))
+    glass = np.stack(panes)
+    centre = glass.mean(1, keepdims=True)
+    canvas.fill(centre + (glass - centre) * 1.2, np.minimum(lit * 1.3, 236))
+    canvas.fill(glass, GLASS * rng.uniform(0.8, 1.8, (len(panes), 1)))
 
 
 def draw_car(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
@@ -208,7 +211,8 @@ def tree(rng: Rng, road: float) -> Model:
 def person(rng: Rng, road: float) -> Model:
     """Legs in mid-step, arms, coat, hair and face."""
     tall, stride, coat = rng.uniform(0.95, 1.12), rng.uniform(0.04, 0.22), pick(rng, COATS)
-    trousers, hair, parts = pick(rng, TROUSERS), pick(rng, SKINS) * 0.4, []
+    trousers, hair = pick(rng, TROUSERS), pick(rng, SKINS) * 0.4
+    parts: list[tuple[Any, np.ndarray]] = []
     for s, tone in ((-1, 0.8), (1, 1.0)):
         foot, hand = s * stride, s * (0.31 + stride * 0.4)
         leg = ((foot - 0.11, 0), (foot + 0.13, 0), (s * 0.1 + 0.13, 0.9), (s * 0.1 - 0.13, 0.9))

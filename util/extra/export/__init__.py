@@ -1,0 +1,1 @@
+"""Export of trained networks, and their use without this project."""

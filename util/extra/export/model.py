@@ -1,0 +1,61 @@
+"""An exported file as a predictor, without the network it was made of."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from util.error import CheckpointError, ConfigError
+
+INSTALL = "pip install -r requirements-export.txt"
+
+
+class ExportedModel:
+    """Predicts images with an exported file: `predict` as SlidingPredictor's."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise CheckpointError(f"no model file {path}")
+        self.metadata: dict[str, str] = {}
+        self._run: Callable[[torch.Tensor], torch.Tensor]
+        if self.path.suffix == ".pt2":
+            program = torch.export.load(self.path)
+            self._run = program.module(check_guards=False)  # parity() checks
+            return
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ConfigError(f"an .onnx file needs the package onnxruntime: {INSTALL}") from None
+        try:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            session = onnxruntime.InferenceSession(self.path, options)
+        except Exception as error:  # of onnxruntime, for a damaged file
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"{path} is no readable ONNX file: {reason}") from None
+        self.metadata = session.get_modelmeta().custom_metadata_map
+        self._run = lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+
+    def names_and_colors(self) -> tuple[list[str], np.ndarray]:
+        """Of the classes, from the file's metadata."""
+        try:
+            names, colors = (json.loads(self.metadata[key]) for key in ("names", "colors"))
+        except KeyError as error:
+            raise CheckpointError(
+                f"{self.path} holds no {error.args[0]} of classes: give an .onnx file of "
+                "tool/export.py"
+            ) from None
+        return names, np.array(colors, np.uint8)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) uint8 -> what the file gives."""
+        with torch.inference_mode():
+            return self._run(torch.from_numpy(np.ascontiguousarray(images))).numpy()
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) class ids."""
+        found = self(image[None])[0]
+        return found.argmax(axis=0) if found.ndim == 3 else found

@@ -1,0 +1,128 @@
+"""A trained network as one file that runs without this project: ONNX, or a torch.export program.
+
+Inside are what surrounds the network when a whole image is predicted at its own size: padding with
+the mean colour to sides that the network takes, normalisation, enlargement of the logits, argmax.
+Sliding windows, several scales and mirror images stay in this project.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model import Segmentor
+from util.config import Config
+from util.data.transform import MEAN, STD
+from util.error import ConfigError
+from util.extra.export.model import INSTALL
+from util.inference.network import fold_batchnorm
+
+
+class Deployed(nn.Module):
+    """(N, H, W, 3) uint8 RGB -> (N, H, W) class ids, or (N, classes, H, W) probabilities."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Segmentor, *, probabilities: bool) -> None:
+        super().__init__()
+        self.network = fold_batchnorm(network.eval()).requires_grad_(False)
+        self.network.upsamples = False
+        self.step, self.rest = network.sides
+        self.probabilities = probabilities
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = (image.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        height, width = x.shape[-2:]
+        tall, wide = (
+            ((side - self.rest - 1) // self.step + 1) * self.step + self.rest
+            for side in (height, width)
+        )
+        top, left = (tall - height) // 2, (wide - width) // 2
+        x = F.pad(x, (left, wide - width - left, top, tall - height - top))
+        logits = self.network(x).logits
+        logits = F.interpolate(logits, (tall, wide), mode="bilinear", align_corners=True)
+        logits = logits[..., top : top + height, left : left + width]
+        return logits.softmax(dim=1) if self.probabilities else logits.argmax(dim=1)
+
+
+def example_sizes(network: Segmentor, fixed: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """Sizes of images for the parity report: valid and invalid sides, wide and tall."""
+    if fixed:
+        return [fixed]
+    side = network.valid_side(64)
+    return [(side, side), (side + 3, side + 50), (side + 71, side + 6), (side + 17, 2 * side + 9)]
+
+
+def export_network(
+    network: Segmentor,
+    path: Path,
+    *,
+    kind: str,
+    probabilities: bool,
+    fixed: tuple[int, int] | None,
+) -> None:
+    """Write a file of the kind onnx or pt2; with `fixed` for images of that size alone."""
+    deployed = Deployed(network, probabilities=probabilities).eval()
+    height, width = fixed or example_sizes(network, None)[1]
+    image = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    free = torch.export.Dim.DYNAMIC
+    shapes = ({0: free} if fixed else {0: free, 1: free, 2: free},)
+    if kind == "pt2":
+        program = torch.export.export(deployed, (image,), dynamic_shapes=shapes)
+        content = io.BytesIO()  # of a full disk torch says nothing that names it
+        torch.export.save(program, content)
+        path.write_bytes(content.getvalue())
+        return
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"ONNX needs the package {error.name}: {INSTALL}") from None
+    onnx_program = torch.onnx.export(
+        deployed,
+        (image,),
+        input_names=["image"],
+        output_names=["probabilities" if probabilities else "label"],
+        dynamo=True,
+        dynamic_shapes=shapes,
+        verbose=False,
+    )
+    assert onnx_program is not None
+    onnx_program.save(path, external_data=False)
+
+
+def write_metadata(path: Path, metadata: dict[str, Any]) -> None:
+    """Into an ONNX file."""
+    import onnx
+
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    for name, value in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, value if isinstance(value, str) else json.dumps(value)
+    onnx.save(model, path)
+
+
+def metadata_of(
+    cfg: Config, config: str, names: Sequence[str], colors: np.ndarray, checkpoint: str
+) -> dict[str, Any]:
+    """What a user of the file needs: class names and colours, config, SHA-256 of the weights."""
+    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    return {
+        "classes": cfg.classes,
+        "names": list(names),
+        "colors": np.asarray(colors).tolist(),
+        "config": config,
+        "checkpoint_sha256": digest,
+    }
