@@ -96,9 +96,9 @@ def test_results_that_cannot_be_compared(
         "classes (sky, road, car, ...)": save(
             tmp_path / "names", counted(rng, wrong=0.3), [*NAMES[:3], "other"]
         ),
-        "of different lists": save(tmp_path / "list", counted(rng, wrong=0.3), sha="y"),
+        "not the same ones": save(tmp_path / "list", counted(rng, wrong=0.3), sha="y"),
         "a has 30 images": save(tmp_path / "part", counted(rng, wrong=0.3, images=29)),
-        "tool/test.py wrote": tmp_path / "none",
+        "written by tool/test.py": tmp_path / "none",
     }
     for part, other in others.items():
         code, _, err = run_tool("compare", a, other)

@@ -98,7 +98,10 @@ FILE_MISTAKES = [
     ("TRAIN:\n  base_lrr: 1\n", "unknown key 'TRAIN.base_lrr' in {path}; nearest: TRAIN.base_lr"),
     ("TEST:\n  epochs: 1\n", "wrong section 'TEST.epochs' in {path}; the key is TRAIN.epochs"),
     ("TRIAN:\n  epochs: 1\n", "{path}: unknown section 'TRIAN'; nearest: TRAIN"),
-    ("DATA:\n  classes: 3\n", "DATA.data_root is missing in {path}: add it or give it as override"),
+    (
+        "DATA:\n  classes: 3\n",
+        "DATA.data_root is missing in {path}: add it or pass it as an override",
+    ),
     ("DATA: [1]\n", "{path}: section DATA must hold `key: value` lines"),
     ("just text", "{path} must hold sections of `key: value` lines"),
     (

@@ -95,7 +95,7 @@ def test_mistakes(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert_one_sentence(code, err, "run has 0 images: give at least 2")
     words += [tmp_path / "m.pt2", "--format", "pt2", "--int8", tmp_path]
     code, _, err = run_tool("export", *words)
-    assert_one_sentence(code, err, "--int8 works with --format onnx, got pt2")
+    assert_one_sentence(code, err, "--int8 needs --format onnx, got pt2")
     (tmp_path / "x.onnx").write_text("<html>")
     with pytest.raises(Exception, match="no readable ONNX file"):
         ExportedModel(tmp_path / "x.onnx")

@@ -44,10 +44,10 @@ def test_the_tool_says_all_of_it(tiny: Path, run_tool: RunTool) -> None:
     for pattern in (
         r"4 training images; batch size 2",
         r"\n +2 +\d+\.\d\d +\d+\.\d{3} +\d+\.\d\d  <- this recipe\n",
-        r"time: 2 steps of .* h for 1 epochs",
+        r"time: 2 steps/epoch of .* h for 1 epochs",
         r"loader: .* workers keep the device busy, TRAIN.workers is 0",
         r"test: .* min for 4\n",
-        r"disk: \d+ MiB a checkpoint",
+        r"disk: \d+ MiB/checkpoint",
         r"TRAIN: activation_checkpointing True: .*GiB",
     ):
         assert re.search(pattern, out), f"{pattern} not in {out}"

@@ -61,7 +61,7 @@ def test_a_profile_is_a_trace_and_the_costliest_operators(
     assert sum(event["name"] == "aten::mm" for event in found) == done
     assert f"profile of {done} steps: {path}" in caplog.messages[0]
     (line,) = [text for text in caplog.messages if text.endswith("aten::mm")]
-    assert " 1 calls" in line and "%" in line and "ms a step" in line
+    assert " 1 calls" in line and "%" in line and "ms per step" in line
 
 
 def test_a_run_too_short_to_profile_says_so(

@@ -127,7 +127,7 @@ def test_a_signal_while_installing_leaves_no_process(project: Path) -> None:
     fake.write_text(f'#!/bin/sh\n[ "$2" = venv ] && exec sleep 60\nexec {sys.executable} "$@"\n')
     fake.chmod(0o755)
     process = start(project, "install empty.txt")
-    assert process.stdout.readline() == "== making .venv\n"
+    assert process.stdout.readline() == "== creating .venv\n"
     time.sleep(0.5)
     process.terminate()
     assert process.wait(60) == 75

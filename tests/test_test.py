@@ -111,7 +111,7 @@ def test_export_for_a_server(ready: Path, tmp_path: Path, run_tool: RunTool) -> 
     more = ["TEST.export", "{0: 7, 1: 8, 2: 11}", "TEST.index_step", 3]
     code, out, err = run_tool("test", *words(ready, folder, *more))
     assert code == 0, err
-    assert f"(pack them for the server): {folder}/submission" in out
+    assert f"to be packed for the server: {folder}/submission" in out
     files = sorted(p.name for p in (folder / "submission").iterdir())
     assert files == [f"ulm_000000_{i:06}_leftImg8bit.png" for i in range(3)]
     saved = load_export({0: 7, 1: 8, 2: 11}, classes=3)

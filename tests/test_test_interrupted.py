@@ -54,7 +54,7 @@ def test_killed_and_started_again(ready: Path, tmp_path: Path, run_tool: RunTool
     code, out, err = run_tool("test", *words(ready, part, "TEST.skip_existing", "True"))
     assert code == 0, err
     found = len(left) - 1
-    assert f"{found} predictions reused, {IMAGES - found} made" in out
+    assert f"{found} predictions reused, {IMAGES - found} new" in out
     assert run_tool("test", *words(ready, whole))[0] == 0
     assert_same_results(part, whole)
 

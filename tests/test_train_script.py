@@ -126,7 +126,7 @@ def test_a_job_that_is_started_again_resumes(tmp_path: Path) -> None:
             "the same command and TRAIN.resume auto TEST.skip_existing True",
         ),
         # Requeueing a cancelled job would bring it back to life.
-        ({"CANCEL": "yes"}, False, "as it was cancelled or requeued"),
+        ({"CANCEL": "yes"}, False, "because it was cancelled or requeued"),
     ],
 )
 def test_a_stopped_job_is_requeued(
@@ -140,7 +140,7 @@ def test_a_stopped_job_is_requeued(
 def test_a_failed_job_says_so_and_tests_nothing(tmp_path: Path) -> None:
     job = submit(tmp_path, CODE="7")
     assert job.code == 7 and not job.requeued and not job.tested
-    assert "tool/train.py ended with exit code 7" in job.output
+    assert "tool/train.py failed with exit code 7" in job.output
     assert "slurm-7-1.log\nthe other node speaks" in job.output
 
 

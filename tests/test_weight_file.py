@@ -97,7 +97,7 @@ def test_wrappers_and_prefixes_of_other_trainers(content: dict) -> None:
         ({"state_dict": ["a"]}, "holds no state dict"),
         (
             {"module.a": torch.zeros(1), "a": torch.zeros(1)},
-            "prefix of their names alone, such as a",
+            "names differ only in their prefix, such as a",
         ),
         ({"a": torch.tensor([1.0, torch.nan])}, r"1 with infinite or NaN values \(a\)"),
         ({"a": torch.tensor(torch.inf)}, r"1 with infinite or NaN values \(a\)"),

@@ -188,7 +188,7 @@ def test_attention_viewer(
     assert read_image(tmp_path / f"o/p0_{names[0]}.png").shape == (48, 64, 3)
     assert read_label(tmp_path / "o/p0_gray.png").shape == (48, 64)
     code, _, err = run_tool("demo", *words, "--attention", "64,0", *keys)
-    assert_one_sentence(code, err, "64,0 lies outside the image: x must be 0..63, y 0..47")
+    assert_one_sentence(code, err, "64,0 is outside the image: x must be 0..63, y 0..47")
     code, _, err = run_tool("demo", *words, "--attention", "a,b", *keys)
     assert_one_sentence(code, err, "must be x,y in pixels")
     code, _, err = run_tool("demo", *words, "--attention", "1,1")

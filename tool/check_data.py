@@ -1,6 +1,6 @@
-"""Checks a dataset before training: every problem, the files affected and the fix; the classes.
+"""Check a dataset before training: report each problem, the affected files and the fix.
 
-Exit code 0: clean. 1: there are findings. 2: cannot run.
+Also counts classes. Exit code 0: no problem found, 1: problems found, 2: could not run.
 """
 
 import json
@@ -21,13 +21,13 @@ from util.extra.dataset_check.report import Finding
 from util.palette import load_names
 
 EXIT_FINDINGS = 1
-EXAMPLES = 3  # files shown of each finding; --json has all
+EXAMPLES = 3  # files shown per finding; --json lists all
 
 
 def main() -> None:
     parser = config_parser(__doc__)
     parser.add_argument("--split", choices=("train", "val", "all"), default="all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings as JSON")
     args = parser.parse_args()
     cfg = load_config(args.config, args.overrides)
     check_labels(cfg)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def chosen_lists(cfg: Config, split: str) -> dict[str, str]:
-    """Split -> list file; `all` leaves out a validation list that is not set."""
+    """Map splits to list files; `all` skips the validation list if it is not set."""
     lists = {"train": cfg.train_list, "val": cfg.val_list}
     splits = [split] if split != "all" else ["train", "val"] if cfg.val_list else ["train"]
     for name in splits:
@@ -63,7 +63,7 @@ def chosen_lists(cfg: Config, split: str) -> dict[str, str]:
 
 
 def print_classes(report: Report, names: list[str]) -> None:
-    """A line for each class: share of pixels and images by split, suggested weight."""
+    """Print per class the share of pixels and the images by split, and a suggested weight."""
     names = [show(name, limit=60) for name in names]
     width = max(len(name) for name in names)
     heads = "".join(f"  {split + ' pixels':>12} {'images':>8}" for split in report.counts)
@@ -74,17 +74,17 @@ def print_classes(report: Report, names: list[str]) -> None:
             share = counts.pixels[i] / max(1, counts.pixels.sum())
             cells += f"  {share:>12.3%} {counts.images[i]:>8}"
         print(f"{i:>4} {name:<{width}}{cells}  {weight:g}")
-    print("weight: median frequency, what TRAIN.class_weights median would use\n")
+    print("weight: median frequency, as used by TRAIN.class_weights median\n")
 
 
 def print_finding(head: str, finding: Finding) -> None:
-    """What, some of the files, the fix."""
+    """Print the problem, some of the files and the fix."""
     print(f"{head} [{finding.kind}] {show(finding.what, limit=1000)}")
     for name in finding.files[:EXAMPLES]:
         print(f"    {show(name, limit=1000)}")
     if len(finding.files) > EXAMPLES:
-        print(f"    ... and {len(finding.files) - EXAMPLES} more (all of them with --json FILE)")
-    print(f"  cure: {finding.cure}\n")
+        print(f"    ... and {len(finding.files) - EXAMPLES} more (--json FILE lists all)")
+    print(f"  fix: {finding.cure}\n")
 
 
 def is_report(path: Path) -> bool:
@@ -97,7 +97,7 @@ def is_report(path: Path) -> bool:
 
 
 def content(report: Report, names: list[str]) -> dict[str, Any]:
-    """The report for machines; TRAIN.class_weights reads `class_weights`."""
+    """Return the content of the JSON file; TRAIN.class_weights reads `class_weights`."""
     return {
         "pairs": report.pairs,
         "findings": [asdict(finding) for finding in report.findings],

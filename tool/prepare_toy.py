@@ -1,9 +1,9 @@
-"""Draws the toy dataset of the quick start: procedural street scenes with exact labels.
+"""Draw the toy dataset of the quick start: procedural street scenes with exact labels.
 
     python tool/prepare_toy.py --out dataset/toy
 
-A scene depends on nothing but (seed, split, index) and the size; util/extra/toy draws it. An
-interrupted run is completed by the next one.
+A scene depends only on (seed, split, index) and the size. After an interruption the same command
+continues.
 """
 
 import argparse
@@ -29,18 +29,18 @@ SPLITS = ("train", "val")  # the position of a split is part of its random seed
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
+    parser.add_argument("--out", type=Path, required=True, help="output folder, new or empty")
     parser.add_argument("--train", type=int, default=300, help="number of training images")
     parser.add_argument("--val", type=int, default=40, help="number of validation images")
     parser.add_argument("--height", type=int, default=240, help="height of an image in pixels")
     parser.add_argument("--width", type=int, default=320, help="width of an image in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws another city")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the scenes")
     options = vars(parser.parse_args())
     print(draw_dataset(options.pop("out"), **options))
 
 
 def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, seed: int) -> str:
-    """Write images, labels, lists and toy.json under `out`; return a sentence on what was done."""
+    """Write images, labels, lists and toy.json to `out`; return a one-line summary."""
     options = {"train": train, "val": val, "height": height, "width": width, "seed": seed}
     limits = {"train": 1, "val": 1, "height": MIN_SIZE, "width": MIN_SIZE, "seed": 0}
     for name, least in limits.items():
@@ -62,18 +62,18 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
 
 
 def is_complete(out: Path, record: dict[str, int]) -> bool:
-    """Whether this set is there already. Raises DataError where --out holds anything else."""
+    """Whether the requested set exists already. Raises DataError if `out` holds anything else."""
     path = out / "toy.json"
     there = read_record(path) if path.is_file() else {"complete": False}
     is_whole = there.get("complete", True)
-    # The number of scenes does not change them: an interrupted set may become larger or smaller.
+    # Scenes do not depend on their number, so an incomplete set may be resized.
     fixed = {key: value for key, value in record.items() if is_whole or key not in SPLITS}
     claim(out, path, fixed | {"complete": False})
     return is_whole
 
 
 def write_scene(number: int, index: int, *, out: Path, height: int, width: int, seed: int) -> str:
-    """Draw a scene of split `number` unless it is there; returns its list line."""
+    """Draw a scene of split `number` unless it exists; return its list line."""
     image_name = f"images/{SPLITS[number]}/{index:04d}.jpg"
     label_name = f"labels/{SPLITS[number]}/{index:04d}.png"
     if not ((out / image_name).exists() and (out / label_name).exists()):

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Tests in an environment of their own:  sh tool/run_tests.sh [pytest options]
-# Without options the fast ones; `-m slow` runs the slow ones, `-m gpu` those that need a GPU.
+# Run the style checks and tests in .venv:  sh tool/run_tests.sh [pytest options]
+# Default: the fast tests; `-m slow` runs the slow ones, `-m gpu` those that need a GPU.
 set -eu
 cd "$(dirname "$0")/.."
 . tool/install.sh

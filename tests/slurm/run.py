@@ -68,7 +68,7 @@ def train_disturbed(project: Path, whole: Path) -> None:
     run("scancel", "--signal=USR1", job.number)
     job.wait()
     assert job.state == "COMPLETED", job.story()
-    assert "stopped and saved, as it was cancelled or requeued" in job.output, job.story()
+    assert "stopped and saved because it was cancelled or requeued" in job.output, job.story()
     assert "stopped and saved; it is requeued and will resume" in job.output, job.story()
     assert job.log(0).count("continuing from") == 2, job.story()
     assert scores(job.run) == scores(whole), job.story()
@@ -88,7 +88,7 @@ def lose_a_process(project: Path) -> None:
     assert job.state == "FAILED" and seconds < 60, job.story()
     assert "n2: task 1: Killed" in job.output, job.story()
     assert job.output.count("error: rank 0") == 1 and "lost another process" in job.output
-    assert "tool/train.py ended with exit code 137" in job.output, job.story()
+    assert "tool/train.py failed with exit code 137" in job.output, job.story()
     assert not (job.run / "result").exists(), job.story()
 
 
