@@ -129,7 +129,13 @@ class Warp:
 
 
 def _warp(
-    image: np.ndarray, matrix: np.ndarray, box: Box, *, flags: int, border: int, fill: object
+    image: np.ndarray,
+    matrix: np.ndarray,
+    box: Box,
+    *,
+    flags: int,
+    border: int,
+    fill: int | tuple[int, ...],
 ) -> np.ndarray:
     """An array of the box's size, its pixel (x, y) from place `matrix` @ (x, y, 1) of the image.
 
@@ -149,7 +155,7 @@ def _warp(
     part = image[y, x]
     if part.ndim == 3:
         part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
-    elif part.dtype != np.uint8 or fill > 255:
+    elif part.dtype != np.uint8 or (isinstance(fill, int) and fill > 255):
         # warpAffine has no 32-bit integers; float32 holds ids up to 2**24 exactly.
         part = part.astype(np.float32)
     matrix = _matrix((1, 1), (-x.start, -y.start)) @ matrix

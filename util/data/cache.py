@@ -56,7 +56,7 @@ class DecodedCache:
         """A number that changes with the files of a sample."""
         sample = self.samples[index]
         try:
-            states = [os.stat(path) for path in (sample.image, sample.label)]
+            states = [os.stat(path) for path in (sample.image, sample.label) if path]
         except OSError:
             return -1  # decoding says what is wrong
         return _digest(*((state.st_size, state.st_mtime_ns) for state in states))

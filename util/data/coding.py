@@ -99,7 +99,8 @@ def _depths(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]
 def _palettes(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     """An index that shows one colour in a file and another in the next."""
     first: dict[int, LabelFacts] = {}
-    odd, shown = [], ""
+    odd: list[LabelFacts] = []
+    shown = ""
     for f in facts:
         for index, color in f.palette.items():
             earlier = first.setdefault(index, f)
@@ -119,7 +120,8 @@ def _palettes(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Faul
 def _class_colors(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     """Palettes of the class colours in another order than that of the classes."""
     class_of = {color: i for i, color in enumerate(label_map.colors)}
-    odd, shown = [], ""
+    odd: list[LabelFacts] = []
+    shown = ""
     if len(class_of) < len(label_map.colors):
         return
     for f in facts:

@@ -76,9 +76,9 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
     list_path = cfg.train_list if is_training else cfg.val_list
     samples, label_map = read_list(list_path, cfg.data_root, has_labels=True), label_map_of(cfg)
     crop = (cfg.train_h, cfg.train_w)
-    transform = val_transform(crop, ignore_label=cfg.ignore_label)
+    transform: LabelledTransform = val_transform(crop, ignore_label=cfg.ignore_label)
     if is_training:
-        transform = train_transform(
+        transform = steps = train_transform(
             crop,
             scale=(cfg.scale_min, cfg.scale_max),
             rotate=(cfg.rotate_min, cfg.rotate_max),
@@ -86,7 +86,7 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
         )
         if cfg.augment == "fused":
             largest_id = max(cfg.classes - 1, cfg.ignore_label)
-            transform = FusedAugmentation(transform, largest_id)
+            transform = FusedAugmentation(steps, largest_id)
     like = check_first(samples, label_map)
     cache = None
     if is_training and cfg.cache_folder:

@@ -57,11 +57,12 @@ def decode_image(path: Path) -> tuple[np.ndarray, Header]:
 def _decode_jpeg(file: Image.Image) -> np.ndarray | None:
     """An undamaged colour JPEG by simplejpeg, where that is installed: the same pixels as Pillow's
     in two thirds of the time. None for any other file."""
-    if simplejpeg is None or (file.format, file.mode) != ("JPEG", "RGB"):
+    source = getattr(file, "fp", None)
+    if simplejpeg is None or source is None or (file.format, file.mode) != ("JPEG", "RGB"):
         return None
-    file.fp.seek(0)
+    source.seek(0)
     try:
-        return simplejpeg.decode_jpeg(file.fp.read())
+        return simplejpeg.decode_jpeg(source.read())
     except ValueError:  # damaged, or not quite a JPEG: Pillow decides
         return None
 

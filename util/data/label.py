@@ -54,7 +54,8 @@ class Label:
     @property
     def header(self) -> Header:
         """As of the decoded map."""
-        return Header(self.path, self.kind, *self.raw.shape, self.turned)
+        height, width = self.raw.shape
+        return Header(self.path, self.kind, height, width, self.turned)
 
     @cached_property
     def palette(self) -> dict[int, int]:
@@ -144,8 +145,9 @@ def _check_coding(file: Image.Image, path: Path) -> None:
             f"label {path} is stored inverted (0 is white), and whether its ids are too is not "
             f"known: {_AS_PNG}"
         )
-    if file.format == "PPM" and file.tile[0][0] != "raw" and file.tile[0][3][-1] != 255:
-        largest = file.tile[0][3][-1]
+    tile = getattr(file, "tile", None)
+    if file.format == "PPM" and tile and tile[0][0] != "raw" and tile[0][3][-1] != 255:
+        largest = tile[0][3][-1]
         raise CodingError(
             f"label {path} is a PGM file of values 0..{largest}, which decoders stretch to 0..255: "
             f"{_AS_PNG}"

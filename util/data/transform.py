@@ -164,7 +164,7 @@ class Compose:
         image, label = image.astype(np.float32), label.astype(np.int32)
         for step, numbers in zip(self.steps, drawn, strict=True):
             image, label = step.apply(image, label, numbers)
-        image = (image - np.float32(MEAN)) / np.float32(STD)
+        image = (image - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
         return (
             torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             torch.from_numpy(label.astype(np.int64)),
@@ -180,7 +180,8 @@ def denormalise(image: Tensor) -> np.ndarray:
     """An image (3, H, W), normalised or uint8, as RGB (H, W, 3) uint8."""
     if image.dtype == torch.uint8:
         return image.cpu().permute(1, 2, 0).numpy()
-    pixels = image.float().cpu().permute(1, 2, 0).numpy() * np.float32(STD) + np.float32(MEAN)
+    pixels = image.float().cpu().permute(1, 2, 0).numpy()
+    pixels = pixels * np.array(STD, np.float32) + np.array(MEAN, np.float32)
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 
