@@ -12,13 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
-from torch import Tensor
 
-from util.data.transform import BLUR, MEAN, Compose, Crop, scaled_size
+from util.data.transform import BLUR, MEAN, Box, Compose, Crop, Tensors, scaled_size
 
 FILL = tuple(round(value) for value in MEAN)  # what surrounds an image
 FUSED = 5  # steps: scale, rotate, blur, flip, crop
-Box = tuple[slice, slice]  # rows, columns
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,7 @@ class FusedAugmentation:
     steps: Compose
     largest_id: int  # that a label may hold
 
-    def __call__(
-        self, image: np.ndarray, label: np.ndarray, rng: Generator
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: np.ndarray, label: np.ndarray, rng: Generator) -> Tensors:
         drawn = [step.draw(rng) for step in self.steps.steps]
         scale, angle, is_blurred, is_flipped, place = drawn[:FUSED]
         crop = self.steps.steps[FUSED - 1]

@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from util.data.file import (
     NOTE,
     CodingError,
+    Header,
     note_of,
     opened,
     orientation,
@@ -34,8 +35,8 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(path)[0]
 
 
-def decode_image(path: Path) -> tuple[np.ndarray, int]:
-    """RGB (H, W, 3) uint8, upright, and the EXIF orientation that was applied (1: none).
+def decode_image(path: Path) -> tuple[np.ndarray, Header]:
+    """An image as `read_image` gives it, and the header that fits it.
 
     Alpha is dropped: the stored colours count, also where they are transparent.
     """
@@ -49,7 +50,8 @@ def decode_image(path: Path) -> tuple[np.ndarray, int]:
         if (rgb := _decode_jpeg(file)) is None:
             file.info.pop("transparency", None)
             rgb = np.array(file.convert("RGB"))
-        return upright(rgb, orientation(file)), turned
+        rgb = upright(rgb, orientation(file))
+        return rgb, Header(path, "RGB", *rgb.shape[:2], turned)
 
 
 def _decode_jpeg(file: Image.Image) -> np.ndarray | None:
