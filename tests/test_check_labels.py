@@ -216,7 +216,7 @@ def turned_image(data: Data) -> str:
         *(float_label, see_through_label, turned_label, turned_image),
     ],
 )
-def test_one_file_coded_otherwise_is_named(
+def test_file_with_another_encoding_is_named(
     tmp_path: Path, run_tool: RunTool, spoil: Callable[[Data], str]
 ) -> None:
     data = Data(tmp_path / "my data", train=8)

@@ -116,7 +116,7 @@ def check_fix(data: Data, run_tool: RunTool, kind: str, truth: np.ndarray) -> No
         np.testing.assert_array_equal(load_label(path, label_map), truth)
 
 
-def test_where_two_readings_are_possible_both_are_said(data: Data, run_tool: RunTool) -> None:
+def test_ambiguous_ids_name_both_interpretations(data: Data, run_tool: RunTool) -> None:
     data.write_all_labels(levels(0, 128)(truth_of(2, void=True)))
     _, found, _ = data.check(run_tool, "DATA.classes", "2")
     fix = found["findings"][0]["cure"]
@@ -174,7 +174,7 @@ ODD = [
 
 
 @pytest.mark.parametrize(("kind", "spoil", "place", "fix"), ODD, ids=[o[0] for o in ODD])
-def test_a_file_coded_otherwise_is_named_by_check_training_and_test(
+def test_file_with_another_encoding_is_named_by_check_train_and_test(
     data: Data, run_tool: RunTool, kind: str, spoil: Callable[[Data], None], place: str, fix: str
 ) -> None:
     data.write_all_labels(truth_of(3))
@@ -224,7 +224,7 @@ def test_contradicting_palettes_of_class_colours_are_read_by_colour(
 
 
 @pytest.mark.parametrize("half", [np.s_[:12], np.s_[12:], np.s_[:, :16], np.s_[:, 16:]])
-def test_a_half_that_is_void_in_one_label_alone_is_named(
+def test_label_that_is_half_void_is_named(
     data: Data, run_tool: RunTool, caplog: pytest.LogCaptureFixture, half: Sequence
 ) -> None:
     data.write_all_labels(truth_of(3))

@@ -19,7 +19,7 @@ def test_every_command_has_a_mark(page: str) -> None:
         assert mark in ("run: CI", "run: after the quick start") or mark.startswith("needs "), mark
 
 
-def test_ci_runs_what_is_marked_so() -> None:
+def test_ci_runs_the_marked_commands() -> None:
     script = (ROOT / ".ci/run").read_text()
     for page in PAGES:
         for mark, command in blocks(page):

@@ -155,7 +155,7 @@ def test_a_checkpoint_is_read_while_a_training_replaces_it(
     assert (path, epoch) == (str(training.path), replacements + 1) and len(digest) == 64
 
 
-def test_a_checkpoint_that_is_not_there_or_never_stays_is_a_sentence(tmp_path: Path) -> None:
+def test_missing_or_constantly_replaced_checkpoint(tmp_path: Path) -> None:
     training = Training(tmp_path, replacements=1000)
     with pytest.raises(CheckpointError, match=r"no weight file|replaced faster"):
         load_checkpoint(training.find, training.load)

@@ -55,7 +55,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_results_are_a_sentence(
+def test_damaged_results_are_reported(
     tmp_path: Path, rng: np.random.Generator, run_tool: RunTool, damage: str
 ) -> None:
     a = save(tmp_path / "a", counted(rng, wrong=0.3))
@@ -75,7 +75,7 @@ def predictions(tmp_path: Path) -> Path:
     return tmp_path / "result"
 
 
-def test_a_test_writes_all_of_it(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_test_writes_all_counts(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     folder = predictions(tmp_path)
     (tmp_path / "names.txt").write_text("wall <a>\nfloor\nbox & lid\n")
     words = ["--config", tiny, "has_prediction", "True", "save_folder", folder]

@@ -70,7 +70,7 @@ class Other(Toy):
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
 @pytest.mark.parametrize("logits_size", [(1, 1), (4, 7), (32, 40), (50, 61)])
-def test_a_network_of_other_sides_and_logits_of_any_size(
+def test_network_with_other_input_sides_and_logits_of_any_size(
     rng: np.random.Generator, logits_size: tuple, mode: str
 ) -> None:
     image, model = smooth(rng, 37, 50), Other(4, logits_size)
@@ -151,7 +151,7 @@ def test_huge_logits_stay_probabilities(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("width", [1, 7, 20, 61])
-def test_stretching_is_a_product_with_a_matrix(width: int, align_corners: bool) -> None:
+def test_interpolation_is_a_matrix_product(width: int, align_corners: bool) -> None:
     """The way of a GPU, in float32 on the CPU."""
     rows = torch.randn(3, 4, 13)
     matrix = strips.stretching_matrix(13, width, align_corners, rows.dtype, rows.device)

@@ -99,7 +99,7 @@ def test_a_network_as_it_trains_in_several_processes_is_copied_and_folded(
     assert all(m.training for m in model.modules())
 
 
-def test_a_batchnorm_elsewhere_stays() -> None:
+def test_other_batchnorm_is_kept() -> None:
     """Only what is known to follow a convolution is folded."""
 
     class First(nn.Module):

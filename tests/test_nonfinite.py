@@ -33,7 +33,7 @@ def infinite_gradient(logits: Tensor, label: Tensor) -> HeadLoss:
 
 @pytest.mark.parametrize("criterion", [infinite_loss, infinite_gradient])
 @pytest.mark.parametrize("first", [True, False])
-def test_such_a_step_leaves_no_trace(
+def test_nonfinite_step_leaves_no_trace(
     tiny: Path, caplog: pytest.LogCaptureFixture, criterion: PixelLoss, first: bool
 ) -> None:
     run = SmallRun(tiny, nonfinite="skip")
@@ -55,7 +55,7 @@ def test_such_a_step_leaves_no_trace(
     assert run.check.skipped == 1 and len(caplog.messages) == 1
 
 
-def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
+def test_nonfinite_step_ends_the_run_by_default(tiny: Path) -> None:
     run = SmallRun(tiny)
     run.step(PLAIN)
     run.step(infinite_loss)

@@ -24,7 +24,7 @@ def test_evenly_spread_grays_are_classes(raw: Raw) -> None:
     assert raw.label().tolist() == [[0, 1, 2]]
 
 
-def test_255_among_ids_is_void_and_said_so(raw: Raw) -> None:
+def test_255_among_ids_is_void_and_reported(raw: Raw) -> None:
     raw.masks(np.array([[0, 1, 7, 255]], np.uint8))
     code, stdout, _ = raw.prepare()
     assert code == 0 and "classes: 3 (class 0, class 1, class 7); void: 255" in stdout

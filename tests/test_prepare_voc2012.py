@@ -111,7 +111,7 @@ def test_beside_the_raw_data(raw: Path, sbd: Path, run_tool: RunTool) -> None:
     assert lines[3] == "images/2008_5.jpg labels/2008_5.png"
 
 
-def test_without_sbd_is_said(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_missing_sbd_is_reported(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
     options = ("--source", raw, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_voc2012", *options, "--strict")
     assert_one_sentence(code, err, "no list/train_aug.txt without SBD", "--sbd")
@@ -131,7 +131,7 @@ def test_missing_images_are_left_out(
     assert len(lines_of(tmp_path / "o", "train_aug")) == 3
 
 
-def test_what_is_wrong_is_said(raw: Path, sbd: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_mistakes_are_reported(raw: Path, sbd: Path, tmp_path: Path, run_tool: RunTool) -> None:
     options = ("--source", raw, "--sbd", sbd, "--out", tmp_path / "o")
     mat = sbd / "dataset/cls/2008_4.mat"
     write_mat(mat, ids_of(0, 21))

@@ -37,7 +37,7 @@ def write(results: ResultFolder, image: np.ndarray, pred: np.ndarray) -> None:
     results.write("city/a", image, pred)
 
 
-def test_what_was_written_is_found(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
+def test_written_predictions_are_found(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
     results = folder(tmp_path)
     assert results.find("city/a", image) is None
     write(results, image, pred)
@@ -64,7 +64,7 @@ FAULTS: dict[str, Callable] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_not_whole_is_neither_found_nor_scored(
+def test_truncated_predictions_are_neither_found_nor_scored(
     tmp_path: Path, image: np.ndarray, pred: np.ndarray, fault: str
 ) -> None:
     results = folder(tmp_path)
@@ -142,7 +142,7 @@ def test_a_folder_has_one_protocol(tmp_path: Path, image: np.ndarray, pred: np.n
 @pytest.mark.parametrize(
     "content", ["{", "[]", '"text"', "3", "{}", '{"scales": [1.0]}', "[" * 10**5, "null"]
 )
-def test_a_damaged_protocol_is_a_sentence(tmp_path: Path, content: str) -> None:
+def test_damaged_protocol_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / "protocol.json").write_text(content)
     for call in (
         lambda: read_protocol(tmp_path),
@@ -202,13 +202,13 @@ PLACES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("below", ["", "sub/folder"])
-def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str, below: str) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path, place: str, below: str) -> None:
     PLACES[place](tmp_path / "out")
     with pytest.raises(ConfigError, match=r"TEST.save_folder: cannot create the folder .*: choose"):
         folder(tmp_path / "out" / below).open([], [])
 
 
-def test_a_full_disk_is_said_and_leaves_no_half_file(
+def test_full_disk_is_reported_and_leaves_no_partial_file(
     tmp_path: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Image.Image, path: Path, **options: object) -> None:

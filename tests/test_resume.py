@@ -49,7 +49,7 @@ def test_a_resumed_state_is_the_same_to_the_bit(tiny: Path, optimizer: str, save
         assert equal(whole.weights(), run.weights())
 
 
-def test_momentum_of_the_first_edition_is_put_in_order(tiny: Path) -> None:
+def test_old_momentum_layout_is_converted(tiny: Path) -> None:
     """It was stored in the order of the weight's memory, but with strides of another layout."""
     whole = SmallRun(tiny, channels_last=True)
     whole.step()
@@ -142,9 +142,7 @@ MOMENTUM = ("optimizer", "state", 0, "momentum_buffer")
         (MOMENTUM, torch.full((16, 3, 3, 3), torch.nan), "momentum_buffer of backbone"),
     ],
 )  # fmt: skip
-def test_each_malformed_field_is_a_sentence(
-    tiny: Path, path: list, value: object, part: str
-) -> None:
+def test_each_malformed_field_is_reported(tiny: Path, path: list, value: object, part: str) -> None:
     run = SmallRun(tiny, channels_last=True)
     content = run.content()
     where = content

@@ -88,7 +88,7 @@ def test_interrupted(ready: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err and not list(tmp_path.rglob("*.part"))
 
 
-def test_a_signal_stops_the_test_and_it_goes_on(
+def test_signal_stops_the_test_and_it_resumes(
     ready: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
     """As before a scheduler's time limit: what has begun is finished, then exit code 75."""
