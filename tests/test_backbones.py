@@ -1,4 +1,4 @@
-"""Backbones of torchvision and timm: what is found out about them, training, weights, mistakes."""
+"""Backbones of torchvision and timm: detected properties, training, weights, mistakes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""tool/benchmark.py: its numbers are equalities and times; only the former are judged here."""
+"""tool/benchmark.py: agreement is asserted, times are not."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""benchmark gpu: a dry run of all its parts on the CPU, and what a part that fails leaves."""
+"""benchmark gpu: a dry run of all parts on the CPU, and parts that fail."""
 
 import json
 import subprocess

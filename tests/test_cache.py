@@ -1,4 +1,4 @@
-"""TRAIN.cache_folder: equal batches, bounded, shared, no file of a killed process is believed."""
+"""TRAIN.cache_folder: same batches, bounded size, shared, partial files are ignored."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""tool/check_data.py: every fault is found and named, its cure works as printed, no false alarm."""
+"""tool/check_data.py: every fault is found, the printed fix works, no false alarms."""
 
 from collections.abc import Callable
 from pathlib import Path

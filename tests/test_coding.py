@@ -29,7 +29,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
 
 
 def truth_of(classes: int, *, void: bool = False) -> np.ndarray:
-    """Classes in blocks, so that smoothing touches edges alone; void in two rows."""
+    """Draw classes in blocks, so that smoothing only changes edges, and void in two rows."""
     truth = (np.arange(32) * classes // 32)[None].repeat(24, 0)
     truth[10:14] = np.roll(truth[10:14], 5, 1)
     if void:
@@ -49,7 +49,7 @@ def through_jpeg(truth: np.ndarray, folder: Path) -> np.ndarray:
 
 
 def levels(*values: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Class i is stored as values[i], void stays 255."""
+    """Store class i as values[i]; void stays 255."""
     table = np.full(256, VOID, np.uint8)
     table[: len(values)] = values
     return lambda truth: table[truth]
@@ -104,7 +104,7 @@ def test_a_mask_that_went_through_jpeg_is_refused_or_cut_at_the_middle(
 
 
 def check_fix(data: Data, run_tool: RunTool, kind: str, truth: np.ndarray) -> None:
-    """The finding is there, and after its fix the labels are the truth and the dataset is clean."""
+    """Assert that the problem is found, and that its fix gives `truth` and a clean dataset."""
     code, found, out = data.check(run_tool)
     finding = next(f for f in found["findings"] if f["kind"] == kind)
     assert code == 1 and finding["cure"] in out
@@ -158,7 +158,7 @@ def one_palette(data: Data) -> None:
 
 
 def palette_of_other_order(data: Data) -> None:
-    """Not the file: the whole set has its colours in another order than the classes."""
+    """The palettes of all files have the colours in another order than the classes."""
     np.savetxt(data.root / "colors.txt", COLORS, fmt="%d")
     data.words = ["TEST.colors_path", str(data.root / "colors.txt")]
     for path in data.root.glob("*/*.png"):

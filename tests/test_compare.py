@@ -1,4 +1,4 @@
-"""What a test keeps of its scores, the bootstrap over images, and tool/compare.py."""
+"""Bootstrap intervals over images, and tool/compare.py."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from util.metric import ImageCounts
 
 
 def loop(areas: Areas, draws: np.ndarray) -> tuple[list[float], list[list[float]]]:
-    """Mean IoU and IoU of every draw, one image after the other."""
+    """Compute mean IoU and IoU of each draw, image by image."""
     classes = areas.union.shape[1]
     held = [c for c in range(classes) if areas.union[:, c].any()]
     means, ious = [], []

@@ -1,4 +1,4 @@
-"""Config: types, overrides, every mistake's exact sentence, the command line."""
+"""Config: types, overrides, the exact message for each mistake, the command line."""
 
 from pathlib import Path
 

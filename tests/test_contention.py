@@ -1,4 +1,4 @@
-"""Threads on a busy machine: they wait asleep, and the log says what helps."""
+"""Threads on a busy machine: they sleep while waiting, and the log suggests what helps."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Samples and batches: the same ones whatever the number of workers and processes."""
+"""Samples and batches: independent of the number of workers and processes."""
 
 import gc
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What ends a run besides its last epoch: memory, disk, mistakes, signals; each in one sentence."""
+"""Failures that end a run (memory, disk, mistakes) give a clear message."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The stored numbers of an independent implementation, through the tool that anyone can run."""
+"""tool/verify.py: agreement with the stored numbers of an independent implementation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What a test keeps for comparisons: it is whole, or a sentence says what is not."""
+"""Counts per image that a test stores for comparisons, and damaged results."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from util.data.image import read_label, write_label
 
 
 def change(folder: Path, **entries: object) -> None:
-    """Other entries in scores.json; None removes one."""
+    """Change entries of scores.json; None removes one."""
     path = folder / "scores.json"
     content = {**json.loads(path.read_text()), **entries}
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
@@ -66,7 +66,7 @@ def test_damaged_results_are_reported(
 
 
 def predictions(tmp_path: Path) -> Path:
-    """A result folder with the labels of `tiny`, slightly wrong, as predictions."""
+    """Create a result folder whose predictions are slightly wrong labels of `tiny`."""
     for i in range(4):
         pred = read_label(tmp_path / f"data/labels/p{i}.png")
         pred[pred == 255] = 0

@@ -1,4 +1,4 @@
-"""Memory of inference: the batch of windows, what is too large, what a large image takes."""
+"""Memory of inference: batch size, images that do not fit, peak memory of a large image."""
 
 import logging
 import subprocess
@@ -28,7 +28,7 @@ def test_cached_memory_counts_as_free(monkeypatch: pytest.MonkeyPatch, cached: i
 
 
 class Small(Toy):
-    """A GPU that has no memory for more than `most` windows."""
+    """Simulates a GPU with memory for at most `most` windows."""
 
     most, sizes = 3, []
 

@@ -1,4 +1,4 @@
-"""Every encoding of a label: its ids are read as stored, or the file is refused with the fix."""
+"""Label encodings: ids are read as stored, or the file is rejected with the fix."""
 
 import struct
 import zlib

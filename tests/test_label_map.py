@@ -1,4 +1,4 @@
-"""DATA.label_map and ignore_ids while loading; the nonfinite that says what wrong ids look like."""
+"""DATA.label_map and ignore_ids while loading, and messages for ids out of range."""
 
 import time
 from pathlib import Path

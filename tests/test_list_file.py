@@ -1,4 +1,4 @@
-"""Lists as people have them: read as meant, or a sentence that says what was found."""
+"""Real-world list files: read as intended, or rejected with a clear message."""
 
 import os
 import unicodedata

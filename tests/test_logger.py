@@ -1,4 +1,4 @@
-"""What a run logs and keeps; a full disk ends it with a sentence instead of a wait for ever."""
+"""Logging of a run; a full disk ends it with a message instead of hanging."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ COLORS = np.zeros((3, 3), np.uint8)
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a disk that is full: writing beyond fails."""
+    """Limit the size of files, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -117,7 +117,7 @@ def test_hanging_git_times_out(
 
 
 def fake_git(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    """A git that answers everything so."""
+    """Create a fake git with this script."""
     path = folder / "bin/git"
     path.parent.mkdir()
     path.write_text(f"#!/bin/sh\n{answer}\n")

@@ -1,4 +1,4 @@
-"""Losses against plain loops over pixels: cross entropy, class weights, hard pixels."""
+"""Losses against plain loops over pixels: cross entropy, class weights, OHEM."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def batch() -> Batch:
 
 
 def pixels(logits: Tensor, label: Tensor) -> list[tuple[float, int]]:
-    """(probability of its class, class) of every labelled pixel, in float64."""
+    """Return (probability of its class, class) of each labelled pixel, in float64."""
     found = []
     for n, y, x in np.ndindex(*label.shape):
         if label[n, y, x] != IGNORED:
@@ -56,13 +56,13 @@ def mean_loss(chosen: list[tuple[float, int]], weights: list[float] | None = Non
 
 
 def mean(loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], *batch: Tensor) -> Tensor:
-    """A head's loss as the mean over the batch at hand."""
+    """Return a head's mean loss over this batch."""
     total, weight, _ = loss(*batch)
     return total / weight if weight > 0 else total
 
 
 def hard_pixels(logits: Tensor, label: Tensor, threshold: float, kept: int) -> list:
-    """By sorting: all up to the threshold, but at least `kept`."""
+    """Select hard pixels by sorting: all up to the threshold, but at least `kept`."""
     ordered = sorted(pixels(logits, label))
     return [pixel for k, pixel in enumerate(ordered) if pixel[0] <= threshold or k < kept]
 
@@ -194,7 +194,7 @@ def test_auxiliary_heads_have_sizes_and_scales_of_their_own(batch: Batch) -> Non
 
 
 def test_micro_batches_add_up_to_the_loss_of_the_step() -> None:
-    """Whatever numbers of labelled pixels they have."""
+    """Also with different numbers of labelled pixels."""
     heads = [torch.randn(4, 3, 5, 5), torch.randn(4, 3, 3, 3)]
     label = torch.randint(0, 3, (4, 5, 5))
     label[0], label[1, :4] = IGNORED, IGNORED

@@ -16,7 +16,7 @@ from util.extra.golden import load_state_names
 
 
 def network_of(name: str) -> torch.nn.Module:
-    """`psanet50_collect_classes21_crop465` -> that network, without memory for its weights."""
+    """Build a network such as `psanet50_collect_classes21_crop465` on the meta device."""
     kind, *parts = name.split("_")
     layers = int(kind[6:])
     if kind.startswith("resnet"):

@@ -1,4 +1,4 @@
-"""tool/plan.py: what it says of a recipe, and its estimate against what is then measured."""
+"""tool/plan.py: its output, and its estimates against measurements."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""tool/plot_log.py: curves of runs, and sentences for what holds none."""
+"""tool/plot_log.py: training curves, and mistakes."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from tool import plot_log
 
 
 def write_run(folder: Path, *losses: float) -> Path:
-    """A run that scored its last epoch."""
+    """Write a run that validated its last epoch."""
     (folder / "model").mkdir(parents=True)
     records = [
         {"epoch": i, "train_loss": loss, "train_miou": 1 / (1 + loss), "lr": 0.01 / i}

@@ -1,4 +1,4 @@
-"""tool/prepare_ade20k.py, and on its example all that the preparations share."""
+"""tool/prepare_ade20k.py, and what all preparation tools share."""
 
 import sys
 from pathlib import Path

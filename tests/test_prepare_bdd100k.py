@@ -1,4 +1,4 @@
-"""tool/prepare_bdd100k.py: two tasks, each in the layouts of now and of 2018."""
+"""tool/prepare_bdd100k.py: two tasks, each in the current layout and that of 2018."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""tool/prepare_camvid.py: two layouts, one result."""
+"""tool/prepare_camvid.py: two layouts with the same result."""
 
 from pathlib import Path
 

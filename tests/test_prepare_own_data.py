@@ -1,4 +1,4 @@
-"""tool/prepare_folder.py on data as it comes: names, folders and masks of many habits."""
+"""tool/prepare_folder.py on real-world names, folders and masks."""
 
 import unicodedata
 from pathlib import Path

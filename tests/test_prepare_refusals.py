@@ -1,4 +1,4 @@
-"""What prepare_ade20k.py refuses, and what it leaves alone."""
+"""What prepare_ade20k.py rejects, and what it does not overwrite."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""tool/prepare_voc2012.py: train_aug out of VOC's lists and SBD's files."""
+"""tool/prepare_voc2012.py: train_aug from VOC's lists and SBD's files."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ TRAIN, VAL, SBD = ["2007_1", "2008_2"], ["2007_3"], ["2008_2", "2007_3", "2008_4
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """VOC 2012: palette labels 0, 1, 20 and 255; 2008_5 is an image that only SBD brings."""
+    """VOC 2012 with palette labels 0, 1, 20 and 255; image 2008_5 is only in SBD."""
     root = tmp_path / "raw/VOCdevkit/VOC2012"
     for name in (*TRAIN, *VAL, "2008_4", "2009_9"):
         write_image(root / f"JPEGImages/{name}.jpg")

@@ -1,4 +1,4 @@
-"""The result folder: whole files or none, one protocol, nothing of the user's overwritten."""
+"""The result folder: atomic files, one protocol, no file of the user overwritten."""
 
 import errno
 import json
@@ -78,7 +78,7 @@ def test_truncated_predictions_are_neither_found_nor_scored(
 def test_a_prediction_of_other_weights_or_another_image_is_neither_found_nor_scored(
     tmp_path: Path, image: np.ndarray, pred: np.ndarray
 ) -> None:
-    """Also where another run, which a protocol.json no longer tells of, has left it there."""
+    """Also if it is from a run whose protocol.json no longer exists."""
     results = folder(tmp_path)
     for other in (folder(tmp_path, checkpoint_sha256="2e"), folder(tmp_path, scales=[0.25])):
         write(other, image, pred)
@@ -170,7 +170,7 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path, name: str) -> No
 def test_labels_that_are_predictions_of_an_earlier_run_are_not_overwritten(
     tmp_path: Path, image: np.ndarray, pred: np.ndarray
 ) -> None:
-    """The folder is one of ours and the protocol the same; by a link, too."""
+    """Even if the folder has the same protocol, and also through a symlink."""
     results = folder(tmp_path / "out")
     results.open(["city/a"], [])
     write(results, image, pred)

@@ -1,4 +1,4 @@
-"""Runs that are stopped and resumed, and the same run twice."""
+"""Stopping and resuming runs, and reproducibility."""
 
 import os
 import signal

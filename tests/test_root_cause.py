@@ -1,4 +1,4 @@
-"""What is said of processes that failed."""
+"""Messages about failed processes."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from util.distributed.join import is_of_peers
 def failure(
     folder: Path, rank: int, code: int, *, kind: str = "", seconds: int = 0
 ) -> ProcessFailure:
-    """As the elastic agent makes it, from the file that a process has left, after `seconds`."""
+    """Create the elastic agent's ProcessFailure from a process's error file, after `seconds`."""
     path = folder / f"{rank}.json"
     path.unlink(missing_ok=True)
     if kind:
@@ -54,7 +54,7 @@ def test_killed_process_is_named_before_its_peers(tmp_path: Path) -> None:
 
 
 def test_hanging_process_is_named(tmp_path: Path) -> None:
-    """The others have waited, or NCCL's watchdog has aborted them; SIGTERM did not end it."""
+    """Its peers timed out or were aborted by NCCL's watchdog, and it ignored SIGTERM."""
     for others in (WAITED, {"code": -signal.SIGABRT}):
         sentence, code = cause(tmp_path, others, others, ENDED_BY_AGENT)
         assert code == 1

@@ -1,4 +1,4 @@
-"""The verbs end to end: train, test, demo; resuming; what a run folder holds; mistakes."""
+"""Train, test and demo end to end."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Mistakes in data, options and paths end a run with a sentence."""
+"""Mistakes in data, options and paths end a run with one sentence."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from util.data.image import write_label
 
 
 def break_data(root: Path, fault: str) -> None:
-    """Make one file of the tiny dataset bad."""
+    """Corrupt one file of the tiny dataset."""
     if fault == "missing list":
         (root / "train.txt").unlink()
     elif fault == "missing image":

@@ -1,4 +1,4 @@
-"""Predictions as evaluation servers want them."""
+"""Submission files for evaluation servers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""When one process meets trouble, all end soon, with the reason said once."""
+"""If one process fails, all stop soon and the cause is reported once."""
 
 import json
 import os
@@ -23,7 +23,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def train(
     tiny: Path, trouble: str, *words: object, start: list[str] = SPAWN
 ) -> tuple[int, str, str]:
-    """Two processes, one step an epoch, checkpoints after each; (exit code, stdout, stderr)."""
+    """Train on two processes, one step per epoch; return (exit code, stdout, stderr)."""
     if start is SPAWN:
         words = (*words, "Distributed.num_processes", 2)
     words = ("batch_size", 4, "epochs", 4, *words)
@@ -99,7 +99,7 @@ def test_the_cause_is_named_on_the_right_machine(
 
 
 def test_single_machine_of_two_times_out(tiny: Path, free_port: int) -> None:
-    """Whether it is the first one, which opens the address, or another."""
+    """Both for the first machine, which opens the address, and for the other."""
     meeting = f"127.0.0.1:{free_port}"
     words = ["Distributed.world_size", 2, "Distributed.timeout_minutes", 0.03]
     for rank in range(2):

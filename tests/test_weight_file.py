@@ -1,4 +1,4 @@
-"""Weight files: atomic, safe, of any trainer, checked, strict."""
+"""Weight files: atomic saving, safe loading, other projects' formats, strict matching."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ from util.training.weight_file import load_file, load_weights, save_atomically, 
 
 
 class Danger:
-    """Unpickling this would run a command."""
+    """Runs a command when unpickled."""
 
     def __reduce__(self) -> tuple:
         return os.system, ("echo ran > ran",)

@@ -15,7 +15,7 @@ from util.data.image import read_image, read_label
 
 
 def published(path: Path, network: torch.nn.Module) -> Path:
-    """A file as the published ones: `module.` names, epoch, optimizer."""
+    """Write a file in the published format: `module.` names, epoch, optimizer."""
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"epoch": 100, "state_dict": state, "optimizer": {}}, path)
     return path
