@@ -101,6 +101,26 @@ def test_mistakes(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
         ExportedModel(tmp_path / "x.onnx")
 
 
+@pytest.mark.parametrize(("kind", "call"), [("pt2", "export.export"), ("onnx", "onnx.export")])
+def test_a_network_that_torch_cannot_export(
+    tiny: Path,
+    tmp_path: Path,
+    run_tool: RunTool,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    call: str,
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("step 1/3 failed\n" * 9) from ValueError("\ndata-dependent size u0\n")
+
+    monkeypatch.setattr(f"torch.{call}", refuse)
+    output = tmp_path / f"m.{kind}"
+    words = ["model_path", checkpoint_of(tiny, tmp_path / "w.pth"), "--output", output]
+    code, _, err = run_tool("export", "--config", tiny, *words, "--format", kind)
+    assert_one_sentence(code, err, f"cannot export this network to {kind}: data-dependent size u0")
+    assert not output.exists()
+
+
 @pytest.mark.slow
 def test_adaptive_pooling_is_why_pooling_is_a_matrix_product() -> None:
     """The ONNX exporter rejects adaptive pooling for dynamic sizes or gives different numbers."""

@@ -85,8 +85,8 @@ def test_padding_goes_half_before_and_is_mean_and_ignore() -> None:
 
 def test_crops_reach_both_borders() -> None:
     crop = Crop(3, 3, 255)
-    corners = {crop._corner((5, 5), (y, x)) for y in (0, 0.5, 0.999) for x in (0, 0.999)}
-    assert {(0, 0), (1, 0), (2, 2)} <= corners
+    windows = [crop.window((5, 5), (y, x)) for y in (0, 0.5, 0.999) for x in (0, 0.999)]
+    assert {(0, 0), (1, 0), (2, 2)} <= {(rows.start, columns.start) for rows, columns in windows}
 
 
 def test_ids_above_255_survive_every_step() -> None:

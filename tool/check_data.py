@@ -16,7 +16,8 @@ from util.error import ConfigError, DataError, read_json, run_cli, show  # isort
 from util.config import Config, check_labels, config_parser, load_config
 from util.data.file import write_text
 from util.evaluation.output import check_file
-from util.extra.dataset_check.check import Finding, Report, examine
+from util.extra.dataset_check.check import Report, examine
+from util.extra.dataset_check.report import Finding
 from util.palette import load_names
 
 EXIT_FINDINGS = 1
@@ -38,7 +39,7 @@ def main() -> None:
     has_names = not any(finding.kind == "names" for finding in report.findings)
     names = load_names(cfg.names_path if has_names else "", cfg.classes)
     if args.json:
-        write_json(args.json, content(report, names))
+        write_text(args.json, json.dumps(content(report, names), indent=2) + "\n")
     print_classes(report, names)
     for finding in report.notes:
         print_finding("note", finding)
@@ -48,21 +49,17 @@ def main() -> None:
     speed = sum(report.pairs.values()) / seconds
     verdict = f"findings: {len(report.findings)}" if report.findings else "clean"
     print(f"{pairs} pairs read in {seconds:.1f} s ({speed:.0f}/s): {verdict}")
-    if report.findings:
-        sys.exit(EXIT_FINDINGS)
+    sys.exit(EXIT_FINDINGS if report.findings else 0)
 
 
 def chosen_lists(cfg: Config, split: str) -> dict[str, str]:
     """Map splits to list files; `all` skips the validation list if it is not set."""
     lists = {"train": cfg.train_list, "val": cfg.val_list}
-    if split != "all":
-        lists = {split: lists[split]}
-    elif not cfg.val_list:
-        del lists["val"]
-    for name, path in lists.items():
-        if not path:
+    splits = [split] if split != "all" else ["train", "val"] if cfg.val_list else ["train"]
+    for name in splits:
+        if not lists[name]:
             raise ConfigError(f"DATA.{name}_list is empty: set it in the config or as an override")
-    return lists
+    return {name: lists[name] for name in splits}
 
 
 def print_classes(report: Report, names: list[str]) -> None:
@@ -88,11 +85,6 @@ def print_finding(head: str, finding: Finding) -> None:
     if len(finding.files) > EXAMPLES:
         print(f"    ... and {len(finding.files) - EXAMPLES} more (--json FILE lists all)")
     print(f"  fix: {finding.cure}\n")
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def is_report(path: Path) -> bool:
