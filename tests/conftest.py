@@ -1,4 +1,4 @@
-"""What the tests share: a tiny dataset, its config, and tools run in place or as commands."""
+"""Shared fixtures: a tiny dataset, its config, and running tools in-process or as commands."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""FAQ.md's table 'where to add': each row adds one in a copy, touching only what it names."""
+"""The table in FAQ.md on where to add things: follow each row in a copy of the project."""
 
 import shutil
 import subprocess

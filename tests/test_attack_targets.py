@@ -48,7 +48,7 @@ def assert_kept(before: dict[str, object], *folders: Path) -> None:
 
 @pytest.mark.parametrize("name", cases(is_refused=True))
 @pytest.mark.parametrize("place", PLACES)
-def test_a_place_that_is_wrong(
+def test_invalid_output_paths(
     world: Path, tmp_path: Path, run_tool: RunTool, name: str, place: str
 ) -> None:
     path = tmp_path / "out" / f"target{WRITERS[name].suffix}"
@@ -64,7 +64,7 @@ def test_a_place_that_is_wrong(
 
 @pytest.mark.parametrize("name", cases())
 @pytest.mark.parametrize("place", UNUSUAL)
-def test_a_place_that_is_unusual(
+def test_unusual_output_paths(
     world: Path, tmp_path: Path, run_tool: RunTool, name: str, place: str
 ) -> None:
     target = UNUSUAL[place](tmp_path / f"target{WRITERS[name].suffix}")
@@ -76,9 +76,7 @@ def test_a_place_that_is_unusual(
 
 @pytest.mark.parametrize("name", cases())
 @pytest.mark.parametrize("size", [0, 500, 5000, 50000])
-def test_a_disk_that_is_full(
-    world: Path, tmp_path: Path, run_tool: RunTool, name: str, size: int
-) -> None:
+def test_full_disk(world: Path, tmp_path: Path, run_tool: RunTool, name: str, size: int) -> None:
     target = tmp_path / f"target{WRITERS[name].suffix}"
     inputs = state_of(world)
     with largest_file(size):
@@ -90,7 +88,7 @@ def test_a_disk_that_is_full(
 
 
 @pytest.mark.parametrize("name", cases())
-def test_files_of_the_users_of_the_same_names(
+def test_users_files_with_the_same_names(
     world: Path, tmp_path: Path, run_tool: RunTool, name: str
 ) -> None:
     target = tmp_path / "first" / f"target{WRITERS[name].suffix}"

@@ -1,4 +1,4 @@
-"""The fused augmentation against the steps one after another, on equal random numbers."""
+"""The fused augmentation against the stepwise one, with the same random numbers."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Backbones of torchvision and timm: what is found out about them, training, weights, mistakes."""
+"""Backbones of torchvision and timm: detected properties, training, weights, mistakes."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("name", "stages", "channels", "step", "size"), FOUND)
-def test_what_is_found_out(
+def test_detected_properties(
     name: str, stages: tuple, channels: tuple, step: int, size: tuple[int, int]
 ) -> None:
     traits = traits_of(name)

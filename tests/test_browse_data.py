@@ -1,4 +1,4 @@
-"""tool/browse_data.py: a sheet of the size and content that its samples call for."""
+"""tool/browse_data.py: size and content of the contact sheet."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""tool/check_data.py: every fault is found and named, its cure works as printed, no false alarm."""
+"""tool/check_data.py: every fault is found, the printed fix works, no false alarms."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_sixteen_bit_labels_of_many_classes_are_clean(data: Data, run_tool: RunT
     assert "ignore_ids: [699]" in found["findings"][0]["cure"]
 
 
-def test_cannot_run(data: Data, run_tool: RunTool) -> None:
+def test_invalid_arguments(data: Data, run_tool: RunTool) -> None:
     def refused(*words: str) -> tuple[int, str]:
         code, _, err = run_tool("check_data", "--config", data.config, *words)
         return code, err

@@ -1,4 +1,4 @@
-"""Config: types, overrides, every mistake's exact sentence, the command line."""
+"""Config: types, overrides, the exact message for each mistake, the command line."""
 
 from pathlib import Path
 
@@ -177,7 +177,7 @@ def test_whole_images_need_a_network_for_any_size(
         check_network(cfg, is_test=True)
 
 
-def test_images_are_not_scaled_without_end(minimal: Path) -> None:
+def test_scaled_images_have_a_size_limit(minimal: Path) -> None:
     with pytest.raises(ConfigError, match="more than 65536 pixels a side"):
         check_test(load_config(minimal, ["scales", "[1, 100]", "base_size", "2048"]))
 
@@ -198,7 +198,7 @@ def test_config_is_read_only(minimal: Path) -> None:
         load_config(minimal).epochs = 3
 
 
-def test_where_an_old_file_looks_for_weights(minimal: Path) -> None:
+def test_weight_path_of_old_files(minimal: Path) -> None:
     assert load_config(minimal).init_weight == str(ROOT / "initmodel/resnet{layers}_v2.pth")
 
 

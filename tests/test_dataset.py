@@ -1,4 +1,4 @@
-"""Samples and batches: the same ones whatever the number of workers and processes."""
+"""Samples and batches: independent of the number of workers and processes."""
 
 import gc
 import multiprocessing
@@ -53,7 +53,7 @@ def test_unreadable_files_are_named(tmp_path: Path, rng: np.random.Generator) ->
         read_label(tmp_path / "ok.png")
 
 
-def test_an_interrupted_write_leaves_the_old_image(tmp_path: Path) -> None:
+def test_interrupted_write_keeps_the_old_image(tmp_path: Path) -> None:
     write_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(TypeError):
         write_image(tmp_path / "x.png", np.zeros((2, 2, 3), np.float64))

@@ -1,4 +1,4 @@
-"""Colour JPEG files: the same pixels, and the same refusals, whichever library decodes them."""
+"""Colour JPEG files: same pixels and same rejections with either decoder."""
 
 from pathlib import Path
 

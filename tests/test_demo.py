@@ -1,4 +1,4 @@
-"""tool/demo.py on videos, cameras and mistakes; images are in tests/test_run.py."""
+"""tool/demo.py: which files it reads and writes, and mistakes; images are in test_run.py."""
 
 import os
 import shutil

@@ -23,7 +23,7 @@ def ready(tiny: Path) -> Path:
 
 
 def images(tmp_path: Path) -> list[np.ndarray]:
-    """The four images of `tiny`, larger: compression spares them."""
+    """Enlarge the four images of `tiny`, so that they survive compression."""
     images = [read_image(tmp_path / f"data/images/p{i}.png") for i in range(4)]
     return [cv2.resize(image, (192, 144), interpolation=cv2.INTER_NEAREST) for image in images]
 
@@ -71,7 +71,7 @@ def test_videos_with_rare_suffixes(tmp_path: Path, name: str) -> None:
 
 
 class FakeCamera:
-    """Three frames; the reader's user presses Ctrl-C at the fourth."""
+    """Returns three frames, then simulates Ctrl-C."""
 
     def __init__(self, source: int) -> None:
         self.frames, self.is_released = 0, False
@@ -125,7 +125,7 @@ def test_a_video_does_not_replace_the_users_files(
 
 
 def test_the_decoders_are_silent(tmp_path: Path) -> None:
-    """In a process of its own: FFmpeg keeps the level of its messages from its first use on."""
+    """In a separate process, because FFmpeg fixes its log level at first use."""
     (tmp_path / "notes.mp4").write_text("no video at all")
     lines = [
         "from pathlib import Path",

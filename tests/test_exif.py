@@ -1,4 +1,4 @@
-"""EXIF orientation: applied to image and label alike, or refused where one alone has it."""
+"""EXIF orientation: applied to image and label, or rejected if only one of them has it."""
 
 from pathlib import Path
 

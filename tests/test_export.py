@@ -1,4 +1,4 @@
-"""Exported files against this project's predictor, and why pooling is a matrix product."""
+"""Exported files against this project's predictor."""
 
 import json
 from pathlib import Path
@@ -123,7 +123,7 @@ def test_a_network_that_torch_cannot_export(
 
 @pytest.mark.slow
 def test_adaptive_pooling_is_why_pooling_is_a_matrix_product() -> None:
-    """The plain exporter refuses it for free sizes, or gives other numbers than torch."""
+    """The ONNX exporter rejects adaptive pooling for dynamic sizes or gives different numbers."""
 
     class Pool(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Configs made to break the program: one sentence each, at once, whatever the value."""
+"""Malicious and extreme configs: each gives one sentence, immediately."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ HOSTILE = [
 
 
 def check_all(cfg: Config) -> None:
-    """Everything that is checked before a run starts."""
+    """Run all checks that precede a run."""
     check_train(cfg)
     check_test(cfg)
     check_network(cfg)

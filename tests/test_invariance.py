@@ -1,4 +1,4 @@
-"""The same curve on any number of processes, started in any way, and in any number of parts."""
+"""Same loss curve for any number of processes, any launcher and any number of micro-batches."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ SCRIPT = ROOT / "tests/helpers/invariance.py"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen images with unlike shares of ignored pixels, five of them to validate on."""
+    """Sixteen images with different shares of ignored pixels; five are for validation."""
     folder = tmp_path_factory.mktemp("invariance")
     rng = np.random.default_rng(3)
     lines = []
@@ -68,7 +68,7 @@ def alone(config: Path, *words: object) -> dict:
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """A small network, where a test does not say otherwise."""
+    """Use a small network unless a test overrides this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMALL", "1")
         patch.setenv("OMP_NUM_THREADS", "1")  # the processes would wait for each other spinning
@@ -77,7 +77,7 @@ def small() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one(config: Path) -> dict:
-    """The curve of one process."""
+    """Return the curve of a single process."""
     return alone(config)
 
 
@@ -142,7 +142,7 @@ def test_two_machines_that_meet_at_dist_url(config: Path, one: dict, free_port: 
 
 
 def test_a_batch_in_parts(config: Path) -> None:
-    """With BatchNorm's statistics kept, four parts, or two parts in each of two processes."""
+    """With frozen BatchNorm: four micro-batches, or two in each of two processes."""
     whole = alone(config, "freeze_bn", True)
     words = ("freeze_bn", True, "accumulate_steps")
     assert_same(alone(config, *words, 4), whole)

@@ -1,4 +1,4 @@
-"""Killed at any moment and resumed, a run ends as if nothing had happened."""
+"""A run that is killed at random moments and resumed gives the same weights."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""DATA.label_map and ignore_ids while loading; the guard that says what wrong ids look like."""
+"""DATA.label_map and ignore_ids while loading, and messages for ids out of range."""
 
 import time
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.conftest import ROOT, RunTool, assert_one_sentence, write_pair
 from util.config import dump_config, load_config
 from util.data.dataset import BatchSampler, Loader, SegmentationData
 from util.data.image import read_image, read_label, write_label
-from util.data.label_map import LabelMap, load_label_map
+from util.data.label_map import LabelMap, check_label, load_label_map
 from util.data.list_file import read_list
 from util.data.load import load_label
 from util.data.transform import train_transform
@@ -142,16 +142,16 @@ CAUSES = [
 
 
 @pytest.mark.parametrize(("ids", "classes", "ignored", "cause", "cure"), CAUSES)
-def test_the_guard_names_the_cause(
+def test_out_of_range_ids_name_the_cause(
     ids: list[int], classes: int, ignored: int, cause: str, cure: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        LabelMap(classes, ignored).apply(np.array([ids]), Path("a/b.png"))
+        check_label(np.array(ids), Path("a/b.png"), classes=classes, ignore_label=ignored)
     for part in ("label a/b.png holds id ", f"{ids[-1]} (1 pixels)", cause, cure):
         assert part in str(error.value)
 
 
-def test_training_stops_with_the_sentence(tiny: Path, run_tool: RunTool) -> None:
+def test_training_stops_with_that_message(tiny: Path, run_tool: RunTool) -> None:
     path = tiny.parent / "data/labels/p1.png"
     write_label(path, read_label(path) + 1)  # 1..3, and 255 + 1 = 0
     code, _, err = run_tool("train", "--config", tiny)
@@ -179,7 +179,7 @@ def test_sixteen_bit_labels_reach_the_loss_unharmed(tmp_path: Path) -> None:
     assert seen - {65535} <= set(range(300)) and max(seen - {65535}) > 255 and 65535 in seen
 
 
-def test_the_guard_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
+def test_id_check_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     smooth = np.kron(rng.integers(0, 255, (36, 48, 3)), np.ones((10, 10, 1))).astype(np.uint8)
     label = np.kron(rng.integers(0, 11, (36, 48)), np.ones((10, 10))).astype(np.uint8)
@@ -197,5 +197,5 @@ def test_the_guard_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
     loading = fastest(read_image, tmp_path / "x.jpg") + fastest(read_label, tmp_path / "x.png")
     transform = train_transform((257, 257), scale=(1, 1.01), rotate=(-1, 1), ignore_label=255)
     loading += fastest(lambda: transform(smooth, label, np.random.default_rng(0)))
-    guard = fastest(LabelMap(11, 255).apply, label, tmp_path / "x.png")
-    assert guard < 0.03 * loading
+    nonfinite = fastest(check_label, label, tmp_path / "x.png", classes=11, ignore_label=255)
+    assert nonfinite < 0.03 * loading

@@ -1,4 +1,4 @@
-"""Who starts the processes, on which devices, and what is said when they fail."""
+"""Launching: who starts the processes, on which devices, and mistakes."""
 
 import json
 import logging
@@ -144,7 +144,7 @@ def test_an_agent_of_ours_names_the_devices(found) -> None:
 def test_only_the_processes_of_an_agent_inherit_its_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What this process starts later is not theirs."""
+    """Later child processes of this process do not inherit them."""
     seen: dict = {}
 
     def run(processes: int, nodes: Nodes, folder: str, timeout: float, done: Future) -> None:

@@ -1,4 +1,4 @@
-"""Legends: every name readable, in any script, and told apart where no font has its characters."""
+"""Legends: names are readable in any script, and distinct if no font has their characters."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from util.palette import distinct_colors, font_for, legend
 
 @pytest.fixture
 def only_latin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without fonts besides Pillow's own."""
+    """Simulate a machine with no fonts other than Pillow's."""
     monkeypatch.setattr(palette, "_fonts", lambda _: iter([ImageFont.load_default(12)]))
     palette._font_with.cache_clear()
     yield

@@ -63,7 +63,7 @@ def test_nothing_counted_gives_zeros() -> None:
 
 
 def test_the_two_ways_of_counting_agree(rng: np.random.Generator) -> None:
-    """The one of GPUs runs on the CPU, too."""
+    """The GPU implementation also runs on the CPU."""
     pred, label = (torch.from_numpy(rng.integers(0, 5, (9, 9))) for _ in range(2))
     label[2:5] = 255
     pred[3] = 77  # ignored, so it may be anything

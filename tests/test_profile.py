@@ -1,4 +1,4 @@
-"""What a step costs: FLOPs, memory, and the profile of some steps."""
+"""The cost of a step: FLOPs, memory, and profiling."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ def test_memory_is_known_here() -> None:
 def test_a_profile_is_a_trace_and_the_costliest_operators(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, steps: int
 ) -> None:
-    """Also of a run that ends before."""
+    """Also if the run ends earlier."""
     profiler = StepProfiler(steps, str(tmp_path), CPU)
     with caplog.at_level(logging.INFO):
         for _ in range(STEPS_BEFORE + 4):

@@ -1,4 +1,4 @@
-"""The shipped recipes, and files of before with exactly the published keys."""
+"""The shipped recipes, and old config files with exactly the published keys."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The verbs end to end: train, test, demo; resuming; what a run folder holds; mistakes."""
+"""Train, test and demo end to end."""
 
 import json
 import sys
@@ -70,7 +70,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert code == 0 and len(list((tmp_path / "o").glob("*_gray.png"))) == 4
 
 
-def test_the_way_of_testing_reaches_the_predictor(
+def test_test_options_reach_the_predictor(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "w.pth"

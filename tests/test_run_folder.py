@@ -1,4 +1,4 @@
-"""A run's folder: one training at a time, and no file of the user's is touched."""
+"""The folder of a run: one training at a time, no file of the user is changed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Signals: noted while something can be saved, obeyed from a tool's first lines."""
+"""Signals: recorded within a StopRequest, otherwise they end a tool, even while it imports."""
 
 import signal
 import sys
@@ -71,7 +71,7 @@ def test_a_second_ctrl_c_is_not_noted() -> None:
 
 
 def test_a_tool_obeys_from_its_first_lines(tmp_path: Path) -> None:
-    """Before it has imported what takes seconds."""
+    """Before the slow imports."""
     from tests.conftest import ROOT, command
 
     script = (

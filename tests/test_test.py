@@ -1,4 +1,4 @@
-"""tool/test.py on several processes, killed and started again, interrupted, and with an export."""
+"""tool/test.py: several processes, result folders, submission files."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def test_a_bad_image_ends_all_processes_with_a_sentence(ready: Path, tmp_path: P
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """But for the log, which says that it failed."""
+    """List files except the log, which records the failure."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
@@ -69,7 +69,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_folder_keeps_the_predictions_of_one_protocol(
     ready: Path, tmp_path: Path, run_tool: RunTool, skip_existing: bool
 ) -> None:
-    """Neither replaced nor mixed, and what is there is scored as what it is."""
+    """Existing predictions are neither replaced nor mixed, and are scored with their protocol."""
     folder = tmp_path / "out"
     assert run_tool("test", *words(ready, folder, "TEST.index_step", 2))[0] == 0
     before = files(folder)
@@ -94,7 +94,7 @@ def test_a_folder_keeps_the_predictions_of_one_protocol(
 def test_a_dataset_is_not_taken_for_a_result_folder(
     ready: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
-    """Images in color/ and labels in gray/, as results have them."""
+    """A dataset with images in color/ and labels in gray/, like a result folder."""
     data = tmp_path / "data"
     (data / "images").rename(data / "color")
     (data / "labels").rename(data / "gray")

@@ -1,6 +1,6 @@
-"""tool/train.sh and test.sh: signals, any folder, SLURM; with stand-ins for Python and srun.
+"""tool/train.sh under SLURM, with stand-ins for Python and srun.
 
-tests/slurm/run.py does the same with the real ones.
+tests/slurm/run.py uses the real ones.
 """
 
 import os
@@ -37,7 +37,7 @@ FAKES = {
 
 @dataclass(frozen=True)
 class Job:
-    """What a job did: its exit code, its output, and what it called, a line each."""
+    """Exit code, output and calls (one per line) of a job."""
 
     code: int
     output: str

@@ -1,4 +1,4 @@
-"""tool/train.sh and tool/test.sh outside of SLURM."""
+"""tool/train.sh and tool/test.sh without SLURM."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def start(script: Path, shell: str, **environment: str) -> subprocess.Popen:
-    """The script from another folder, as the leader of a process group."""
+    """Start the script from another folder, as leader of a process group."""
     words = [shell, str(script), "toy", "pspnet18", "TRAIN.save_path", "mine"]
     folder = script.parent.parent.parent
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
@@ -125,7 +125,7 @@ def test_scripts_start_by_a_link_and_outside_of_jobs(
 
 
 def test_a_checkout_that_is_read_only(project: Path) -> None:
-    """TRAIN.save_path may be elsewhere: a folder that cannot be made is for the tool to report."""
+    """TRAIN.save_path may be elsewhere, so the tool reports folders that cannot be created."""
     (project / "exp").touch()  # in the way, also for root
     with start(project / "tool/train.sh", "sh") as run:
         lines = run.stdout.read().splitlines()

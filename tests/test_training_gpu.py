@@ -1,5 +1,4 @@
-"""A training step on a GPU: no waiting for the device, the fused optimizers' layouts, no trace of
-a step that is left out."""
+"""A training step on a GPU: no host sync, fused optimizers, no trace of skipped steps."""
 
 from pathlib import Path
 

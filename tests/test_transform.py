@@ -1,4 +1,4 @@
-"""Augmentation against a plain step-by-step oracle, and what each step must do."""
+"""Augmentation against a plain reference, and properties of each step."""
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ CROP, SCALE, ROTATE = (41, 57), (0.5, 2.0), (-10.0, 10.0)
 def oracle(
     image: np.ndarray, label: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The training order of the recipes, written down once more without classes."""
+    """Reference implementation of training augmentation, without classes."""
     scale = rng.uniform(*SCALE)
     angle = rng.uniform(*ROTATE)
     is_rotated, is_blurred, is_flipped = (rng.random() < 0.5 for _ in range(3))

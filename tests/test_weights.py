@@ -15,7 +15,7 @@ from util.data.image import read_image, read_label
 
 
 def published(path: Path, network: torch.nn.Module) -> Path:
-    """A file as the published ones: `module.` names, epoch, optimizer."""
+    """Write a file in the published format: `module.` names, epoch, optimizer."""
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"epoch": 100, "state_dict": state, "optimizer": {}}, path)
     return path
@@ -98,7 +98,7 @@ def test_conversion_completes_float16_files(tmp_path: Path, run_tool: RunTool) -
     assert all(v.dtype == torch.float32 for v in found.values() if v.dim())
 
 
-def test_torchvision_weights_come_through_its_own_api(
+def test_torchvision_weights_use_its_api(
     tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -156,7 +156,7 @@ def test_conversion_touches_no_other_file(tmp_path: Path, run_tool: RunTool) -> 
     assert mine.read_text() == "mine" and not (tmp_path / "x.pth").exists()
 
 
-def test_verify_tells_what_a_checkpoint_is(tmp_path: Path, run_tool: RunTool) -> None:
+def test_verify_describes_a_checkpoint(tmp_path: Path, run_tool: RunTool) -> None:
     path = published(tmp_path / "w.pth", PSANet(layers=18, classes=7, mask_h=21, mask_w=21))
     code, out, _ = run_tool("verify", "--checkpoint", path)
     assert code == 0

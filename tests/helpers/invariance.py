@@ -1,4 +1,4 @@
-"""Twenty steps and a validation on any number of processes, for tests/test_invariance.py.
+"""Train for twenty steps and validate on any number of processes, for tests/test_invariance.py.
 
 python tests/helpers/invariance.py OUT.json --config FILE [SECTION.key value ...]
 

@@ -23,7 +23,7 @@ WORDS = ["epochs", "60", "save_freq", "60", "batch_size", "2", "workers", "1"]  
 
 
 def start(config: str, folder: Path, *words: str) -> int:
-    """Train in a forked process, which has all modules already; returns its pid."""
+    """Train in a forked process, which need not import modules again; returns its pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -76,7 +76,7 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
 
 
 def is_saving(folder: Path) -> bool:
-    """Whether an unfinished checkpoint lies there."""
+    """Whether there is an unfinished checkpoint."""
     return any((folder / "model").glob("*.pth.tmp"))
 
 

@@ -1,4 +1,4 @@
-"""A training of several processes in which rank 1 meets trouble, for tests/test_trouble.py.
+"""Train on several processes and make rank 1 fail, for tests/test_trouble.py.
 
 TROUBLE=<kind> python tests/helpers/troubled.py --config FILE [SECTION.key value ...]
 """
