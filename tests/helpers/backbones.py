@@ -48,6 +48,7 @@ TRIED = (
     "timm/pvt_v2_b0",
 )
 SIDE = 64  # a multiple of what all of them take, and no 8k+1
+FULL = 448  # for FLOP and strides: of 14, too
 ADAMW = ("optimizer", "adamw", "base_lr", "1e-4", "warmup_steps", "2")
 
 
@@ -91,7 +92,7 @@ def try_network(name: str) -> dict[str, object]:
         middle, last = network.eval().trunk(torch.zeros(1, 3, SIDE, SIDE))
     counted = without_memory(lambda: build_backbone(name))
     with FlopCounterMode(display=False) as flops, torch.no_grad():
-        counted(torch.zeros(1, 3, 448, 448, device=next(counted.parameters()).device))
+        counted(torch.zeros(1, 3, FULL, FULL, device=next(counted.parameters()).device))
     scale = 1 if last.shape[2] > 2 else 2  # 2 x 2 features cannot tell the three areas apart
     right, steps = overfit(network, two_images(scale))
     image = two_images()[0][:1]
@@ -102,7 +103,7 @@ def try_network(name: str) -> dict[str, object]:
     with torch.no_grad():
         off = (program.module()(image).logits - network(image).logits).abs().max().item()
     return {
-        "stride": SIDE / last.shape[2],
+        "stride": FULL / traits.feature_size(FULL, FULL)[0],
         "features": tuple(last.shape[2:]),
         "middle": tuple(middle.shape[1:]),
         "sides": traits.step,
@@ -176,8 +177,8 @@ def try_tools(name: str, folder: Path, *, formats: tuple[str, ...] = ("onnx",)) 
 def main() -> None:
     torch.set_num_threads(1)
     print(
-        "| backbone | stride | sides | million parameters | GFLOP at 448x448 | overfits after "
-        "| resumes to the bit | test | program off by | ONNX off by |"
+        f"| backbone | stride | sides | million parameters | GFLOP at {FULL}x{FULL} "
+        "| overfits after | resumes to the bit | test | program off by | ONNX off by |"
     )
     print("|" + "---|" * 10)
     for name in sys.argv[1:] or TRIED:
