@@ -71,7 +71,7 @@ def test_the_limit_holds(tiny: Path) -> None:
     for i in range(4):
         data.load(i)
     assert len(files(tiny)) == 2
-    # What another list keeps there counts, too.
+    # Files cached for another list count as well.
     other = build_data(
         config(tiny, "cache_gib", 2.5 * size / 2**30, "ignore_ids", "[2]"), is_training=True
     )

@@ -46,7 +46,7 @@ def test_overrides_of_empty_keys_and_odd_numbers(minimal: Path) -> None:
         "TRAIN.weight w.pth resume auto manual_seed 7 TRAIN.mask_h 59 base_lr 1 weight_decay 5e-5"
     )
     cfg = load_config(minimal, words.split())
-    assert cfg.weight == str(Path.cwd() / "w.pth")  # paths on the command line start where you are
+    assert cfg.weight == str(Path.cwd() / "w.pth")  # relative to the current folder
     assert cfg.resume == "auto"
     assert (cfg.manual_seed, cfg.mask_h, cfg.base_lr, cfg.weight_decay) == (7, 59, 1.0, 5e-5)
     assert load_config(minimal, ["mask_h", "7", "mask_h", "None"]).mask_h is None

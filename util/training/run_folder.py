@@ -20,7 +20,7 @@ except ImportError:  # Windows
 log = logging.getLogger("semseg")
 
 LOCK = ".training.lock"
-_HOLDER = "process "  # how its text begins
+_HOLDER = "process "  # start of the lock file's text
 FILES = ("config.yaml", "environment.json", "git.diff", "metrics.jsonl")
 
 
@@ -90,10 +90,10 @@ def _lock(file: IO[str]) -> None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether this is the lock of a training, which a kill may have left empty."""
+    """Whether this is the lock file of a training; it may be empty after a kill."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else "none"
-    except PermissionError:  # of another training, on Windows
+    except PermissionError:  # Windows: locked by another training
         return True
     except (OSError, ValueError):
         return False
