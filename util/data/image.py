@@ -51,7 +51,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, Header]:
             file.info.pop("transparency", None)
             rgb = np.array(file.convert("RGB"))
         rgb = upright(rgb, orientation(file))
-        return rgb, Header(path, "RGB", *rgb.shape[:2], turned)
+        return rgb, Header(path, "RGB", rgb.shape[0], rgb.shape[1], turned)
 
 
 def _decode_jpeg(file: Image.Image) -> np.ndarray | None:

@@ -126,9 +126,10 @@ class Crop:
             inside.append(slice(max(0, part.start), min(side, part.stop)))
         image, label = image[tuple(inside)], label[tuple(inside)]
         if any(pads):
-            border = cv2.BORDER_CONSTANT
-            image = cv2.copyMakeBorder(image, *pads, border, value=MEAN)
-            label = cv2.copyMakeBorder(label, *pads, border, value=self.ignore_label)
+            top, bottom, left, right = pads
+            sides = top, bottom, left, right, cv2.BORDER_CONSTANT
+            image = cv2.copyMakeBorder(image, *sides, value=MEAN)
+            label = cv2.copyMakeBorder(label, *sides, value=self.ignore_label)
         return image, label
 
     def window(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> Box:

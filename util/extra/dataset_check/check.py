@@ -31,7 +31,8 @@ def examine(cfg: Config, lists: Mapping[str, str]) -> Report:
     of_labels = label_findings(entries, label_map, cfg)
     of_attributes = list(attribute_findings(cfg))
     findings += [*damaged_files(entries), *of_labels, *repetitions(entries), *of_attributes]
-    counts, notes = {}, []
+    counts: dict[str, ClassCounts] = {}
+    notes: list[Finding] = []
     names = load_names("" if of_attributes else cfg.names_path, cfg.classes)
     for split in lists:
         raw = [e.ids for e in entries if e.split == split and not e.is_color_image]

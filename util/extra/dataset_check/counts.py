@@ -50,7 +50,7 @@ def count_classes(histograms: Iterable[Mapping[int, int]], *, classes: int) -> C
 
 def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> Counter[int]:
     """Raw id -> pixels as class id -> pixels; -1 collects ids that the map does not name."""
-    histogram = Counter()
+    histogram: Counter[int] = Counter()
     for i, class_id in label_map.classes_of(raw).items():
         histogram[class_id] += raw[i]
     return histogram

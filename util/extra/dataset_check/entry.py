@@ -45,6 +45,18 @@ class Entry:
     is_color_image: bool = False
 
     @property
+    def image_path(self) -> Path:
+        """Of an entry with a sample."""
+        assert self.sample is not None
+        return self.sample.image
+
+    @property
+    def label_path(self) -> Path:
+        """Of an entry with a sample."""
+        assert self.sample is not None and self.sample.label is not None
+        return self.sample.label
+
+    @property
     def ids(self) -> Mapping[int, int]:
         """Raw id -> pixels."""
         return self.label.ids if self.label else {}
@@ -59,7 +71,8 @@ def read_entries(split: str, list_path: str, data_root: str, *, as_colors: bool)
 def _read_entry(
     split: str, list_path: Path, data_root: str, as_colors: bool, line: tuple[int, str]
 ) -> Entry:
-    faults, header, digest, label = [], None, b"", None
+    faults: list[Fault] = []
+    header, digest, label = None, b"", None
     number, text = line
     try:
         place = f"{list_path} line {number}"
@@ -70,7 +83,7 @@ def _read_entry(
     assert sample.label is not None
     with _noting(faults, sample.image):
         image, header = decode_image(sample.image)
-        digest = hashlib.blake2b(image, digest_size=16, key=str(image.shape).encode()).digest()
+        digest = hashlib.blake2b(image.data, digest_size=16, key=str(image.shape).encode()).digest()
     with _noting(faults, sample.label):
         label = decode_label(sample.label, as_colors=as_colors)
     if label is None:

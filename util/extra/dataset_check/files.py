@@ -70,17 +70,17 @@ def repetitions(entries: Sequence[Entry]) -> Iterable[Finding]:
     """Images listed twice, labels of several images, images of train that are in val too."""
     entries = [entry for entry in entries if entry.sample]
     again, shared, leaked = [], [], []
-    for first, *others in _groups(entries, lambda e: (e.split, e.sample.image)):
+    for first, *others in _groups(entries, lambda e: (e.split, e.image_path)):
         place = f"as line {first.number}"
-        again += [(e, f"{e.list_path} line {e.number}: {e.sample.image}, {place}") for e in others]
-    for same in _groups(entries, lambda e: (e.split, e.sample.label)):
-        _, *others = {e.sample.image: e for e in same}.values()
-        shared += [(e, f"{e.sample.label}: {e.sample.image}") for e in others]
+        again += [(e, f"{e.list_path} line {e.number}: {e.image_path}, {place}") for e in others]
+    for same in _groups(entries, lambda e: (e.split, e.label_path)):
+        _, *others = {e.image_path: e for e in same}.values()
+        shared += [(e, f"{e.label_path}: {e.image_path}") for e in others]
     for same in _groups([e for e in entries if e.digest], lambda e: e.digest):
         val = next((e for e in same if e.split == "val"), None)
         if val:
             train = [e for e in same if e.split == "train"]
-            leaked += [(e, f"{e.sample.image} = {val.sample.image}") for e in train]
+            leaked += [(e, f"{e.image_path} = {val.image_path}") for e in train]
     for kind, what, cases in (
         ("duplicate-line", "line for an image again", again),
         ("shared-label", "image with the label of another one", shared),

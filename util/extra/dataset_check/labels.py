@@ -25,19 +25,19 @@ def label_findings(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -
         void = [e for e in ids if label_map.are_void(e.ids)]
         if void:
             what = f"{plural(len(void), 'label')} of void alone"
-            files = [str(e.sample.label) for e in void]
+            files = [str(e.label_path) for e in void]
             found.append(Finding("all-void", what, files, blank_lines(void)))
     return found
 
 
 def other_coding(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> Iterable[Finding]:
     """Labels that contradict each other, or of which one half is void."""
-    facts = [e.label for e in entries]
+    facts = [e.label for e in entries if e.label]
     half = (fault for fault in voids(facts, label_map) if fault.kind == "half-void")
     for fault in (*contradictions(facts, label_map), *half):
         cure = fault.fix.replace("the file of TEST.colors_path", str(cfg.colors_path))
         if not cure.startswith("DATA."):
-            lines = blank_lines(e for e in entries if e.sample.label in set(fault.paths))
+            lines = blank_lines(e for e in entries if e.label_path in set(fault.paths))
             cure = f"{cure}; or leave {'them' if len(fault.paths) > 1 else 'it'} out: {lines}"
         what = f"{plural(len(fault.paths), 'label')}: {fault.what}"
         yield Finding(fault.kind, what, [str(path) for path in fault.paths], cure)
@@ -62,7 +62,7 @@ def wrong_ids(entries: Sequence[Entry], label_map: LabelMap) -> Iterable[Finding
         for entry in group:
             some = [(names[i], n) for i, n in entry.ids.items() if i in names][:3]
             pixels = ", ".join(f"{name} ({n} pixels)" for name, n in some)
-            files.append(f"{entry.sample.label}: {pixels}")
+            files.append(f"{entry.label_path}: {pixels}")
         more = ", ..." if len(names) > IDS_SHOWN else ""
         shown = ", ".join([*names.values()][:IDS_SHOWN]) + more
         total = sum(found[i] for i in names)
@@ -72,7 +72,7 @@ def wrong_ids(entries: Sequence[Entry], label_map: LabelMap) -> Iterable[Finding
 
 def union(entries: Iterable[Entry]) -> Counter[int]:
     """Id -> pixels of several labels together."""
-    total = Counter()
+    total: Counter[int] = Counter()
     for entry in entries:
         total.update(entry.ids)
     return total
@@ -82,7 +82,7 @@ def color_images(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> 
     """Labels that are RGB images where ids are expected."""
     if not entries:
         return
-    files = [str(e.sample.label) for e in entries]
+    files = [str(e.label_path) for e in entries]
     what = f"{plural(len(files), 'label')} saved in colours instead of ids"
     colors = sorted({i for e in entries for i in e.ids})
     unknown = [color_text(i) for i in colors if i not in label_map.colors]

@@ -181,7 +181,8 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
         label, image, turned = read(item.label), read_header(item.image), 1
         if item.label.suffix.lower() in IMAGE_SUFFIXES:
             turned = read_header(item.label, "label").turned
-        check_pair(image, Header(item.label, "", *label.shape, turned))
+        height, width = label.shape
+        check_pair(image, Header(item.label, "", height, width, turned))
         if path.exists() and not np.array_equal(read_label(path), label):
             raise DataError(f"{path} is another label map: remove it or choose another --out")
     _place(item.image, out / item.image_name, copy)
