@@ -21,6 +21,7 @@ log = logging.getLogger("semseg")
 
 LOCK = ".training.lock"
 _HOLDER = "process "  # how its text begins
+_LOCKED = 2**30  # the byte that is locked on Windows, far behind the text
 FILES = ("config.yaml", "environment.json", "git.diff", "metrics.jsonl")
 
 
@@ -82,7 +83,7 @@ class RunFolder:
 def _lock(file: IO[str]) -> None:
     """Lock a file for this process, not for those it forks (as flock would: loader workers)."""
     if sys.platform == "win32":
-        file.seek(0)
+        file.seek(_LOCKED)  # others cannot read what is locked
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,8 +93,6 @@ def _is_lock(path: Path) -> bool:
     """Whether this is the lock of a training, which a kill may have left empty."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else "none"
-    except PermissionError:  # of another training, on Windows
-        return True
     except (OSError, ValueError):
         return False
     return not text or text.startswith(_HOLDER)
