@@ -122,4 +122,4 @@ def test_the_key_chooses_and_the_loader_gives_uint8(tiny) -> None:
         image, label = next(iter(build_loader(cfg, is_training=True)))
         assert image.dtype == kind and image.shape == (2, 3, 33, 33)
         assert label.shape == (2, 33, 33)
-    assert load_config(tiny).augment == "stepwise"
+    assert load_config(tiny).augment == "fused"

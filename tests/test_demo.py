@@ -80,7 +80,7 @@ def test_an_output_that_cannot_be_a_folder(
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     words = ["--config", ready, "--image", tmp_path / "data/images/p0.png"]
     code, _, err = run_tool("demo", *words, "--output", tmp_path / place)
-    assert_one_sentence(code, err, "--output: cannot make the folder", "choose another")
+    assert_one_sentence(code, err, "--output: cannot create the folder", "choose another")
     assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "nowhere").exists()
 
 

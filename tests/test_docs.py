@@ -68,7 +68,7 @@ def test_recipes_and_overrides_of_commands_are_right(command: str) -> None:
     elif "--config" in command and words[0] != "tool/prepare_folder.py":
         position = 2 if words[0] == "tool/benchmark.py" else 1
         parser = ConfigParser()
-        for option in ("--output", "--image", "--json", "--runs", "--images"):
+        for option in ("--output", "--image", "--json", "--runs", "--images", "--int8"):
             parser.add_argument(option)
         args = parser.parse_args(words[position:])
         load_config(ROOT / args.config, args.overrides)

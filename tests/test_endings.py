@@ -32,7 +32,7 @@ def test_out_of_memory_names_what_helps(
     knobs = ("TRAIN.train_h 33", "batch_size 2", "accumulate_steps 1", "TRAIN.amp off")
     assert_one_sentence(code, err, "out of memory", *knobs, "activation_checkpointing False")
     if "2.50" in str(error):
-        assert "(2.50 GiB more were asked for)" in err
+        assert "(2.50 GiB more requested)" in err
 
 
 def test_a_disk_that_is_full(

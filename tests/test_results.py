@@ -149,7 +149,7 @@ def test_a_damaged_protocol_is_a_sentence(tmp_path: Path, content: str) -> None:
         lambda: folder(tmp_path).open([], []),
         lambda: folder(tmp_path).open_existing([]),
     ):
-        with pytest.raises(ConfigError, match=r"protocol.json is damaged or not of a test"):
+        with pytest.raises(ConfigError, match=r"protocol.json is damaged or not from a test"):
             call()
     assert (tmp_path / "protocol.json").read_text() == content
 
@@ -162,7 +162,7 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path, name: str) -> No
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    with pytest.raises(ConfigError, match=rf"TEST.save_folder: {path} exists and is no result"):
+    with pytest.raises(ConfigError, match=rf"TEST.save_folder: {path} exists and is not a result"):
         folder(tmp_path).open(["a"], [])
     assert path.read_text() == "mine"
 
@@ -176,7 +176,7 @@ def test_labels_that_are_predictions_of_an_earlier_run_are_not_overwritten(
     write(results, image, pred)
     (tmp_path / "labels").symlink_to(tmp_path / "out/gray")
     for label in (results.gray("city/a"), tmp_path / "labels/city/a.png"):
-        with pytest.raises(ConfigError, match="is one of the files that are read"):
+        with pytest.raises(ConfigError, match="is one of the input files"):
             results.open(["city/a"], [label])
     results.open(["city/a"], [tmp_path / "city/a.png"])
 
@@ -204,7 +204,7 @@ PLACES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("below", ["", "sub/folder"])
 def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str, below: str) -> None:
     PLACES[place](tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"TEST.save_folder: cannot make the folder .*: choose"):
+    with pytest.raises(ConfigError, match=r"TEST.save_folder: cannot create the folder .*: choose"):
         folder(tmp_path / "out" / below).open([], [])
 
 

@@ -134,7 +134,7 @@ MOMENTUM = ("optimizer", "state", 0, "momentum_buffer")
         (["optimizer", "state", 36], None, "no optimizer state for this network's 37 parameters"),
         (["optimizer", "state", 0], [1], "the state of another optimizer"),
         (["optimizer", "state", 0], {"exp_avg": 1, "step": 1, "exp_avg_sq": 1}, "er (adamw)"),
-        (MOMENTUM, 1.0, "weight that is no (16, 3, 3, 3) of finite numbers"),
+        (MOMENTUM, 1.0, "weight that is not finite and of shape (16, 3, 3, 3)"),
         (MOMENTUM, torch.zeros(3, 16, 3, 3), "momentum_buffer of backbone"),
         (MOMENTUM, torch.zeros(16, 3, 3, 3).long(), "momentum_buffer of backbone"),
         (MOMENTUM, torch.zeros(16, 3, 3, 3).to_sparse(), "momentum_buffer of backbone"),
@@ -182,7 +182,7 @@ def test_an_epoch_is_continued_with_the_same_images_alone(
             SmallRun(tiny, channels_last=True, **values).restore(end)
         assert f"{part} since c.pth was saved" in caplog.messages
     SmallRun(tiny, channels_last=True).restore(middle)
-    with pytest.raises(UserError, match="after 1 steps of an epoch, which has 1 now"):
+    with pytest.raises(UserError, match="after 1 steps of an epoch, but epochs now have 1:"):
         SmallRun(tiny, channels_last=True, batch_size=4).restore(middle)
 
 

@@ -77,7 +77,7 @@ def test_an_epoch_that_has_shrunk_is_said(tiny: Path, tmp_path: Path, run_tool: 
     middle = tmp_path / "run/model/train_epoch_0_step_1.pth"
     words = ["resume", middle, "batch_size", 4, "save_path", tmp_path / "new/model"]
     code, _, err = run_tool("train", "--config", tiny, *words)
-    assert_one_sentence(code, err, "after 1 steps of an epoch, which has 1 now")
+    assert_one_sentence(code, err, "after 1 steps of an epoch, but epochs now have 1:")
 
 
 def test_the_same_seed_gives_the_same_run(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:

@@ -1,4 +1,4 @@
-"""User errors, and the one border where they become a sentence on stderr and exit code 2."""
+"""Errors for users' mistakes, and `run_cli`, which prints them as one line and exits with 2."""
 
 import atexit
 import contextlib
@@ -16,15 +16,15 @@ from typing import Any
 
 EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped by a signal after saving; run the same command again
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 
-# With these schedulers and terminals ask a program to end; Windows has only the first.
+# Sent by schedulers and terminals to stop a program; Windows has only SIGTERM.
 STOP_SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, n)]
 
-MAX_SENTENCE = 4000  # characters of an error on the terminal
+MAX_SENTENCE = 4000  # characters of an error message on the terminal
 PACKAGES = ("torch", "numpy", "cv2", "PIL", "yaml", "scipy", "jinja2", "tensorboardX", "tqdm")
 
-# What an error of the system is mostly fixed by.
+# The usual fix for a system error.
 _FIXES = {
     errno.ENOSPC: "free some space or choose another folder",
     errno.EDQUOT: "free some space or choose another folder",
@@ -40,7 +40,7 @@ _FIXES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.EAGAIN: "raise the limit on processes (ulimit -u) or start fewer",
 }
-_BUGS = (None, errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ECHILD)  # ours, not the machine's
+_BUGS = (None, errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ECHILD)  # keep their traceback
 _NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",
@@ -51,19 +51,19 @@ _NO_MEMORY = (
 
 
 class UserError(Exception):
-    """A mistake that the user can fix. The message is one sentence with the value and the fix."""
+    """A mistake the user can fix. The message is one sentence with the value and the fix."""
 
 
 class ConfigError(UserError):
-    """A key, a value or a combination of values that cannot work."""
+    """An invalid key, value or combination of values."""
 
 
 class DataError(UserError):
-    """A list file, image or label that is missing, unreadable or not what the config says."""
+    """A list, image or label that is missing, unreadable or contradicts the config."""
 
 
 class CheckpointError(UserError):
-    """A weight file that is missing, damaged or of another network."""
+    """A weight file that is missing, damaged or does not fit the network."""
 
 
 class RunError(UserError):
@@ -74,14 +74,14 @@ class RunError(UserError):
 
 
 def nearest(word: str, known: list[str], *, count: int = 1) -> list[str]:
-    """The known words most like `word`, best first; empty when none is near."""
+    """Return the known words most similar to `word`, best first; empty if none is close."""
     by_lower_case = {name.lower(): name for name in known}
     word = word[:100].lower()
     return [by_lower_case[m] for m in get_close_matches(word, by_lower_case, count, 0.6)]
 
 
 def show(value: object, *, limit: int = 200) -> str:
-    """A value as part of a message: one line, control characters escaped, cut after `limit`."""
+    """Format a value for a message: one line, control characters escaped, cut after `limit`."""
     text = str(value)
     more = f"... ({len(text)} characters)" if len(text) > limit else ""
     return "".join(c if c.isprintable() else _escape(c) for c in text[:limit]) + more
@@ -91,38 +91,39 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-# Files that users write ---------------------------------------------------------------------------
+# Reading users' files -----------------------------------------------------------------------------
 
 
 def read_text(path: str | Path, kind: type[UserError]) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark. Raises `kind` for any other."""
+    """Read a UTF-8 file, with or without a byte order mark. Raises `kind` if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise kind(
-            f"{path} is not UTF-8 text (byte 0x{byte:02x} at offset {error.start}): save it as such"
+            f"{path} is not UTF-8 text (byte 0x{byte:02x} at offset {error.start}): save it as "
+            "UTF-8"
         ) from None
 
 
 def read_json(path: str | Path, kind: type[UserError]) -> Any:
-    """What a JSON file holds. Raises `kind` when it is not JSON."""
+    """Read a JSON file. Raises `kind` if it is not valid JSON."""
     try:
         return json.loads(read_text(path, kind))
     except (ValueError, RecursionError) as error:
         raise kind(f"{path} is not valid JSON ({show(error)})") from None
 
 
-# The border ---------------------------------------------------------------------------------------
+# Running a tool -----------------------------------------------------------------------------------
 
 
 def run_cli(main: Callable[[], None]) -> None:
-    """Run a tool's main(). A user's mistake ends as one line on stderr and exit code 2.
+    """Run a tool's main(); print a user's mistake as one line on stderr and exit with code 2.
 
-    So do errors of the machine: no space, no permission, no memory. Programmers' mistakes keep
-    their traceback. SIGTERM and the like end the program at once, unless a StopRequest saves first.
+    System errors (disk full, no permission, out of memory) are treated the same way; bugs keep
+    their traceback. SIGTERM and the like exit at once, unless a StopRequest saves first.
     """
-    for stream in (sys.stdout, sys.stderr):  # a name may hold what the terminal cannot show
+    for stream in (sys.stdout, sys.stderr):  # a name may have characters the terminal cannot encode
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     before = set_handler(_raise_stopped)
@@ -146,10 +147,10 @@ def run_cli(main: Callable[[], None]) -> None:
 
 
 def leave(sentence: str) -> None:
-    """End the program with one line on stderr and exit code 2."""
+    """Exit with one line on stderr and exit code 2."""
     try:
         sys.stdout.flush()
-    except OSError:  # what could not be written must not be tried again at exit
+    except OSError:  # do not try to write it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with contextlib.suppress(OSError):
         print(f"error: {show(sentence, limit=MAX_SENTENCE)}", file=sys.stderr)
@@ -157,7 +158,7 @@ def leave(sentence: str) -> None:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The sentence for an error of the user or the machine, None for a programmer's error."""
+    """Return the message for a user's or a system error, None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if is_out_of_memory(error):
@@ -169,7 +170,7 @@ def user_message(error: BaseException) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, NumPy, OpenCV or torch asked for memory that there is not."""
+    """Whether Python, NumPy, OpenCV or torch ran out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, Exception) and any(words in str(error) for words in _NO_MEMORY)
@@ -179,7 +180,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Stopped(SystemExit):
-    """A signal asked to end when there was nothing to save."""
+    """Stopped by a signal with nothing to save."""
 
     def __init__(self, name: str) -> None:
         super().__init__(EXIT_STOPPED)
@@ -187,7 +188,7 @@ class Stopped(SystemExit):
 
 
 def set_handler(handler: Callable | int, signals: Iterable[int] = STOP_SIGNALS) -> dict:
-    """Handle these signals, but not one that is ignored (nohup); returns the handlers before."""
+    """Install a handler for signals that are not ignored (nohup); return the old handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     numbers = [n for n in signals if signal.getsignal(n) is not signal.SIG_IGN]
@@ -201,15 +202,15 @@ def restore_handlers(before: dict) -> None:
 
 
 def _raise_stopped(number: int, frame: object) -> None:
-    set_handler(signal.SIG_IGN)  # another one must not disturb the end
+    set_handler(signal.SIG_IGN)  # a second signal must not interrupt the exit
     raise Stopped(signal.Signals(number).name)
 
 
-# The start of a tool ------------------------------------------------------------------------------
+# Start-up -----------------------------------------------------------------------------------------
 
 
 def _start_tool() -> None:
-    """Tools import this module first: name the packages that are missing and how to get them."""
+    """Report missing packages before anything imports them: tools import this module first."""
     root = Path(__file__).resolve().parents[1]
     if Path(sys.argv[0]).resolve().parent != root / "tool":
         return
@@ -219,8 +220,8 @@ def _start_tool() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         leave(
-            f"{sys.executable} lacks {', '.join(missing)}: activate an environment that has "
-            "requirements.txt installed (. .venv/bin/activate); sh tool/quickstart.sh makes one"
+            f"{sys.executable} lacks {', '.join(missing)}: activate an environment with "
+            "requirements.txt installed (. .venv/bin/activate); sh tool/quickstart.sh creates one"
         )
 
 

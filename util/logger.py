@@ -1,6 +1,6 @@
-"""What a run logs and keeps: console, log file, progress, and what it takes to repeat it.
+"""Console and file logging, progress, and the record needed to reproduce a run.
 
-Everywhere `logging.getLogger("semseg")` takes the messages; the handlers are attached here.
+All modules log to `logging.getLogger("semseg")`; its handlers are attached here.
 """
 
 import json
@@ -24,25 +24,25 @@ from tqdm import tqdm
 
 from util.metric import Scores
 
-# Bars of one process need no lock between processes, which would outlive a process that is killed.
+# tqdm's default lock is shared among processes and would leak if a process is killed.
 tqdm.set_lock(threading.RLock())
 
-GIT_SECONDS = 20.0  # on a network disk that hangs git would hang, too
+GIT_SECONDS = 20.0  # timeout: git hangs on a network disk that hangs
 
 log = logging.getLogger("semseg")
 
 
 def start_logging(*, is_main: bool = True) -> None:
-    """Show the log on the console; a process that is not the main one stays silent."""
+    """Log to the console in the main process; silence the others."""
     log.setLevel(logging.INFO if is_main else logging.CRITICAL + 1)
     if not any(isinstance(handler, _ConsoleHandler) for handler in log.handlers):
         log.addHandler(_formatted(_ConsoleHandler()))
 
 
 class RunLogger:
-    """Keeps the log of a run in `<folder>/<name>-<date>.log`, from now on until `with` ends.
+    """Context manager that writes the log to `<folder>/<name>-<date>.log`.
 
-    A null object where `active` is False (other ranks).
+    A null object if not `active` (other ranks).
     """
 
     def __init__(self, folder: str | Path, *, name: str, active: bool = True) -> None:
@@ -60,7 +60,7 @@ class RunLogger:
     def __exit__(self, kind: type | None, *error: object) -> None:
         if self.active:
             log.removeHandler(self._file)
-            with suppress(OSError) if kind else nullcontext():  # of two errors the first counts
+            with suppress(OSError) if kind else nullcontext():  # do not hide the first error
                 self.close()
 
     def close(self) -> None:
@@ -69,14 +69,14 @@ class RunLogger:
 
 
 class Progress:
-    """Counts steps and times them: `Data` waits for the loader, `Batch` is a whole step.
+    """Counts and times steps: `data` is the wait for the loader, `batch` the whole step.
 
-    On a terminal a bar moves, where this process speaks; `line()` gives the text for the log.
+    Shows a progress bar on a terminal; `line()` formats the times for the log.
     """
 
     def __init__(self, *, done: int, total: int, active: bool = True) -> None:
         self.done, self.total = done, total
-        self._disable = None if active else True  # None: a bar on terminals alone
+        self._disable = None if active else True  # None: show a bar only on a terminal
         self.data, self.batch = Meter(), Meter()
 
     def steps(self, batches: Iterable, *, length: int, title: str) -> Iterator:
@@ -98,7 +98,7 @@ class Progress:
             start = time.perf_counter()
 
     def line(self) -> str:
-        """`Data 0.003 (0.010) Batch 0.612 (0.634) Remain 13:20:11`, seconds: last (mean)."""
+        """Format as `Data 0.003 (0.010) Batch 0.612 (0.634) Remain 13:20:11`: last (mean) in s."""
         minutes, seconds = divmod(int(max(0, self.total - self.done) * self.batch.mean), 60)
         hours, minutes = divmod(minutes, 60)
         return (
@@ -109,32 +109,32 @@ class Progress:
 
 
 class Meter:
-    """The last and the mean of numbers added one by one."""
+    """Last value and running mean."""
 
     def __init__(self) -> None:
         self.last, self._sum, self._count = 0.0, 0.0, 0
 
     def add(self, value: float) -> None:
-        """Take a number in."""
+        """Add a value."""
         self.last, self._sum, self._count = value, self._sum + value, self._count + 1
 
     @property
     def mean(self) -> float:
-        """Mean of all numbers, 0 before the first."""
+        """Mean of all values, 0 before the first."""
         return self._sum / max(1, self._count)
 
 
 def headline(scores: Scores) -> str:
-    """The three numbers of the results tables."""
+    """Format the three numbers of the results tables."""
     return f"mIoU/mAcc/aAcc {scores.miou:.4f}/{scores.macc:.4f}/{scores.aacc:.4f}."
 
 
 def write_origin(
     folder: Path, *, root: Path, device: str, overwrite: bool = True
 ) -> dict[str, Any]:
-    """Keep what it takes to repeat a run: environment.json, and git.diff of a changed checkout.
+    """Record what is needed to reproduce a run: environment.json and, if modified, git.diff.
 
-    Returns what environment.json holds; without `overwrite` files that are there stay.
+    Returns the content of environment.json; existing files are kept without `overwrite`.
     """
 
     def git(*words: str) -> bytes:
@@ -143,7 +143,7 @@ def write_origin(
             run = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_SECONDS
             )
-        except (OSError, subprocess.TimeoutExpired) as error:  # no git here, or it hangs
+        except (OSError, subprocess.TimeoutExpired) as error:  # git is missing or hangs
             log.info(f"the code's version is not recorded: {error}")
             return b""
         return run.stdout if run.returncode == 0 else b""
@@ -168,13 +168,13 @@ def write_origin(
             (folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
             (folder / "git.diff").unlink(missing_ok=True)
             if diff:
-                (folder / "git.diff").write_bytes(diff)  # of files in any encoding
+                (folder / "git.diff").write_bytes(diff)  # bytes: files may have any encoding
     return record
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Within it a failing write (disk full) names the path, which the system does not."""
+    """Add the path to write errors within this context; the system omits it."""
     try:
         yield
     except OSError as error:
@@ -183,7 +183,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines above a progress bar instead of through it."""
+    """Prints log lines above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
@@ -191,7 +191,7 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _FileHandler(logging.FileHandler):
-    """Raises what `logging` would print as a traceback and forget: a full disk."""
+    """Raises write errors (disk full), which `logging` would only print."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with naming(Path(self.baseFilename)):

@@ -1,4 +1,4 @@
-"""Confusion matrix over a whole set -> mIoU, mAcc, aAcc, as in the results tables."""
+"""Confusion matrix over a data set -> mIoU, mAcc and aAcc, as in the results tables."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-EPSILON = 1e-10  # an absent class counts 0, not NaN: the convention of the published tables
-STRIP = 2**16  # pixels counted at a time: in the processor's cache 12 times faster than all at once
+EPSILON = 1e-10  # absent classes score 0, not NaN: the convention of the published tables
+STRIP = 2**16  # pixels counted at a time: fits in the cache, 12 times as fast as all at once
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Fractions in 0..1. Headline means are over all classes, absent ones counted as 0.
+    """Scores in 0..1. miou and macc are means over all classes, counting absent ones as 0.
 
     `absent` lists classes that occur neither in labels nor in predictions; `miou_present` is the
-    mean IoU over the others. `acc_class` is the share of a class's pixels that were found (recall),
-    `precision_class` the share of the pixels given to a class that are of it, `fwiou` the mean IoU
-    weighted by the classes' pixels.
+    mean IoU over the others. `acc_class` is recall, `precision_class` precision, and `fwiou` the
+    mean IoU weighted by the number of labelled pixels.
     """
 
     miou: float
@@ -32,9 +31,9 @@ class Scores:
 
 
 class ConfusionMatrix:
-    """Counts pixels by (label, prediction). `matrix[l, p]` is int64, on the given device.
+    """Counts pixels by (label, prediction) in `matrix[l, p]`, int64, on the given device.
 
-    Pixels labelled `ignore_label` are left out.
+    Pixels labelled `ignore_label` are not counted.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class ConfusionMatrix:
         self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 
     def update(self, pred: np.ndarray | Tensor, label: np.ndarray | Tensor) -> None:
-        """Add maps of class ids of one shape, any integer type."""
+        """Count two maps of class ids of the same shape, of any integer type."""
         shapes = tuple(pred.shape), tuple(label.shape)
         assert shapes[0] == shapes[1], f"shapes differ: {shapes}"
         n, ignored = self.classes, self.ignore_label
@@ -64,11 +63,11 @@ class ConfusionMatrix:
         self.matrix.add_(matrix.to(self.matrix.device))
 
     def areas(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pixels per class as int64: intersection, union, target (all pixels of that label)."""
+        """Return intersection, union and target (labelled pixels) per class, int64, (C,) each."""
         return matrix_areas(self.matrix.cpu().numpy())
 
     def scores(self) -> Scores:
-        """The scores of everything counted so far."""
+        """Return the scores of all pixels counted so far."""
         intersection, union, target = self.areas()
         iou = intersection / (union + EPSILON)
         acc = intersection / (target + EPSILON)
@@ -88,10 +87,10 @@ class ConfusionMatrix:
 
 
 class ImageCounts:
-    """A set counted image by image, in any order: `total` is its ConfusionMatrix.
+    """Pixel counts per image, added in any order; `total` is the ConfusionMatrix of all images.
 
-    `image_of[l, p]` is the image with the most pixels of label l that were predicted p (the
-    first of equals; 0 where there is none).
+    `image_of[l, p]` is the image with the most pixels of label l predicted as p (ties: the lowest
+    number; 0 if there are no such pixels).
     """
 
     def __init__(self, classes: int, ignore_label: int = 255) -> None:
@@ -102,11 +101,11 @@ class ImageCounts:
 
     @property
     def areas(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """(intersection, union, target) of the images in the order of their numbers."""
+        """Return (intersection, union, target) of each image, ordered by image number."""
         return [self._areas[image] for image in sorted(self._areas)]
 
     def add(self, pred: np.ndarray, label: np.ndarray, *, image: int) -> None:
-        """Count an image: maps of class ids of one shape."""
+        """Count an image: two maps of class ids of the same shape."""
         total = self.total
         self.add_matrix(
             count_pixels(pred, label, classes=total.classes, ignore_label=total.ignore_label),
@@ -114,7 +113,7 @@ class ImageCounts:
         )
 
     def add_matrix(self, matrix: np.ndarray, *, image: int) -> None:
-        """The same, from what `count_pixels` gave."""
+        """Count an image by its confusion matrix from `count_pixels`."""
         self.total.merge(torch.from_numpy(matrix))
         self._areas[image] = matrix_areas(matrix)
         self._keep_most(matrix, np.full_like(matrix, image))
@@ -135,9 +134,9 @@ class ImageCounts:
 def count_pixels(
     pred: np.ndarray, label: np.ndarray, *, classes: int, ignore_label: int
 ) -> np.ndarray:
-    """Pixels by (label, prediction): (classes, classes) int64, those of `ignore_label` left out."""
+    """Count pixels by (label, prediction), without `ignore_label`: (classes, classes) int64."""
     preds, labels = pred.reshape(-1), label.reshape(-1)
-    counts = np.zeros(classes * classes + 1, np.int64)  # the last cell takes the ignored pixels
+    counts = np.zeros(classes * classes + 1, np.int64)  # the last cell is for ignored pixels
     for start in range(0, preds.size, STRIP):
         strip = slice(start, start + STRIP)
         rows = labels[strip].astype(np.int64)
@@ -148,8 +147,8 @@ def count_pixels(
 
 
 def scatter_pixels(pred: Tensor, label: Tensor, *, classes: int, ignore_label: int) -> Tensor:
-    """The same of int64 tensors, on their device: without a wait for a GPU, as bincount has."""
-    # One more cell takes the ignored pixels: counting them there needs no masked copy.
+    """Like `count_pixels` for int64 tensors; unlike bincount without synchronising with a GPU."""
+    # An extra cell for ignored pixels avoids a masked copy.
     counts = torch.zeros(classes * classes + 1, dtype=torch.int64, device=label.device)
     cells = torch.where(label == ignore_label, classes * classes, label * classes + pred).flatten()
     counts.scatter_add_(0, cells, torch.ones_like(cells))
@@ -157,7 +156,7 @@ def scatter_pixels(pred: Tensor, label: Tensor, *, classes: int, ignore_label: i
 
 
 def matrix_areas(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels per class: intersection, union, target (all pixels of that label), (C,) each."""
+    """Return intersection, union and target (labelled pixels) per class, (C,) each."""
     intersection, target = matrix.diagonal().copy(), matrix.sum(axis=1)
     return intersection, target + matrix.sum(axis=0) - intersection, target
 

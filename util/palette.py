@@ -1,4 +1,4 @@
-"""Names and colours of classes; label maps as colour images, overlays and legends."""
+"""Class names and colours; rendering label maps as colour images, overlays and legends."""
 
 import colorsys
 import logging
@@ -27,9 +27,9 @@ FONTS = (
 
 
 def load_names(path: str, classes: int) -> list[str]:
-    """Class names from a file, one a line; without a path `class 0`, `class 1`, ...
+    """Read class names, one per line; without a path return `class 0`, `class 1`, ...
 
-    Raises ConfigError when their number is not `classes`.
+    Raises ConfigError unless there are `classes` names.
     """
     if not path:
         return [f"class {i}" for i in range(classes)]
@@ -43,7 +43,10 @@ def load_names(path: str, classes: int) -> list[str]:
 
 
 def load_colors(path: str, classes: int) -> np.ndarray:
-    """(classes, 3) uint8 RGB from a file of `R G B` lines; without a path `distinct_colors`."""
+    """Read class colours, one `R G B` per line, as (classes, 3) uint8; generated without a path.
+
+    Raises ConfigError unless there are `classes` valid colours.
+    """
     if not path:
         return distinct_colors(classes)
     rows = [line.split() for line in _lines(path, "TEST.colors_path")]
@@ -64,12 +67,12 @@ def _is_byte(word: str) -> bool:
 
 def _lines(path: str, key: str) -> list[str]:
     if not Path(path).is_file():
-        raise ConfigError(f"{key}: no file {path}; leave the key empty to generate them")
+        raise ConfigError(f"{key}: no file {path}; leave the key empty for generated ones")
     return read_text(path, ConfigError).rstrip().splitlines()
 
 
 def distinct_colors(count: int) -> np.ndarray:
-    """(count, 3) uint8 RGB; hues a golden angle apart, so that neighbours in id differ."""
+    """Generate (count, 3) uint8 RGB with hues a golden angle apart, so that adjacent ids differ."""
     colors = [
         colorsys.hsv_to_rgb(i * 0.618034 % 1, (0.85, 0.55)[i % 2], (0.95, 0.7, 0.5)[i % 3])
         for i in range(count)
@@ -78,7 +81,7 @@ def distinct_colors(count: int) -> np.ndarray:
 
 
 def colorize(label: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Label map (H, W) -> RGB image (H, W, 3) uint8; ids without a colour (void) are black."""
+    """Render a label map (H, W) as RGB (H, W, 3) uint8; ids without a colour (void) are black."""
     table = np.zeros((max(256, len(colors) + 1), 3), np.uint8)
     table[: len(colors)] = colors
     if label.dtype == np.uint8:
@@ -87,7 +90,7 @@ def colorize(label: np.ndarray, colors: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, label: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """The image (H, W, 3) tinted by class; void pixels keep the image as it is."""
+    """Tint an image (H, W, 3) by class; void pixels are unchanged."""
     tinted = cv2.addWeighted(image, 0.5, colorize(label, colors), 0.5, 0)
     return np.where((label < len(colors))[..., None], tinted, image)
 
@@ -95,8 +98,10 @@ def overlay(image: np.ndarray, label: np.ndarray, colors: np.ndarray) -> np.ndar
 def heat_overlay(
     image: np.ndarray, heat: np.ndarray, box: tuple[int, int, int, int], pixel: tuple[int, int]
 ) -> np.ndarray:
-    """A map of weights (h, w) over the part `box` (top, left, height, width) of an image, blue to
-    red from its least to its greatest weight; a ring marks `pixel` (x, y)."""
+    """Draw weights (h, w) over the region `box` (top, left, height, width) of an image.
+
+    Colours run from blue (smallest weight) to red (largest); a ring marks `pixel` (x, y).
+    """
     top, left, height, width = box
     heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
     heat = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -112,23 +117,23 @@ def heat_overlay(
 
 
 def class_shares(label: np.ndarray, classes: int) -> np.ndarray:
-    """Fraction of the pixels of a label map (H, W) that each class covers: (classes,)."""
+    """Return the fraction of a label map (H, W) that each class covers: (classes,)."""
     return np.bincount(label.ravel(), minlength=classes)[:classes] / label.size
 
 
 def side_by_side(
     image: np.ndarray, label: np.ndarray, pred: np.ndarray, colors: np.ndarray
 ) -> np.ndarray:
-    """image | label | prediction as one image (H, 3W, 3)."""
+    """Join image | label | prediction into one image (H, 3W, 3)."""
     return np.hstack([image, colorize(label, colors), colorize(pred, colors)])
 
 
 def legend(
     names: list[str], colors: np.ndarray, width: int, *, height: int | None = None
 ) -> np.ndarray:
-    """A strip (h, width, 3) of colour patches with the classes' names, to stand below an image.
+    """Draw a legend (h, width, 3) of colour patches and class names, to be put below an image.
 
-    Its height is what the names need, or `height`: then the last ones may have no place.
+    Without `height` it is as high as needed; with it, the last names may be cut off.
     """
     row, patch, margin = 18, 12, 6
     places, x, y = [], margin, 0
@@ -148,9 +153,9 @@ def legend(
 
 
 def font_for(text: str) -> tuple[Font, str]:
-    """A font of this machine that has all characters of a text, and that text.
+    """Return an installed font that has all characters of a text, and the text.
 
-    Where there is none, characters that are not ASCII are escaped, with a warning.
+    If there is none, non-ASCII characters are escaped, with a warning.
     """
     font = _font_with("".join(sorted({c for c in text if not c.isascii()})))
     if font:
@@ -162,18 +167,18 @@ def font_for(text: str) -> tuple[Font, str]:
 @cache
 def _font_with(characters: str) -> Font | None:
     for font in _fonts(characters):
-        missing = bytes(font.getmask("\U0010ffff"))  # what is drawn for a character it lacks
+        missing = bytes(font.getmask("\U0010ffff"))  # the glyph drawn for missing characters
         if all(bytes(font.getmask(c)) != missing for c in characters):
             return font
     log.warning(
-        f"no font here has all of '{characters}', they are shown as codes: install one, such as "
-        "with `apt install fonts-noto-cjk`"
+        f"no font here has all of '{characters}', which are shown as codes: install one, for "
+        "example with `apt install fonts-noto-cjk`"
     )
     return None
 
 
 def _fonts(characters: str) -> Iterator[Font]:
-    """Pillow's own font, usual ones of Linux, macOS and Windows, and what fontconfig finds."""
+    """Yield Pillow's font, common fonts of Linux, macOS and Windows, and those of fontconfig."""
     yield ImageFont.load_default(FONT_SIZE)
     codes = " ".join(f"{ord(c):x}" for c in characters)
     try:
@@ -184,5 +189,5 @@ def _fonts(characters: str) -> Iterator[Font]:
     for name in (*FONTS, *sorted(listed.splitlines())):
         try:
             yield ImageFont.truetype(name, FONT_SIZE)
-        except OSError:  # not there, or without outlines
+        except OSError:  # not installed, or a bitmap font
             continue

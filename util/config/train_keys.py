@@ -41,8 +41,8 @@ class Train:
     rotate_min: float = key(-10.0, span=(-180, 180), help="smallest random rotation in degrees")
     rotate_max: float = key(10.0, span=(-180, 180), help="largest random rotation in degrees")
     augment: str = key(
-        "stepwise",
-        choices=("stepwise", "fused"),
+        "fused",
+        choices=("fused", "stepwise"),
         help="`fused` augments each crop in one warp (same distribution, many times faster); "
         "`stepwise` the whole image step by step, in the original order",
     )

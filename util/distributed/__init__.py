@@ -1,6 +1,6 @@
-"""Where a process runs: its rank, its device, its peers, and what happens when one is lost.
+"""Processes and devices: ranks, collectives, starting processes, and handling lost ones.
 
-Rank and device live here, nowhere else.
+No other package depends on the rank or names a device.
 """
 
 from util.distributed.device import describe, single_device

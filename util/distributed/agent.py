@@ -1,4 +1,4 @@
-"""PyTorch's elastic agent (torchrun's), started by a tool itself: one process per device."""
+"""Starts one process per device with PyTorch's elastic agent, the one behind torchrun."""
 
 import json
 import logging
@@ -23,20 +23,20 @@ from util.error import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_USER_ERROR, STOP_SIG
 
 log = logging.getLogger("semseg")
 
-POLL = 0.3  # seconds between two looks at a process or a signal
-GRACE = 10.0  # seconds that processes get to end by themselves after Ctrl-C
+POLL = 0.3  # seconds between checks of processes and signals
+GRACE = 10.0  # seconds processes are given to exit after Ctrl-C
 _VARIABLE = "SEMSEG_AGENT"
 _INHERITED = (_VARIABLE, "OMP_NUM_THREADS", "PYTHONWARNINGS")
 
-# From causes to consequences: what a failure is, and what is said of it.
+# Kind of failure -> message; ordered from root causes to consequences.
 _KINDS = {
-    "cause": "",  # its process has said it
+    "cause": "",  # the process has printed its own message
     "killed": "{who} was killed by {signal}{hint}",
     "exited": "{who} ended with exit code {code}",
-    "hung": "{who} hangs: it did not answer {limit}, and did not end when asked to",
+    "hung": "{who} hangs: it did not answer {limit} and ignored SIGTERM",
     "waited": "{said}",
-    "aborted": "{who} was aborted, with NCCL usually as another process ended or did not answer "
-    "{limit}: see PyTorch's lines above",
+    "aborted": "{who} was aborted, with NCCL usually because another process exited or did not "
+    "answer {limit}: see PyTorch's messages above",
     "interrupted": "interrupted",
     "stopped": "",
     "lost": "{said}; see the output of the other machines",
@@ -50,19 +50,19 @@ class Nodes:
     count: int = 1
     rank: int = 0
     host: str = "127.0.0.1"
-    port: int = 0  # the system chooses one
+    port: int = 0  # 0: any free port
 
 
 def inherited() -> dict[str, Any]:
-    """What an agent of ours that started this process has told it, else nothing."""
+    """Return what `run_agent` passed to this process; empty if something else started it."""
     return json.loads(os.environ.get(_VARIABLE, "{}"))
 
 
 def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes: float) -> None:
-    """Run this command again in one process per device, and watch over them to the end.
+    """Run the current command in one process per device and wait for all of them.
 
-    Exits with their code where it is not 0. Signals are passed on through a file: a process
-    may still be importing when they come.
+    Exits with their exit code if it is not 0. Signals are forwarded through a file because a
+    process may still be importing, with no handler installed.
     """
     with tempfile.TemporaryDirectory(prefix="semseg-", ignore_cleanup_errors=True) as folder:
         stop_file = Path(folder, "stop")
@@ -71,7 +71,7 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
         names = ", ".join(map(str, devices))
         log.info(f"starting {len(devices)} process{several}{where} on {names}")
         done: Future[None] = Future()
-        # In a thread: the agent would kill on a signal what is still saving after 30 seconds.
+        # In a thread, so that it sees no signals: it would kill processes that save for over 30 s.
         agent = threading.Thread(
             target=_elastic_agent,
             args=(len(devices), nodes, folder, timeout_minutes, done),
@@ -85,7 +85,7 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
                 if stop.name and not asked:
                     asked = time.monotonic()
                     stop_file.write_text(stop.name)
-                    if len(list(Path(folder).iterdir())) == 1:  # no process was started so far
+                    if len(list(Path(folder).iterdir())) == 1:  # no process has been started yet
                         break
                 if stop.name == "SIGINT" and time.monotonic() - asked > GRACE:
                     break
@@ -98,15 +98,15 @@ def run_agent(devices: Sequence[torch.device], nodes: Nodes, *, timeout_minutes:
 
 @contextmanager
 def _environment(devices: Sequence[torch.device], stop_file: Path) -> Iterator[None]:
-    """The variables that the processes inherit; this process's own are put back afterwards."""
+    """Set the environment variables that the processes inherit, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in _INHERITED}
     told = {"pid": os.getpid(), "stop_file": str(stop_file), "devices": [*map(str, devices)]}
     os.environ[_VARIABLE] = json.dumps(told)
-    if devices[0].type == "cpu":  # else each of them would take all cores
+    if devices[0].type == "cpu":  # otherwise each process would use all cores
         linux = hasattr(os, "sched_getaffinity")
         cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(devices))))
-    # A process that ends at once leaves semaphores to Python's tracker, which would warn.
+    # os._exit leaks semaphores; Python's resource tracker frees them but would print a warning.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     try:
         yield
@@ -123,7 +123,7 @@ def _elastic_agent(
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # Its messages are for those who know it; ours follow.
+    # Silence the agent's own logging: root_cause prints one clear message instead.
     logger = logging.getLogger("torch.distributed.elastic")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
@@ -142,7 +142,7 @@ def _elastic_agent(
             monitor_interval=POLL,
             logs_specs=DefaultLogsSpecs(folder),
         )
-        # The same command. The agent would take $ for a variable of its own.
+        # The current command; `$` must be escaped because the agent substitutes variables.
         flags = sys.orig_argv[1 : -len(sys.argv)]
         flags = flags if sys.orig_argv[1:] == [*flags, *sys.argv] else []
         command = [word.replace("$", "$$") for word in (*flags, *sys.argv)]
@@ -152,7 +152,7 @@ def _elastic_agent(
 
 
 def _exit_code(done: Future, nodes: Nodes, timeout_minutes: float) -> int:
-    """How the processes have ended; says why, unless one of them has."""
+    """Return the exit code of the run; print the cause unless a process already has."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
@@ -167,7 +167,7 @@ def _exit_code(done: Future, nodes: Nodes, timeout_minutes: float) -> int:
             f"{nodes.count} machines should meet at {nodes.host}:{nodes.port} within "
             f"{timeout_minutes:g} minutes (Distributed.timeout_minutes), but did not "
             f"({str(error).strip().splitlines()[0]}): start the same command on all of them, each "
-            "with its own Distributed.rank; dist_url names the first one and a free port of it"
+            "with its own Distributed.rank; dist_url is the first one's address and a free port"
         )
     if error:
         raise error
@@ -175,12 +175,12 @@ def _exit_code(done: Future, nodes: Nodes, timeout_minutes: float) -> int:
 
 
 def root_cause(failures: Mapping[int, Any], *, timeout_minutes: float) -> tuple[str, int]:
-    """The failure that led to the others, of the elastic agent's ProcessFailure by rank.
+    """Find the failure that caused the others, given the agent's ProcessFailure by rank.
 
-    Returns a sentence, empty where the process has said it itself, and the exit code.
+    Returns a message, empty if the process has printed it itself, and the exit code.
     """
     first = min(failure.timestamp for failure in failures.values())
-    # The agent ends the processes that remain by SIGTERM, and 30 seconds later by SIGKILL.
+    # The agent sends SIGTERM to the remaining processes, and SIGKILL 30 seconds later.
     kinds = {rank: _kind(f, is_late=f.timestamp - first > 20) for rank, f in failures.items()}
     rank = min(kinds, key=lambda rank: list(_KINDS).index(kinds[rank]))
     failure, code = failures[rank], max(1, failures[rank].exitcode)
@@ -198,7 +198,7 @@ def root_cause(failures: Mapping[int, Any], *, timeout_minutes: float) -> tuple[
 
 
 def _kind(failure: Any, *, is_late: bool) -> str:
-    """What a ProcessFailure is: as its process has reported it, or by its exit code."""
+    """Classify a ProcessFailure by what its process reported, else by its exit code."""
     if isinstance(failure.message, dict):
         return failure.message["extraInfo"].get("kind", "cause")
     code = failure.exitcode
@@ -206,7 +206,7 @@ def _kind(failure: Any, *, is_late: bool) -> str:
         return "stopped"
     if code == EXIT_INTERRUPTED or -code == signal.SIGINT:
         return "interrupted"
-    if code > 0:  # a user's mistake has been printed by run_cli
+    if code > 0:  # run_cli has printed a user's mistake
         return "cause" if code == EXIT_USER_ERROR else "exited"
     if -code == signal.SIGABRT:
         return "aborted"

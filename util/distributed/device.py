@@ -1,4 +1,4 @@
-"""The device of a process, and the precision of its matrix products and convolutions."""
+"""Choosing devices and the precision of matrix products and convolutions."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ import torch
 
 log = logging.getLogger("semseg")
 
-# tf32 is float32 whose products round their inputs: see gpu_flags of util/inference/network.py.
+# tf32 is not an autocast dtype: see gpu_flags in util/inference/network.py.
 AMP_KINDS = {
     "off": torch.float32,
     "tf32": torch.float32,
@@ -19,7 +19,7 @@ AMP_KINDS = {
 
 
 def list_devices(gpus: Sequence[int]) -> list[torch.device]:
-    """Those of the listed GPUs that exist, else Apple's GPU, else the CPU; logs what differs.
+    """Return the listed GPUs that exist, else Apple's GPU, else the CPU; log missing GPUs.
 
     GPUs are numbered within CUDA_VISIBLE_DEVICES.
     """
@@ -35,28 +35,28 @@ def list_devices(gpus: Sequence[int]) -> list[torch.device]:
 
 
 def single_device(gpus: Sequence[int]) -> torch.device:
-    """The one device of a tool that runs in a single process, made current."""
+    """Return the device of a single-process tool and make it current."""
     return activate(list_devices(gpus)[0])
 
 
 def activate(device: torch.device) -> torch.device:
-    """The device, made this process's current one: CUDA's contexts and generators follow it."""
+    """Make the device current, so that CUDA creates its context there, and return it."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
 
 
 def describe(device: torch.device) -> str:
-    """The device's name: `NVIDIA H200` or `CPU, 2 threads`."""
+    """Name a device, such as `NVIDIA H200` or `CPU, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU"
 
 
 def warn_if_busy(device: torch.device) -> None:
-    """Log where other programs take the cores that this process would compute on.
+    """Log a hint if other programs keep the CPU busy.
 
-    The number of threads is not changed: last digits of sums depend on it.
+    The number of threads is not changed because the last digits of sums depend on it.
     """
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     if device.type != "cpu" or threads == 1 or not hasattr(os, "getloadavg"):
@@ -65,23 +65,25 @@ def warn_if_busy(device: torch.device) -> None:
     if load > 1.5 * cores:
         log.warning(
             f"this machine is busy (load {load:.1f}, {cores} cores), so {threads} threads wait for "
-            "each other: the environment variable OMP_NUM_THREADS=1 may be several times faster"
+            "each other: OMP_NUM_THREADS=1 in the environment may be several times faster"
         )
 
 
 def autocast(device: torch.device, kind: str) -> AbstractContextManager:
-    """The context for a forward pass; `kind` is a key of AMP_KINDS."""
+    """Return the autocast context for a forward pass; `kind` is a key of AMP_KINDS."""
     dtype = AMP_KINDS[kind]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def usable_amp(kind: str, device: torch.device) -> str:
-    """`kind`, or `off` on a CPU that only emulates it, more slowly than float32; logs that."""
+    """Return `kind`, or `off` with a message on a CPU that only emulates it (slowly)."""
     if kind == "off" or device.type != "cpu":
         return kind
     native = {"tf32": (), "bf16": ("amx_bf16", "avx512_bf16"), "fp16": ("amx_fp16",)}[kind]
     abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if any(abilities.get(name) for name in native):
         return kind
-    log.info(f"this CPU has no {kind} arithmetic: amp {kind} is not used, float32 is faster here")
+    log.info(
+        f"this CPU has no {kind} arithmetic: using float32, which is faster, instead of {kind}"
+    )
     return "off"

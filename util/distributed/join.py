@@ -1,4 +1,4 @@
-"""One of several processes: it meets the others, works, and reports why it cannot continue."""
+"""One process of several: joins the process group, runs the work and reports failures."""
 
 import json
 import logging
@@ -34,12 +34,12 @@ from util.error import (
 
 Worker = Callable[[Process, Config], None]
 
-# Gloo's errors have no type of their own, but begin with the place in its source.
+# Gloo's errors have no exception type of their own, but start with the source location.
 _GLOO = re.compile(r"\[\S*/gloo/|Application timeout caused pair closure")
 
 
 def join(worker: Worker, cfg: Config, rank: int, world_size: int, device: torch.device) -> None:
-    """Meet the others and work with them. An error is reported and ends this process at once."""
+    """Join the process group and run the worker. On an error, report it and exit at once."""
     if rank:
         logging.getLogger("semseg").setLevel(logging.ERROR)
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -55,7 +55,7 @@ def join(worker: Worker, cfg: Config, rank: int, world_size: int, device: torch.
             if isinstance(stop, Stopped) or stop.code != EXIT_STOPPED:
                 raise
             code = EXIT_STOPPED
-        dist.barrier()  # the first process may still be saving, and may keep the store
+        dist.barrier()  # rank 0 may still be saving, and may host the store
         dist.destroy_process_group()
     except SystemExit as stop:
         _end(stop.code if isinstance(stop.code, int) else bool(stop.code))
@@ -66,10 +66,10 @@ def join(worker: Worker, cfg: Config, rank: int, world_size: int, device: torch.
 
 
 def _open_store(cfg: Config, rank: int, world_size: int) -> dist.Store:
-    """Where all processes meet, as torchrun's variables say."""
+    """Open the store at the address given by torchrun's environment variables."""
     try:
         found = dist.rendezvous("env://", timeout=timedelta(minutes=cfg.timeout_minutes))
-        # torchrun keeps its store when it starts all processes again: theirs must look new.
+        # torchrun keeps its store across restarts: use a new prefix for each attempt.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         return dist.PrefixStore(f"attempt {attempt}", next(iter(found))[0])
     except RuntimeError as error:
@@ -101,7 +101,7 @@ def _init_group(cfg: Config, process: Process) -> None:
 
 
 def _watch_agent() -> None:
-    """End when the agent does, however that came about, and pass on a signal that it got."""
+    """Exit when the agent exits, for whatever reason, and act on signals it forwards."""
     agent = inherited()
     parent, stop_file = agent.get("pid", os.getppid()), Path(agent.get("stop_file", os.devnull))
     while os.getppid() == parent:
@@ -110,15 +110,15 @@ def _watch_agent() -> None:
             os.kill(os.getpid(), getattr(signal, name))
         time.sleep(POLL)
     if os.environ.get("LOCAL_RANK") == "0":
-        what = f"process {parent}, which started the others on {socket.gethostname()}, has ended"
-        print(f"error: {what}: they end", file=sys.stderr)
+        what = f"the launcher (process {parent} on {socket.gethostname()}) died"
+        print(f"error: {what}: stopping all processes", file=sys.stderr)
     _end(1)
 
 
 def _end(code: int) -> NoReturn:
-    """Leave at once: an orderly end would wait for the other processes."""
+    """Exit at once: an orderly exit would wait for the other processes."""
     for loader in multiprocessing.active_children():
-        loader.kill()  # deaf to SIGTERM
+        loader.kill()  # loader workers ignore SIGTERM
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -130,13 +130,14 @@ def _end(code: int) -> NoReturn:
 def _report(
     error: BaseException, rank: int, store: dist.Store | None, *, timeout_minutes: float
 ) -> int:
-    """Print why this process ends, once per machine, and tell the agent; returns the exit code."""
+    """Print why this process exits, once per machine; tell the agent; return the exit code."""
     kind, code, reason = "cause", EXIT_USER_ERROR, user_message(error)
-    if is_of_peers(error):  # another process's end or silence; the agent finds out which
+    if is_of_peers(error):  # another process exited or hangs; the agent finds out which
         kind, code, reason = "lost", 1, f"lost another process ({_first_line(error)})"
         if "imed out" in str(error) or "timeout" in str(error):
             limit = f"{timeout_minutes:g} minutes (Distributed.timeout_minutes)"
-            kind, reason = "waited", f"waited {limit} for others, which hang or are far behind"
+            kind = "waited"
+            reason = f"waited {limit} for other processes, which hang or are far behind"
     elif isinstance(error, KeyboardInterrupt):
         kind, code, reason = "interrupted", EXIT_INTERRUPTED, "interrupted"
     elif reason is None:
@@ -150,14 +151,14 @@ def _report(
 
 
 def is_of_peers(error: BaseException) -> bool:
-    """Whether an error comes from a collective or the store, not from work of this process."""
+    """Whether an error comes from a collective or the store, not from this process's own work."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and _GLOO.match(str(error)) is not None
     )
 
 
 def _tell_agent(kind: str, sentence: str) -> bool:
-    """Write the elastic agent's error file, which torchrun shows; False where there is none."""
+    """Write the elastic agent's error file, which torchrun shows; return False without an agent."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
         return False
@@ -172,7 +173,7 @@ def _tell_agent(kind: str, sentence: str) -> bool:
 
 
 def _is_first(store: dist.Store | None, host: str) -> bool:
-    """Whether no process of this machine has reported yet; a store that is gone says yes."""
+    """Whether this is the first process on this machine to report; True if the store is gone."""
     try:
         return store is None or store.add(f"error/{host}", 1) == 1
     except RuntimeError:

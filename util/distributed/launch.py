@@ -1,4 +1,4 @@
-"""Who starts the processes of a run: this process, PyTorch's elastic agent, torchrun or SLURM."""
+"""Launching: in this process, by PyTorch's elastic agent, by torchrun or by SLURM."""
 
 import logging
 import os
@@ -16,16 +16,16 @@ from util.error import ConfigError
 
 log = logging.getLogger("semseg")
 
-# torchrun sets all of these; a part of them belongs to another launcher and does not concern us.
+# torchrun sets all of these; if only some are set, they belong to another launcher.
 _TORCHRUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def launch(worker: Worker, cfg: Config, *, gpus: Sequence[int]) -> None:
     """Call worker(process, cfg) once per process, on the listed GPUs that exist or on CPUs.
 
-    A single device runs in this process. Several are started by PyTorch's elastic agent, which
-    runs this command once per device, on each of srun's nodes or of Distributed.world_size
-    machines. Processes that torchrun, or srun with several tasks a node, has started join.
+    A single device runs in the current process. For several, PyTorch's elastic agent runs this
+    command once per device, on each srun node or each of Distributed.world_size machines. If
+    torchrun or srun already started one process per device, this process joins them.
     """
     step = _srun_step()
     if step and step["STEP_NUM_TASKS"] != step["STEP_NUM_NODES"]:
@@ -51,7 +51,7 @@ def launch(worker: Worker, cfg: Config, *, gpus: Sequence[int]) -> None:
 
 
 def _local_device(local_rank: int, gpus: Sequence[int], *, is_main: bool) -> torch.device:
-    """The device of a process that was started by others."""
+    """Return the device of a process started by the agent, torchrun or srun."""
     if devices := inherited().get("devices"):
         return torch.device(devices[local_rank])
     if not torch.cuda.is_available():
@@ -68,11 +68,11 @@ def _chosen_by_launcher(listed: Sequence[int], chosen: Sequence[int]) -> Sequenc
     return chosen
 
 
-# Where the others are -----------------------------------------------------------------------------
+# Finding the other machines -----------------------------------------------------------------------
 
 
 def _torchrun_numbers() -> tuple[int, int, int]:
-    """(rank, world size, local rank) of torchrun's variables."""
+    """Read (rank, world size, local rank) from torchrun's environment variables."""
     world_size = _number("WORLD_SIZE", low=1)
     _number("MASTER_PORT", low=1)
     if not os.environ["MASTER_ADDR"].strip():
@@ -91,7 +91,7 @@ def _number(name: str, *, low: int = 0, high: int = 65535) -> int:
 
 
 def _srun_step() -> dict[str, int] | None:
-    """The numbers of srun's step, None outside of one and in an interactive shell (srun --pty)."""
+    """Read SLURM's step variables; None outside srun and in an interactive shell (srun --pty)."""
     names = ("JOB_ID", "STEP_NUM_TASKS", "STEP_NUM_NODES", "PROCID", "LOCALID")
     found = {name: os.environ.get(f"SLURM_{name}", "") for name in names}
     if "SLURM_PTY_PORT" in os.environ or not all(map(str.isdecimal, found.values())):
@@ -100,9 +100,9 @@ def _srun_step() -> dict[str, int] | None:
 
 
 def _srun_nodes(step: dict[str, int]) -> Nodes:
-    """The nodes on which srun has started one task each; they meet where srun runs.
+    """Return the nodes of an srun step; the rendezvous is on the node where srun was called.
 
-    The port is a function of the job, the same on all nodes.
+    The port is derived from the job id, so it is the same on all nodes.
     """
     host = os.environ.get("MASTER_ADDR") or os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
     if not host:
@@ -113,7 +113,7 @@ def _srun_nodes(step: dict[str, int]) -> Nodes:
 
 
 def _name_as_torchrun(step: dict[str, int]) -> None:
-    """Set torchrun's variables in a step of several tasks a node: a process is there already."""
+    """Translate SLURM's variables to torchrun's if srun started several tasks per node."""
     tasks = _srun_nodes(step)
     values = (tasks.rank, step["LOCALID"], tasks.count, tasks.host, tasks.port)
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -121,7 +121,7 @@ def _name_as_torchrun(step: dict[str, int]) -> None:
 
 
 def _listed_nodes(cfg: Config) -> Nodes:
-    """Distributed.world_size machines that meet at dist_url; this one alone, if that is 1."""
+    """Return the Distributed.world_size machines with rendezvous at dist_url."""
     if cfg.world_size == 1:
         return Nodes()
     if cfg.rank >= cfg.world_size:
@@ -133,7 +133,7 @@ def _listed_nodes(cfg: Config) -> Nodes:
         url = urlsplit(cfg.dist_url)
         if url.scheme == "tcp" and url.hostname and url.port:
             return Nodes(cfg.world_size, cfg.rank, url.hostname, url.port)
-    except ValueError:  # not a number of a port, half an IPv6 address
+    except ValueError:  # malformed port or IPv6 address
         pass
     raise ConfigError(
         f"Distributed.dist_url must be tcp://<address of the first node>:<port>, got {cfg.dist_url}"

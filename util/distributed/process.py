@@ -1,4 +1,4 @@
-"""One process among several, and what it shares with the others: torch's collectives."""
+"""A process of the run and its collectives, which also work in a single process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Process:
-    """One process among `world_size`, computing on `device`. `store` is where they have met."""
+    """One process of `world_size`, computing on `device`; `store` is shared by all of them."""
 
     rank: int = 0
     world_size: int = 1
@@ -29,15 +29,15 @@ class Process:
 
     @property
     def reads_are_free(self) -> bool:
-        """Whether the host may look at a tensor of the device without waiting for its work."""
+        """Whether reading a tensor's value needs no device synchronisation."""
         return self.device.type == "cpu"
 
     def wrap(
         self, model: nn.Module, *, sync_bn: bool, channels_last: bool, compile: bool = False
     ) -> nn.Module:
-        """The model on this device, its gradients (and BatchNorm statistics) shared with peers.
+        """Move the model to the device and wrap it for distributed training.
 
-        Compiled last, so that the compiler sees the BatchNorm and the buckets that are used.
+        Compiled last, so that the compiler sees SyncBatchNorm and the gradient buckets.
         """
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
@@ -52,7 +52,7 @@ class Process:
                 device_ids=[self.device] if on_gpu else None,
                 gradient_as_bucket_view=True,
             )
-            # Synchronised statistics are equal. (As an argument it has another name since 2.14.)
+            # SyncBatchNorm keeps the statistics equal. (The argument was renamed in torch 2.14.)
             model.broadcast_buffers = not sync_bn
         if compile:
             model.compile()
@@ -64,13 +64,13 @@ class Process:
             dist.barrier()
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """The tensor added up over all processes, in place."""
+        """Sum a tensor over all processes, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all processes, of one shape, joined along dim 0."""
+        """Concatenate the tensors of all processes, which have the same shape, along dim 0."""
         if self.world_size == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
@@ -78,28 +78,30 @@ class Process:
         return torch.cat(parts)
 
     def all_gather_object(self, value: T) -> list[T]:
-        """What every process has, by rank, on all of them; for results, not for every step."""
+        """Gather a picklable value from every process, ordered by rank. Slow: not for each step."""
         values = [value] * self.world_size
         if self.world_size > 1:
             dist.all_gather_object(values, value)
         return values
 
     def broadcast(self, value: T) -> T:
-        """The first process's value, on all of them."""
+        """Return rank 0's value in all processes."""
         values = [value]
         if self.world_size > 1:
             dist.broadcast_object_list(values, device=self.device)
         return values[0]
 
     def any_rank(self, flag: bool) -> bool:
-        """Whether the flag is set in any process. All of them must ask at the same step."""
+        """Whether the flag is set in any process. A collective: call at the same step in all."""
         if self.world_size == 1:
             return flag
         return bool(self.all_reduce(torch.tensor(int(flag), device=self.device)).item())
 
     def shared_indices(self, count: int, *, name: str) -> Iterator[int]:
-        """0 to count - 1, each number in one process: a free process takes the next one, so that
-        all end at about the same time. A `name` can be used once in a run."""
+        """Distribute 0 to count - 1 dynamically: whichever process is free takes the next number.
+
+        Each `name` can be used once per run.
+        """
         if self.store is None:
             yield from range(count)
             return
@@ -108,5 +110,5 @@ class Process:
 
 
 def unwrap(model: nn.Module) -> Any:
-    """The network itself, of whatever class, without what `Process.wrap` put around it."""
+    """Return the network inside DistributedDataParallel, or the model itself."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

@@ -1,6 +1,6 @@
-"""The rules for SIGTERM, SIGHUP and SIGUSR1: a loop saves and ends the run with exit code 75.
+"""Graceful stop on SIGTERM, SIGHUP and SIGUSR1: save, then exit with code 75.
 
-Outside of such loops `util.error.run_cli` ends the program at once, with the same code.
+Outside a StopRequest, `util.error.run_cli` exits at once with the same code.
 """
 
 import signal
@@ -10,10 +10,11 @@ from util.error import STOP_SIGNALS, restore_handlers, set_handler
 
 
 class StopRequest:
-    """While entered, the name of a signal that came is in `name`, else it is empty.
+    """Context manager that records a stop signal in `name`, which is empty until then.
 
-    Once one came this stays until the process ends: schedulers repeat themselves, and saving must
-    not be cut short. `more`: other signals to note, of which a second one raises KeyboardInterrupt.
+    After a signal the handlers stay installed until the process exits: schedulers repeat signals,
+    which must not interrupt saving. `more` lists further signals to record; a second signal of
+    these raises KeyboardInterrupt.
     """
 
     def __init__(self, *more: signal.Signals) -> None:
@@ -37,8 +38,8 @@ class StopRequest:
 def _shield_tracker() -> None:
     """Start Python's resource tracker with these signals ignored.
 
-    One that is sent to the whole process group would end it, and it would be started again and
-    warn of semaphores that it does not know.
+    A signal to the process group would kill it; restarted, it would warn about semaphores it does
+    not know.
     """
     if hasattr(signal, "SIGUSR1"):
         from multiprocessing import resource_tracker

@@ -1,6 +1,6 @@
-"""BatchNorm over the images of all processes, on the CPU, where PyTorch's own has no kernel.
+"""SyncBatchNorm for CPUs, where PyTorch's has no kernel.
 
-It lets the whole distributed path be run, and tested, without a GPU.
+It makes distributed training run, and testable, without a GPU.
 """
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class CPUSyncBatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d with the mean and variance of all processes together: (N, C, h, w).
+    """nn.BatchNorm2d with mean and variance over all processes: (N, C, h, w) -> (N, C, h, w).
 
-    Parameters and buffers carry the names of nn.BatchNorm2d's. Processes may hold different
-    numbers of images. Statistics are computed in float32, or float64 for such input.
+    Same parameter and buffer names as nn.BatchNorm2d. Processes may have different numbers of
+    images. Statistics are computed in at least float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         dims = (0, 2, 3)
         pixels = wide.new_tensor([x.numel() // x.shape[1]])
-        # Two rounds: the mean of squares minus the squared mean would lose half of the digits.
+        # Two all-reduces: E[x^2] - E[x]^2 in one would lose half of the digits.
         sums = _SumOverProcesses.apply(torch.cat([wide.sum(dims), pixels]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
@@ -43,7 +43,7 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; so is its gradient."""
+    """Sum a tensor over all processes; the gradient is summed as well."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """The model with every BatchNorm2d made a CPUSyncBatchNorm in place."""
+    """Convert every BatchNorm2d of the model to CPUSyncBatchNorm, in place."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = CPUSyncBatchNorm

@@ -1,4 +1,4 @@
-"""Runs over the images of a test: predict or find what was predicted, write it, count it."""
+"""The evaluation loop: predict each image or reuse its prediction, write it, count it."""
 
 import logging
 from collections import deque
@@ -16,7 +16,7 @@ from util.evaluation.result_folder import ResultFolder
 from util.logger import Progress
 from util.metric import ImageCounts, count_pixels
 
-READERS, WRITERS = 2, 3  # threads: encoding an image's three PNGs costs more than decoding it
+READERS, WRITERS = 2, 3  # threads; encoding three PNGs costs more than decoding an image
 
 log = logging.getLogger("semseg")
 Item = TypeVar("Item")
@@ -25,24 +25,23 @@ Output = TypeVar("Output")
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """Image `number` of the test, RGB (H, W, 3), its label (H, W) if there is one, and an earlier
-    prediction (H, W) that serves."""
+    """A decoded image of the test."""
 
     number: int
-    image: np.ndarray
-    label: np.ndarray | None
-    pred: np.ndarray | None
+    image: np.ndarray  # (H, W, 3) RGB
+    label: np.ndarray | None  # (H, W)
+    pred: np.ndarray | None  # (H, W), from an earlier run
 
 
 class Evaluator:
-    """The images of a test, whose results have `names`; one of several processes or the only one.
+    """Evaluates images, whose results are stored under `names`, in each process of a run.
 
-    Threads read and write beside the network, a few images at a time. `counts`, `done` (images)
-    and `predicted` (how many of them were predicted, not found) are those so far.
+    Images are read and written in background threads. `counts`, `done` (images) and `predicted`
+    (images not reused from an earlier run) are updated as images finish.
 
     Args:
-        predict: (H, W, 3) uint8 -> ids (H, W); None: all predictions are there already.
-        skip_existing: predictions that are there and serve are not made again.
+        predict: (H, W, 3) uint8 -> ids (H, W); None: all predictions exist already.
+        skip_existing: reuse existing predictions of the same protocol.
     """
 
     def __init__(
@@ -62,8 +61,10 @@ class Evaluator:
         self.done = self.predicted = 0
 
     def run(self, numbers: Iterable[int], *, print_freq: int, share: int, is_main: bool) -> None:
-        """The images of these numbers, about `share` of them; other processes may take those
-        between. Raises UserError; an error of a thread ends the run within a few images."""
+        """Evaluate the images of these numbers, about `share` of them.
+
+        Raises UserError; an error in a thread is raised within a few images.
+        """
         progress = Progress(done=0, total=share, active=is_main)
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
             images = read_ahead(readers, self.read, numbers, room=READERS)
@@ -84,7 +85,7 @@ class Evaluator:
                 self._take(future)
 
     def read(self, number: int) -> LoadedImage:
-        """Decode an image, its label and an earlier prediction. Raises DataError."""
+        """Decode an image, its label and its earlier prediction, if any. Raises DataError."""
         image, label = load(self.samples[number], self.label_map, like=self.like)
         name, pred = self.names[number], None
         if self.predict is None:
@@ -94,17 +95,17 @@ class Evaluator:
         return LoadedImage(number, image, label, pred)
 
     def load(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A labelled image after the test: RGB (H, W, 3), label and prediction (H, W)."""
+        """Load a labelled image after the test: RGB (H, W, 3), label and prediction (H, W)."""
         image, label = load(self.samples[number], self.label_map)
         assert label is not None
         return image, label, self.results.read(self.names[number], image)
 
     def _write_and_count(self, image: LoadedImage, pred: np.ndarray) -> tuple[int, np.ndarray]:
-        """The image's number, and its pixels by label and prediction (0 without a label)."""
+        """Return the image's number and its confusion matrix (all 0 without a label)."""
         name, label = self.names[image.number], image.label
         if self.predict is None:
             self.results.write_submission(name, pred)
-        else:  # those that were found, too: other colours may be asked for
+        else:  # write reused predictions again: the colours may have changed
             self.results.write(name, image.image, pred)
         if label is None:
             return image.number, np.zeros((self.label_map.classes,) * 2, np.int64)
@@ -119,7 +120,7 @@ class Evaluator:
         self.done += 1
 
     def _accuracy(self) -> str:
-        """Over the labelled images counted so far, for the log."""
+        """Format the accuracy so far for the log; empty without labels."""
         matrix = self.counts.total.matrix.numpy()
         total = matrix.sum()
         return f" Accuracy {matrix.trace() / total:.4f}" if total else ""
@@ -128,7 +129,7 @@ class Evaluator:
 def read_ahead(
     pool: Executor, work: Callable[[Item], Output], items: Iterable[Item], *, room: int
 ) -> Iterator[Output]:
-    """work(item) of every item, in their order; the next `room` ones are under way meanwhile."""
+    """Yield work(item) for each item in order, computing up to `room` items ahead in `pool`."""
     waiting: deque[Future] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))

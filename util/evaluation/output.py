@@ -1,4 +1,4 @@
-"""Where results may go: into a folder that can be made, and never over a file of the user's."""
+"""Checks on output paths: folders can be created, and no file of the user is overwritten."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -10,13 +10,13 @@ from util.error import ConfigError
 
 
 def make_folder(path: Path, *, key: str) -> None:
-    """Make a folder and those above it. Raises ConfigError, naming `key`, where that cannot be."""
+    """Create a folder and its parents. Raises ConfigError, naming `key`, on failure."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise ConfigError(
-            f"{key}: cannot make the folder {path} ({reason}): choose another"
+            f"{key}: cannot create the folder {path} ({reason}): choose another"
         ) from None
 
 
@@ -54,18 +54,18 @@ def check_targets(
     is_ours: Callable[[Path], bool],
     key: str,
 ) -> None:
-    """Raise ConfigError, naming `key`, where a target is one of the inputs or not ours."""
+    """Raise ConfigError, naming `key`, if a target is an input or was not written by us."""
     existing = [path for path in targets if os.path.lexists(path)]
     read = {os.path.realpath(path) for path in inputs} if existing else set()
     folders = {folder: os.path.realpath(folder) for folder in {p.parent for p in existing}}
     for path in existing:
         if os.path.join(folders[path.parent], path.name) in read:
             raise ConfigError(
-                f"{key}: {path} is one of the files that are read and would be overwritten: "
-                "choose another folder"
+                f"{key}: {path} is one of the input files and would be overwritten: choose another "
+                "folder"
             )
         if not is_ours(path):
             raise ConfigError(
-                f"{key}: {path} exists and is no result of an earlier run, so it is not "
+                f"{key}: {path} exists and is not a result of an earlier run, so it is not "
                 "overwritten: choose another folder"
             )

@@ -1,4 +1,4 @@
-"""What a test's numbers depend on: made from the config, kept beside the results."""
+"""The test protocol: everything the scores depend on, saved with the results."""
 
 import os
 from collections.abc import Callable
@@ -16,18 +16,18 @@ Network = TypeVar("Network")
 
 
 def tested_images(cfg: Config) -> tuple[list[Sample], list[str]]:
-    """The images to test, TEST.index_start and index_step applied, and their result names."""
+    """Return the images to test, selected by TEST.index_start and index_step, and their names."""
     list_path = cfg.test_list or cfg.val_list
     if not list_path:
         raise ConfigError("TEST.test_list is empty: set it in the config or as an override")
     samples = read_list(list_path, cfg.data_root, has_labels=cfg.split != "test")
-    names = result_names(samples)  # of the whole list, so that a part gets the same names
+    names = result_names(samples)  # of the whole list, so that names do not depend on the selection
     if cfg.export:
         check_names(cfg.export, names)
     if cfg.index_start >= len(samples):
         raise ConfigError(
-            f"TEST.index_start {cfg.index_start} is past the end of {list_path}, which holds "
-            f"{len(samples)} images"
+            f"TEST.index_start {cfg.index_start} is past the end of {list_path}, which has "
+            f"{len(samples)} images: choose a smaller number"
         )
     end = cfg.index_start + cfg.index_step if cfg.index_step else len(samples)
     return samples[cfg.index_start : end], names[cfg.index_start : end]
@@ -36,9 +36,9 @@ def tested_images(cfg: Config) -> tuple[list[Sample], list[str]]:
 def load_checkpoint(
     find: Callable[[], str], load: Callable[[str], Network]
 ) -> tuple[str, str, Network]:
-    """The path of a checkpoint, its SHA-256 and its network, all of one file.
+    """Find and load a checkpoint; return its path, its SHA-256 and its network.
 
-    A training that is under way may remove or replace files at any moment: then once more.
+    A running training may remove or replace the file meanwhile, so this is tried several times.
     """
     for attempt in range(5):
         path = find()
@@ -55,7 +55,7 @@ def load_checkpoint(
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Tells a file from another one of the same name; None where there is none."""
+    """Identify a file, to notice when it is replaced by another; None if there is no file."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -66,7 +66,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 def prediction_protocol(
     cfg: Config, checkpoint: str, digest: str, predictor: SlidingPredictor
 ) -> dict[str, Any]:
-    """All that a prediction depends on besides its image; `digest` is the checkpoint's SHA-256."""
+    """Return everything a prediction depends on except the image; `digest` is of the checkpoint."""
     crop = (cfg.test_h, cfg.test_w)
     return {
         "checkpoint": checkpoint,
@@ -75,7 +75,7 @@ def prediction_protocol(
         "scales": cfg.scales,
         "base_size": cfg.base_size,
         "crop": list(crop),
-        "stride": [window_starts(2 * side, side)[1] for side in crop],  # where the second begins
+        "stride": [window_starts(2 * side, side)[1] for side in crop],  # start of the second window
         "flip": True,
         "mode": cfg.test_mode,
         "precision": {"off": "float32"}.get(predictor.amp, predictor.amp),
@@ -83,18 +83,18 @@ def prediction_protocol(
     }
 
 
-# Of predictions made elsewhere nothing is known.
+# For predictions made by other programs.
 UNKNOWN_PROTOCOL: dict[str, Any] = {"checkpoint": None, "checkpoint_sha256": None}
 
 
 def scoring_protocol(cfg: Config, origin: dict[str, Any]) -> dict[str, Any]:
-    """The rest that scores.json tells; `origin` is the content of environment.json."""
+    """Return what else scores.json records; `origin` is the content of environment.json."""
     list_path = cfg.test_list or cfg.val_list
     return {
         "list": list_path,
         "list_sha256": file_sha256(list_path),
         "has_prediction": cfg.has_prediction,
-        # The number of threads of a CPU changes with that of the processes; no score does.
+        # Without the number of CPU threads: it depends on the number of processes, scores do not.
         "device": origin["device"].partition(",")[0],
         "versions": {name: origin[name] for name in ("python", "torch", "numpy", "opencv")},
         "git_commit": origin["git_commit"],
@@ -103,7 +103,7 @@ def scoring_protocol(cfg: Config, origin: dict[str, Any]) -> dict[str, Any]:
 
 
 def result_path(cfg: Config, checkpoint: str) -> Path:
-    """TEST.save_folder, or <run folder>/result/epoch_<N>/<split>/<ss|ms>."""
+    """Return TEST.save_folder or <run folder>/result/epoch_<N>/<split>/<ss|ms>."""
     if cfg.save_folder:
         return Path(cfg.save_folder)
     name = Path(checkpoint).stem.removeprefix("train_")

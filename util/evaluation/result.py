@@ -1,4 +1,4 @@
-"""What a test found: scores.json and confusion.npz, and the table on the console."""
+"""The result of a test: scores.json, confusion.npz and the table on the console."""
 
 import json
 import zipfile
@@ -17,9 +17,9 @@ from util.metric import ImageCounts
 
 @dataclass(frozen=True)
 class Result:
-    """Of a test of N images and C classes: the content of scores.json and confusion.npz.
+    """Result of a test on N images and C classes, as stored in scores.json and confusion.npz.
 
-    `matrix` (C, C) counts pixels by label and prediction, `areas` those of each of the `images`.
+    `matrix` (C, C) counts pixels by label and prediction; `areas` has counts for each of `images`.
     """
 
     scores: dict[str, Any]
@@ -29,17 +29,17 @@ class Result:
 
     @property
     def names(self) -> list[str]:
-        """Of the classes."""
+        """Class names."""
         return self.scores["names"]
 
     def save(self, folder: Path) -> None:
-        """Write both files; scores.json last, so that where it is the rest is, too."""
+        """Write both files, scores.json last: if it exists, the result is complete."""
         with replacing(folder / "confusion.npz") as path, path.open("wb") as file:
             np.savez_compressed(file, matrix=self.matrix, images=self.images, **vars(self.areas))
         write_text(folder / "scores.json", json.dumps(self.scores, indent=2) + "\n")
 
     def table(self) -> list[str]:
-        """A line for each class, what is absent, and the interval of the mean IoU."""
+        """Format one line per class, absent classes and the interval of the mean IoU."""
         scores, width = self.scores, max(map(len, self.names))
         lines = [f"{'id':>4} {'class':<{width}}    IoU    Acc"]
         for i, name in enumerate(self.names):
@@ -53,14 +53,14 @@ class Result:
             )
         if scores["miou_interval"]:
             low, high = scores["miou_interval"]
-            lines.append(f"mIoU with images resampled: {low:.4f} to {high:.4f} (95 % interval)")
+            lines.append(f"mIoU, 95 % bootstrap interval over images: {low:.4f} to {high:.4f}")
         return lines
 
 
 def make_result(
     counts: ImageCounts, *, names: Sequence[str], images: Sequence[str], protocol: dict[str, Any]
 ) -> Result:
-    """The scores of what was counted, their 95 % intervals, and what they depend on."""
+    """Compute scores and 95 % intervals from counts and combine them with the protocol."""
     areas = Areas.stack(counts.areas)
     ends = intervals(areas, draw_counts(len(images)))
     scores = {
@@ -75,13 +75,13 @@ def make_result(
 
 
 def read_result(folder: Path) -> Result:
-    """What `Result.save` wrote. Raises DataError for a folder without it or with damaged files."""
+    """Load what `Result.save` wrote. Raises DataError if files are missing or damaged."""
     scores_path, counts_path = folder / "scores.json", folder / "confusion.npz"
     for path in (scores_path, counts_path):
         if not path.is_file():
             raise DataError(
-                f"no {path}: give folders that tool/test.py wrote; TEST.has_prediction True scores "
-                "the predictions of an older one again"
+                f"no {path}: give result folders written by tool/test.py; for an older folder, "
+                "score its predictions again with TEST.has_prediction True"
             )
     try:
         scores = json.loads(scores_path.read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ def read_result(folder: Path) -> Result:
 
 
 def _check(result: Result) -> None:
-    """Raise TypeError or ValueError unless types and shapes are those that `save` writes."""
+    """Raise TypeError or ValueError unless types and shapes are as written by `save`."""
     names, images = result.names, result.images
     shape = (len(images), len(names))
     texts = [*names, *images, result.scores["protocol"]["list_sha256"]]

@@ -1,7 +1,7 @@
-"""A result folder: the predictions of one test as images, each whole or not there.
+"""A result folder: the predictions of one test as PNG files, written atomically.
 
-gray/ holds class ids, color/ and overlay/ show them, submission/ has the ids that a benchmark's
-server wants; protocol.json names all that the predictions depend on. A folder has one protocol.
+gray/ has class ids, color/ and overlay/ visualise them, submission/ has the ids a benchmark server
+expects. protocol.json records what the predictions depend on; a folder has a single protocol.
 """
 
 import json
@@ -19,7 +19,7 @@ from util.error import ConfigError, DataError
 from util.evaluation.output import check_targets, make_folder
 from util.palette import colorize, overlay
 
-# Entries of a protocol that may differ: the same file elsewhere; what fitted into memory.
+# Entries that may differ: the same checkpoint in another place; a batch size chosen by memory.
 _FREE = ("checkpoint", "batch_windows")
 _FILES = (
     *("config.yaml", "environment.json", "git.diff"),
@@ -30,9 +30,9 @@ _OTHER = "choose another TEST.save_folder"
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """The predictions of one protocol: names are paths without extension, below each kind's folder.
+    """The predictions of one protocol. Names are relative paths without extension.
 
-    `colors` (classes, 3) uint8; `export` (classes,) or None: the ids to save in submission/.
+    `colors` is (classes, 3) uint8; `export` (classes,) maps class ids to those of submission/.
     """
 
     path: Path
@@ -41,8 +41,11 @@ class ResultFolder:
     export: np.ndarray | None = None
 
     def open(self, names: Sequence[str], inputs: Iterable[Path]) -> None:
-        """Make the folder ready for predictions of these names. Raises ConfigError where it holds
-        those of another protocol or files of the user's, among them `inputs`."""
+        """Prepare the folder for predictions of these names.
+
+        Raises ConfigError if it has predictions of another protocol or if a file of the user,
+        such as one of `inputs`, would be overwritten.
+        """
         make_folder(self.path, key="TEST.save_folder")
         before = read_protocol(self.path)
         if before and self._has_predictions():
@@ -56,10 +59,10 @@ class ResultFolder:
             self._write_protocol()
 
     def open_existing(self, names: Sequence[str]) -> None:
-        """Make the folder ready for the scores of predictions that it holds. Raises ConfigError."""
+        """Prepare for scoring the predictions in the folder. Raises ConfigError."""
         if not self.path.is_dir():
             raise ConfigError(
-                f"TEST.has_prediction: no predictions, there is no folder {self.path}: set "
+                f"TEST.has_prediction: no predictions, folder {self.path} does not exist: set "
                 "TEST.save_folder to the one with gray/, or TEST.has_prediction False to predict"
             )
         before = read_protocol(self.path)
@@ -68,17 +71,19 @@ class ResultFolder:
             self._write_protocol()
 
     def gray(self, name: str) -> Path:
-        """The file of class ids."""
+        """Path of the file with class ids."""
         return self.path / "gray" / f"{name}.png"
 
     @property
     def submission(self) -> Path:
-        """The folder with the submission files."""
+        """Folder of the submission files."""
         return self.path / "submission"
 
     def write(self, name: str, image: np.ndarray, pred: np.ndarray) -> None:
-        """Image (H, W, 3) and label map (H, W) -> color/, overlay/ and, last, gray/ with a note of
-        the protocol and the image."""
+        """Write a prediction (H, W) of an image (H, W, 3) to color/, overlay/ and, last, gray/.
+
+        The file in gray/ carries a fingerprint of the protocol and the image.
+        """
         gray, color, overlaid = self._targets(name)[:3]
         write_image(color, colorize(pred, self.colors))
         write_image(overlaid, overlay(image, pred, self.colors))
@@ -86,27 +91,29 @@ class ResultFolder:
         write_label(gray, pred, note=self._note(image))
 
     def write_submission(self, name: str, pred: np.ndarray) -> None:
-        """submission/<last part of the name>.png, if there is an export."""
+        """Write submission/<last part of the name>.png if `export` is set."""
         if self.export is not None:
             write_label(self._targets(name)[3], self.export[pred])
 
     def find(self, name: str, image: np.ndarray) -> np.ndarray | None:
-        """The label map that an earlier run left of just this image by this protocol, or None."""
+        """Return an earlier prediction of the same image with the same protocol, or None."""
         try:
             if read_note(self.gray(name)) == self._note(image):
                 return self._read(name, image.shape[:2])
-        except DataError:  # not there, or damaged
+        except DataError:  # missing or damaged
             pass
         return None
 
     def read(self, name: str, image: np.ndarray) -> np.ndarray:
-        """The label map (H, W) of an image that is there. Raises DataError where it is not of this
-        image, nor, if the folder's protocol is known, made by that."""
+        """Read an existing prediction (H, W).
+
+        Raises DataError if it is missing, of another image or, if known, of another protocol.
+        """
         gray = self.gray(name)
         if not gray.is_file():
             raise DataError(
                 f"no prediction {gray}: TEST.has_prediction scores existing ones; set it to False "
-                "to make them, or TEST.save_folder to the folder that has them"
+                "to predict, or TEST.save_folder to the folder with the predictions"
             )
         pred = self._read(name, image.shape[:2])
         if self.protocol["checkpoint_sha256"] and read_note(gray) != self._note(image):
@@ -127,12 +134,12 @@ class ResultFolder:
         if pred.max(initial=0) >= len(self.colors) or pred.min(initial=0) < 0:
             raise DataError(
                 f"prediction {gray} holds id {pred.max()}, but DATA.classes is "
-                f"{len(self.colors)}: it is of other classes, predict again"
+                f"{len(self.colors)}: predict again with these classes"
             )
         return pred
 
     def _targets(self, name: str) -> list[Path]:
-        """gray, color, overlay and, if there is an export, submission."""
+        """Paths in gray, color, overlay and, if `export` is set, submission."""
         kinds = [self.path / kind / f"{name}.png" for kind in ("gray", "color", "overlay")]
         flat = [self.submission / f"{Path(name).name}.png"] if self.export is not None else []
         return kinds + flat
@@ -143,7 +150,7 @@ class ResultFolder:
     def _check_targets(
         self, before: dict[str, Any], targets: list[Path], inputs: Iterable[Path]
     ) -> None:
-        """A folder with protocol.json is one of ours; elsewhere nothing is overwritten."""
+        """Overwrite files only in folders with protocol.json, which we wrote."""
         check_targets(
             [*(self.path / name for name in _FILES), *targets],
             inputs=inputs,
@@ -152,7 +159,7 @@ class ResultFolder:
         )
 
     def _check_same(self, before: dict[str, Any]) -> None:
-        mine = json.loads(json.dumps(self.protocol))  # as it comes back from a file
+        mine = json.loads(json.dumps(self.protocol))  # as read from a file
         differing = [
             f"{name} (there {_short(before.get(name))}, now {_short(mine.get(name))})"
             for name in {**mine, **before}
@@ -168,7 +175,7 @@ class ResultFolder:
         write_text(self.path / "protocol.json", json.dumps(self.protocol, indent=2) + "\n")
 
     def _note(self, image: np.ndarray) -> str:
-        """A fingerprint of what a prediction depends on: protocol and image."""
+        """Fingerprint of the protocol and the image."""
         kept = {name: value for name, value in self.protocol.items() if name not in _FREE}
         digest = sha256(json.dumps([kept, image.shape], sort_keys=True).encode())
         digest.update(np.ascontiguousarray(image).data)
@@ -176,7 +183,7 @@ class ResultFolder:
 
 
 def read_protocol(folder: Path) -> dict[str, Any]:
-    """What protocol.json holds, {} where there is none. Raises ConfigError for another file."""
+    """Read protocol.json; {} if it does not exist. Raises ConfigError if it is invalid."""
     path = folder / "protocol.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -186,11 +193,11 @@ def read_protocol(folder: Path) -> dict[str, Any]:
         return {}
     except (ValueError, RecursionError):
         pass
-    raise ConfigError(f"{path} is damaged or not of a test: {_OTHER}, or remove that folder")
+    raise ConfigError(f"{path} is damaged or not from a test: {_OTHER}, or remove that folder")
 
 
 def file_sha256(path: str | Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = sha256()
     with Path(path).open("rb") as file:
         while block := file.read(2**20):
@@ -199,6 +206,6 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value in a sentence; of a mapping or a hash its beginning."""
+    """Shorten a value for a message."""
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,4 +1,4 @@
-"""Names of the files that a benchmark's server gets: flat, so that no two images share one."""
+"""File names for benchmark servers: all files in one folder, so names must be unique."""
 
 import re
 from collections.abc import Sequence
@@ -6,15 +6,17 @@ from pathlib import Path
 
 from util.error import ConfigError
 
-# What a server's names look like. Cityscapes' evaluation looks for <city>_<sequence>_<frame> at the
-# beginning (github.com/mcordts/cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py).
+# Official names. Cityscapes' evaluation matches the prefix <city>_<sequence>_<frame>
+# (github.com/mcordts/cityscapesScripts, evaluation/evalPixelLevelSemanticLabeling.py).
 _PATTERNS = {"cityscapes": re.compile(r"[a-z-]+_\d{6}_\d{6}(_|$)")}
 _EXAMPLES = {"cityscapes": "berlin_000000_000019_leftImg8bit.png"}
 
 
 def check_names(setting: object, names: Sequence[str]) -> None:
-    """Raise ConfigError unless the result names fit into one folder, and the server named by
-    `setting` (TEST.export) knows them."""
+    """Raise ConfigError unless names are unique and have the form the server expects.
+
+    `setting` is TEST.export.
+    """
     server = setting if isinstance(setting, str) else ""
     pattern = _PATTERNS.get(server)
     taken: dict[str, str] = {}
@@ -22,8 +24,8 @@ def check_names(setting: object, names: Sequence[str]) -> None:
         flat = Path(name).name
         if pattern and not pattern.match(flat):
             raise ConfigError(
-                f"TEST.export {server}: the server takes official names such as "
-                f"{_EXAMPLES[server]}, got {flat}.png: list the images under their own names"
+                f"TEST.export {server}: the server expects official names such as "
+                f"{_EXAMPLES[server]}, got {flat}.png: list the images under their official names"
             )
         if taken.setdefault(flat, name) != name:
             raise ConfigError(

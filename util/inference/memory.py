@@ -1,4 +1,4 @@
-"""What fits into memory: a batch of windows, a scaled image; and a sentence for what does not."""
+"""Memory limits of inference: batch size, largest image, and clear out-of-memory messages."""
 
 import math
 import os
@@ -10,18 +10,18 @@ import torch
 
 from util.error import RunError, is_out_of_memory
 
-CPU_BATCH_PIXELS = 2 * 473 * 473  # of one forward pass; more is no faster on 2 cores
-CUDA_BATCH_PIXELS = 32 * 473 * 473  # a limit, so that the choice seldom depends on the free memory
-# Memory for a pixel of a window in float32: feature maps that live at the same time have some 130
-# channels a pixel, by their shapes; the rest is for the workspaces of convolutions.
+CPU_BATCH_PIXELS = 2 * 473 * 473  # pixels per forward pass; more is no faster on 2 cores
+CUDA_BATCH_PIXELS = 32 * 473 * 473  # capped so that the batch rarely depends on free memory
+# GPU memory per pixel of a window in float32: the feature maps alive at the same time have about
+# 130 channels per input pixel; the rest is for convolution workspaces.
 CUDA_BYTES_PER_PIXEL = 2048
 IMAGE_BYTES_PER_PIXEL = 4 * 3 * 4  # RGB in float32: scaled, centred, normalised, padded
 
 
 def windows_that_fit(device: torch.device, crop: tuple[int, int]) -> int:
-    """Windows of `crop` in a forward pass: those of half the GPU's free memory; few on a CPU.
+    """Return how many windows of `crop` fit into a forward pass: half the GPU's free memory.
 
-    Memory that PyTorch keeps for later use is free, too.
+    PyTorch's cached memory counts as free. On a CPU the number is fixed and small.
     """
     pixels = CPU_BATCH_PIXELS
     if device.type == "cuda":
@@ -32,7 +32,7 @@ def windows_that_fit(device: torch.device, crop: tuple[int, int]) -> int:
 
 
 def check_scaled_size(size: tuple[float, float], *, scale: float, device: torch.device) -> None:
-    """Raise RunError for a scaled image of this (height, width) that cannot fit, before trying."""
+    """Raise RunError if a scaled image of this (height, width) cannot fit into memory."""
     need, there = IMAGE_BYTES_PER_PIXEL * size[0] * size[1], total_memory(device)
     if not need <= there:  # infinite and NaN sizes included
         raise RunError(
@@ -43,7 +43,7 @@ def check_scaled_size(size: tuple[float, float], *, scale: float, device: torch.
 
 
 def total_memory(device: torch.device) -> float:
-    """Bytes that a process can have on a device at most; infinite where it is not known."""
+    """Return the memory of a device in bytes, respecting container limits; infinite if unknown."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:
@@ -58,7 +58,7 @@ def total_memory(device: torch.device) -> float:
 
 @contextmanager
 def memory_errors(size: tuple[int, int]) -> Iterator[None]:
-    """Turns an allocation that fails while an image of `size` is predicted into a RunError."""
+    """Turn a failed allocation while predicting an image of `size` into a RunError."""
     try:
         yield
     except Exception as error:

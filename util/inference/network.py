@@ -1,6 +1,6 @@
-"""A network made ready for inference: a private copy, BatchNorm folded away, compiled on request.
+"""Preparing a network for inference: a copy with BatchNorm folded, optionally compiled.
 
-The network handed in is never altered: it may be in the middle of its training.
+The original is never modified: it may still be training.
 """
 
 import copy
@@ -25,28 +25,27 @@ Network = TypeVar("Network", bound=nn.Module)
 def inference_copy(
     model: nn.Module, device: torch.device, *, amp: str = "off", compiled: bool = False
 ) -> Any:
-    """A copy in eval mode on `device` with weights in the precision `amp`, BatchNorm folded.
+    """Return a copy in eval mode on `device`, weights in precision `amp`, BatchNorm folded.
 
-    Its logits are at 1/8 of the input's size where the network can leave them so
-    (`upsamples`): the strips upsample them, which is the same bilinear function, corners
-    aligned, as by way of a finer grid. Raises ConfigError where compiling is not possible.
+    If the network supports it (`upsamples`), its logits stay at 1/8 of the input size: strips.py
+    upsamples them, with the same result because bilinear upsampling with aligned corners composes.
+    Raises ConfigError if the network cannot be compiled.
     """
     if compiled:
         _need_compiler()
     network: Any = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
     if hasattr(network, "upsamples"):
         network.upsamples = False
-    # Convolutions are faster with channels last, on a CPU and in mixed precision on a GPU.
+    # Channels last is faster on CPUs and in mixed precision on GPUs.
     network = network.to(device, AMP_KINDS[amp], memory_format=torch.channels_last)
     return torch.compile(network, backend=COMPILE_BACKEND, dynamic=False) if compiled else network
 
 
 def fold_batchnorm(model: Network) -> Network:
-    """Put every BatchNorm behind a convolution into that convolution's weights; returns `model`.
+    """Fold every BatchNorm into the convolution before it, in place; returns `model`.
 
-    In eval mode a BatchNorm is a factor and a shift per channel, and so is part of the
-    convolution before it. Found are neighbours of a Sequential and `convX`, `bnX` of one module. A
-    BatchNorm with an activation of its own, as in timm, stays.
+    Pairs are recognised as neighbours in a Sequential and as `convX`, `bnX` of one module.
+    BatchNorm with a built-in activation, as in timm, is kept.
     """
     for parent in model.modules():
         children = dict(parent.named_children())
@@ -66,8 +65,10 @@ def fold_batchnorm(model: Network) -> Network:
 
 @contextmanager
 def gpu_flags(device: torch.device, *, tf32: bool, tune: bool) -> Iterator[None]:
-    """How a GPU computes: products in TF32 (10 bits of mantissa) or full float32; with `tune` cuDNN
-    tries its algorithms at each new shape, which pays where shapes repeat."""
+    """Set a GPU's precision to TF32 (10 bits of mantissa) or full float32 within this context.
+
+    With `tune`, cuDNN benchmarks its algorithms for each new shape; worth it if shapes repeat.
+    """
     if device.type != "cuda":
         yield
         return
@@ -86,6 +87,6 @@ def _need_compiler() -> None:
     names = [os.environ.get("CXX") or "g++", "clang++"]
     if not any(shutil.which(name) for name in names):
         raise ConfigError(
-            f"TEST.test_compile needs a C++ compiler ({' or '.join(names)}), and none is here: "
+            f"TEST.test_compile needs a C++ compiler ({' or '.join(names)}), but none was found: "
             "install one, or set TEST.test_compile False"
         )

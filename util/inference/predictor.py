@@ -1,8 +1,8 @@
-"""The one sliding window: an image of any size -> class probabilities, at several scales.
+"""Multi-scale sliding-window prediction: an image of any size -> class probabilities.
 
-The protocol is that of the results tables: each window also mirrored, softmax, mean over the two,
-overlaps averaged by count, mean over scales. First the network runs on the windows of all scales
-in batches (this file), then its small logits become probabilities in strips (strips.py).
+The protocol is that of the results tables: softmax averaged over each window and its mirror image,
+overlaps averaged by count, mean over scales. The network runs on the windows of all scales in
+batches (this file); its small logits are turned into probabilities strip by strip (strips.py).
 """
 
 import logging
@@ -28,21 +28,21 @@ log = logging.getLogger("semseg")
 class SlidingPredictor:
     """Predicts images with a network that maps (N, 3, h, w) to an output with `.logits`.
 
-    Its logits may have any size; their corners are those of the window. A network that takes
-    other sides than 8k+1 says which by a method `valid_side`: side -> the next one it takes.
+    Logits may have any size; corners are aligned with the window's. Networks with other input
+    sides than 8k+1 define `valid_side(side)`, which returns the next valid side.
 
     Args:
-        model: the network. A copy of it is used, the one handed in stays as it is, where it is.
+        model: the network; a copy is used, the original is not modified.
         classes: number of channels of its logits.
-        crop: (height, width) of a window, sides that the network takes.
+        crop: (height, width) of a window; must be valid input sides.
         base_size: long side of the image, in pixels, at scale 1.
         scales: factors on base_size.
-        device: where to compute.
-        amp: off, tf32, bf16 or fp16 inside the network; everything around it stays float32.
+        device: device to compute on.
+        amp: off, tf32, bf16 or fp16 for the network; everything else is float32.
         mode: slide (windows of `crop`) or whole (the scaled image as one window of any size).
-        batch_windows: windows of `crop` in a forward pass, mirror images counted, or other ones of
-            as many pixels; None: as many as fit when this object is made.
-        compiled: torch.compile the network; takes windows of one size, so mode slide alone.
+        batch_windows: windows of `crop` per forward pass, including mirrored ones; for other
+            sizes the same number of pixels. None: as many as fit into memory now.
+        compiled: torch.compile the network; needs mode slide, where all windows have one size.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class SlidingPredictor:
 
     @torch.inference_mode()
     def probabilities(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 RGB -> (classes, H, W) float32 on the device; they sum to 1.
+        """Predict probabilities: (H, W, 3) uint8 RGB -> (classes, H, W) float32 on the device.
 
-        Raises RunError where memory does not suffice.
+        Raises RunError if memory runs out.
         """
         size = image.shape[:2]
         with memory_errors(size):
@@ -90,25 +90,25 @@ class SlidingPredictor:
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids: uint8, or int32 for more than 256 classes.
+        """Predict class ids: (H, W, 3) uint8 RGB -> (H, W) uint8, int32 for over 256 classes.
 
-        Unlike that of `probabilities`, its memory does not grow with classes x H x W. Raises
-        RunError where memory does not suffice.
+        Unlike `probabilities`, it never stores a map of classes x H x W. Raises RunError if memory
+        runs out.
         """
         size = image.shape[:2]
         dtype = torch.uint8 if self.classes <= 256 else torch.int32
         with memory_errors(size):
             label = torch.empty(size, dtype=dtype, device=self.device)
             for first, strip in label_strips(self._scales_of(image), size):
-                # max() is 2-3 times as fast as argmax() on a CPU, with the same indices.
+                # On a CPU max() is 2-3 times as fast as argmax() and gives the same indices.
                 label[first : first + len(strip)] = strip.max(dim=1).indices
             return label.cpu().numpy()
 
     def window_at(self, image: np.ndarray, x: int, y: int) -> tuple[Tensor, int, int, tuple]:
-        """The window of the first scale that has a pixel of the image nearest its middle.
+        """Return the window of the first scale whose centre is nearest to pixel (x, y).
 
-        Returns the window (1, 3, h, w), the pixel's row and column in it, and the (top, left,
-        height, width) of the window in pixels of the image (beyond it where it is padded).
+        Returns the window (1, 3, h, w), the pixel's row and column in it, and the window's (top,
+        left, height, width) in image pixels, which may extend beyond the image.
         """
         height, width = image.shape[:2]
         grid = self._grid(height, width, self.scales[0])
@@ -130,14 +130,14 @@ class SlidingPredictor:
         return window.to(self._dtype), row - y0, column - x0, box
 
     def _scales_of(self, image: np.ndarray) -> list[ScaleRows]:
-        """Run the network on all windows of all scales, each also mirrored."""
+        """Run the network on all windows of all scales and their mirror images."""
         height, width = image.shape[:2]
         grids = [self._grid(height, width, scale) for scale in self.scales]
         maps = self._run(self._windows(self._pixels(image), grids))
         scales = []
         for grid in grids:
             count = len(grid.rows) * len(grid.columns)
-            # (h', 2, classes, w') of each: the order in which strips read it
+            # Stored as (h', 2, classes, w'), the order in which strips.py reads it.
             logits = [
                 torch.stack([next(maps), next(maps).flip(-1)]).permute(2, 0, 1, 3).contiguous()
                 for _ in range(count)
@@ -148,7 +148,7 @@ class SlidingPredictor:
     def _pixels(self, image: np.ndarray) -> Tensor:
         if image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"image must be RGB of shape (H, W, 3), got {image.shape}")
-        pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)  # it may be flipped
+        pixels = torch.tensor(np.ascontiguousarray(image), device=self.device)  # strides may be < 0
         return pixels.permute(2, 0, 1).float()
 
     def _grid(self, height: int, width: int, scale: float) -> Grid:
@@ -162,11 +162,11 @@ class SlidingPredictor:
         )
 
     def _scaled(self, pixels: Tensor, grid: Grid) -> Tensor:
-        """(3, H, W) pixels -> (3, *grid.padded) normalised."""
+        """Scale, normalise and pad: (3, H, W) -> (3, *grid.padded)."""
         return grid.pad_image((resize(pixels, grid.size) - self._mean) / self._std)
 
     def _windows(self, pixels: Tensor, grids: list[Grid]) -> Iterator[Tensor]:
-        """(3, h, w) of all grids in turn: each window as it is, then mirrored."""
+        """Yield each window (3, h, w) of each grid, followed by its mirror image."""
         for grid in grids:
             image = self._scaled(pixels, grid)
             height, width = grid.window
@@ -177,7 +177,7 @@ class SlidingPredictor:
                     yield window.flip(-1)
 
     def _run(self, windows: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Windows -> float32 logits (classes, h', w') in the same order, computed in batches."""
+        """Map windows to float32 logits (classes, h', w') in the same order, in batches."""
         batch: list[Tensor] = []
         for window in windows:
             if batch and (window.shape != batch[0].shape or len(batch) >= self._most(batch[0])):
@@ -187,18 +187,20 @@ class SlidingPredictor:
         yield from self._forward(batch)
 
     def _most(self, window: Tensor) -> int:
-        """Windows like this one in a forward pass."""
+        """Return how many windows of this size go into a forward pass."""
         pixels = self.batch_windows * self.crop[0] * self.crop[1]
         return max(1, pixels // (window.shape[1] * window.shape[2]))
 
     def _forward(self, batch: list[Tensor]) -> list[Tensor]:
-        """The logits of a batch; in halves, from now on, where a GPU's memory does not suffice."""
+        """Compute the logits of a batch; if GPU memory runs out, halve the batch from now on."""
         try:
             return self._logits(batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-        half = (len(batch) + 1) // 2  # here the error, and with it the failed pass, is gone
+        half = (
+            len(batch) + 1
+        ) // 2  # outside `except`: the traceback held the failed pass's memory
         torch.cuda.empty_cache()
         pixels = half * batch[0].shape[1] * batch[0].shape[2]
         self.batch_windows = max(1, pixels // (self.crop[0] * self.crop[1]))
@@ -210,7 +212,7 @@ class SlidingPredictor:
 
     def _logits(self, batch: list[Tensor]) -> list[Tensor]:
         inputs, most = torch.stack(batch).to(self._dtype), self._most(batch[0])
-        if self.compiled:  # one shape for all batches, so that it compiles once
+        if self.compiled:  # pad to one batch shape, so that it compiles once
             inputs = torch.cat([inputs, inputs.new_zeros(most - len(batch), *inputs.shape[1:])])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         is_usual = self.mode == "slide" and len(inputs) == most
@@ -222,7 +224,7 @@ class SlidingPredictor:
 def build_predictor(
     cfg: Config, model: nn.Module, *, device: torch.device, amp: str
 ) -> SlidingPredictor:
-    """The predictor of the TEST section; `amp` is what the device can do of TEST.test_amp."""
+    """Build the predictor from the TEST section; `amp` comes from `usable_amp`."""
     return SlidingPredictor(
         model,
         classes=cfg.classes,

@@ -1,22 +1,21 @@
-"""From the network's small logits to probabilities, a few rows of the image at a time.
+"""Turns the network's small logits into probabilities, a few rows of the image at a time.
 
 The logits of all windows at 1/8 of their size are small; maps of (classes, height, width) are not.
-So everything large is made in rows when it is asked for, and pulled from below:
+Large maps are therefore computed in strips of rows, on demand:
 
-    label_strips       rows 0..n, n..2n, ... of the image: the sum over scales -> argmax outside
+    label_strips       rows 0..n, n..2n, ... of the image, summed over scales; the caller's argmax
       ^
-    ScaleRows.resized  these rows at the image's size: linear between two rows of the scaled image
+    ScaleRows.resized  the same rows for one scale, interpolated between rows of the scaled image
       ^
-    ScaleRows.take     the rows of the scaled image that this needs; a strip starts up to one row
-      ^                above the end of the last one, so rows already made are kept (`_rows`)
-    _add_window        of each window that crosses these rows, added where it lies:
+    ScaleRows.take     rows of the scaled image; strips overlap by up to one row, so the last rows
+      ^                are cached (`_rows`)
+    _add_window        adds each window that intersects these rows:
                          logits row k   ----x----x----x----      (h', 2, classes, w')
                          wanted row  ~  . . . . . . . . . .      lerp of rows k and k + 1
                          logits row k+1 ----x----x----x----      then softmax, mean of the two
-                       columns are interpolated first, once for each row of the logits
+                       columns are interpolated first, once per row of the logits
 
-Rows come first in memory, (rows, classes, width), so that a row is one piece: that is what makes
-this fast on a CPU.
+The layout is (rows, classes, width): contiguous rows make this fast on a CPU.
 """
 
 from bisect import bisect_right
@@ -30,20 +29,20 @@ from torch import Tensor
 
 from util.inference.grid import Grid, coverage
 
-# Floats at a time: of a strip, and of logits within it. On a CPU the latter stay in the cache
-# (with 150 classes this is 2.5 times as fast as whole windows), and strips stay below 32 MiB,
-# which the C library reuses without asking the system for fresh pages. A GPU wants large pieces.
+# Floats per strip, and per block of logits within it. On a CPU blocks fit in the cache (with 150
+# classes 2.5 times as fast as whole windows), and strips stay below 32 MiB, up to which malloc
+# reuses memory instead of requesting fresh pages. A GPU needs large blocks.
 STRIP_FLOATS = {"cpu": 6 * 2**20, "cuda": 64 * 2**20}
 PIECE_FLOATS = {"cpu": 2**19, "cuda": 64 * 2**20}
 
 
 class ScaleRows:
-    """Probabilities of one scale, times `weight`, in rows from top to bottom.
+    """Probabilities of one scale times `weight`, computed in rows from top to bottom.
 
     Args:
-        grid: where the windows lie.
-        logits: of every window, grid rows first: (h', 2, classes, w'), the second of the mirrored
-            window and mirrored back; corners aligned with those of the window.
+        grid: the positions of the windows.
+        logits: one (h', 2, classes, w') per window in row-major order: the window's logits and
+            those of its mirror image, mirrored back; corners aligned with the window's.
         weight: factor on the result.
     """
 
@@ -56,14 +55,14 @@ class ScaleRows:
                 grid.size, grid.window, (grid.rows, grid.columns), grid.pad, strict=True
             )
         ]
-        half = weight / 2  # the mean of a window and its mirror image
+        half = weight / 2  # mean of a window and its mirror image
         self._row_weight = (half / torch.tensor(counts[0], device=device)).view(-1, 1, 1)
         self._column_weight = 1 / torch.tensor(counts[1], device=device)
         self._first = 0
         self._rows = logits[0].new_zeros(0, logits[0].shape[2], grid.size[1])
 
     def resized(self, first: int, last: int, size: tuple[int, int]) -> Tensor:
-        """Rows first..last of the map resized to `size` (half-pixel centres): (n, classes, W)."""
+        """Return rows first..last of the map resized to `size` (half-pixel centres), (n, C, W)."""
         (height, width), (own_height, own_width) = size, self.grid.size
         if height == own_height:
             rows = self.take(first, last)
@@ -82,7 +81,7 @@ class ScaleRows:
         return stretch(rows, width, align_corners=False)
 
     def take(self, first: int, last: int) -> Tensor:
-        """Rows first..last at this scale: (n, classes, w). `first` must not go back up."""
+        """Return rows first..last at this scale: (n, classes, w). `first` must not decrease."""
         kept = self._rows[first - self._first :]
         rows = kept.new_zeros(last - first, *kept.shape[1:])
         rows[: len(kept)] = kept
@@ -110,9 +109,9 @@ class ScaleRows:
         columns: tuple[int, int],
         weight: Tensor,
     ) -> None:
-        """Add these rows and columns of a window: target (n, classes, m), weight (n, 1, m)."""
+        """Add rows and columns of a window to target (n, classes, m); weight is (n, 1, m)."""
         side, steps = len(logits) - 1, self.grid.window[0] - 1
-        # Row r of the window lies a share of the way between two rows of the logits.
+        # Each row of the window is a linear interpolation of two rows of the logits.
         places = [divmod(r * side, steps) for r in range(*rows)]
         above = [min(k, max(0, side - 1)) for k, _ in places]
         share = [k + rest / steps - a for (k, rest), a in zip(places, above, strict=True)]
@@ -134,7 +133,7 @@ class ScaleRows:
 def label_strips(
     scales: Sequence[ScaleRows], size: tuple[int, int]
 ) -> Iterator[tuple[int, Tensor]]:
-    """(first row, sum over scales (n, classes, W)) of an image of `size`, from top to bottom."""
+    """Yield (first row, sum over scales (n, classes, W)) of an image of `size`, top to bottom."""
     height, width = size
     example = scales[0].logits[0]
     floats = STRIP_FLOATS["cpu" if example.device.type == "cpu" else "cuda"]
@@ -146,9 +145,9 @@ def label_strips(
 
 
 def stretch(rows: Tensor, width: int, *, align_corners: bool) -> Tensor:
-    """Linear interpolation of the last dimension: (n, C, w) -> (n, C, width).
+    """Interpolate the last dimension linearly: (n, C, w) -> (n, C, width).
 
-    On a GPU as a product with a constant matrix: PyTorch's kernel took 60 % of a test in bf16.
+    A matrix product on GPUs: PyTorch's interpolation took 60 % of the time of a test in bf16.
     """
     if rows.device.type == "cpu":
         return F.interpolate(rows, width, mode="linear", align_corners=align_corners)
@@ -160,16 +159,16 @@ def stretch(rows: Tensor, width: int, *, align_corners: bool) -> Tensor:
 def stretching_matrix(
     small: int, large: int, align_corners: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """(small, large): what each of `small` values contributes to each of `large` ones."""
+    """Return the interpolation matrix (small, large)."""
     each = torch.eye(small, dtype=torch.float64)[None]
     matrix = F.interpolate(each, large, mode="linear", align_corners=align_corners)[0]
     return matrix.to(device, dtype)
 
 
 def _pieces(above: list[int], device: torch.device, *, row_floats: int) -> Iterator[slice]:
-    """The rows that are worked on together; on a CPU they lie between two rows of the logits.
+    """Yield blocks of rows to process together.
 
-    Then those two are read where they are, and not copied for each row.
+    On a CPU a block lies between two rows of the logits, which then need not be copied per row.
     """
     is_cpu = device.type == "cpu"
     most = max(1, PIECE_FLOATS["cpu" if is_cpu else "cuda"] // row_floats)
@@ -183,9 +182,9 @@ def _pieces(above: list[int], device: torch.device, *, row_floats: int) -> Itera
 
 
 def _pick(rows: Tensor, index: list[int], first: int) -> Tensor:
-    """Rows `index` of a tensor that begins at row `first`; views of it where that is possible.
+    """Select rows `index` of a tensor whose first row is `first`, as a view if possible.
 
-    One row alone, (1, ...), where all are the same: it broadcasts.
+    If all indices are equal, returns a single row (1, ...), which broadcasts.
     """
     if index[0] == index[-1]:
         return rows[index[0] - first][None]

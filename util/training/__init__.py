@@ -1,5 +1,4 @@
-"""Training: trainer.py is the loop over epochs and steps, step.py one step of it.
+"""Training: trainer.py is the loop over epochs and steps, step.py a single step.
 
-Before them come batch, state, loss, schedule and seed; beside them statistics, nonfinite and
-validation; checkpoint.py keeps a run's files, weight_file.py reads and writes one.
+checkpoint.py manages the checkpoints of a run, weight_file.py reads and writes a single file.
 """

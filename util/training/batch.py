@@ -1,4 +1,4 @@
-"""A batch: how it is divided among processes and parts, and how it reaches the device."""
+"""Splitting a batch among processes and micro-batches, and moving it to the device."""
 
 from functools import cache
 
@@ -24,20 +24,20 @@ def check_batch(cfg: Config, process: Process) -> None:
         )
     if cfg.loss == "ohem" and cfg.accumulate_steps > 1:
         raise ConfigError(
-            "TRAIN.loss ohem looks for the hardest pixels of the whole batch, which "
-            f"TRAIN.accumulate_steps {cfg.accumulate_steps} never has in one piece: set it to 1"
+            "TRAIN.loss ohem selects the hardest pixels of the whole batch, but "
+            f"TRAIN.accumulate_steps {cfg.accumulate_steps} splits the batch: set it to 1"
         )
 
 
 def batch_norm_images(cfg: Config, process: Process) -> int:
-    """How many images BatchNorm averages over in training."""
+    """Number of images in each BatchNorm statistic during training."""
     is_synchronised = cfg.sync_bn and process.world_size > 1
     parts = cfg.accumulate_steps * (1 if is_synchronised else process.world_size)
     return cfg.batch_size // parts
 
 
 def image_on(device: torch.device, image: Tensor) -> Tensor:
-    """Images (N, 3, H, W) on the device; those that come as uint8 are normalised there."""
+    """Move images (N, 3, H, W) to the device; uint8 images are normalised there."""
     image = image.to(device, non_blocking=True)
     if image.dtype != torch.uint8:
         return image
@@ -46,7 +46,7 @@ def image_on(device: torch.device, image: Tensor) -> Tensor:
 
 
 def label_on(device: torch.device, label: Tensor) -> Tensor:
-    """Labels (N, H, W) on the device as int64, whatever integers they come as."""
+    """Move integer labels (N, H, W) to the device and convert them to int64."""
     return label.to(device, non_blocking=True).long()
 
 

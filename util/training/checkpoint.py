@@ -1,4 +1,4 @@
-"""The checkpoints of a run: their names, which one to continue from, and how many are kept."""
+"""The checkpoints of a run: file names, which one to resume from, and how many to keep."""
 
 import logging
 import re
@@ -11,36 +11,36 @@ from util.training.weight_file import UNFINISHED, load_file, save_atomically
 
 log = logging.getLogger("semseg")
 
-KEEP = 2  # the newest, and one before it to fall back on
+KEEP = 2  # the newest, and its predecessor in case the newest is damaged
 BEST = "best.pth"
 
 
 class Checkpoint(NamedTuple):
-    """A file and what it holds."""
+    """A checkpoint file and its content."""
 
     path: str
     content: dict[str, Any]
 
 
 def checkpoint_name(epoch: int, step_in_epoch: int = 0) -> str:
-    """File name of the state after `epoch` epochs and some steps of the next one."""
+    """File name of a checkpoint saved after `epoch` epochs and `step_in_epoch` further steps."""
     return f"train_epoch_{epoch}{f'_step_{step_in_epoch}' if step_in_epoch else ''}.pth"
 
 
 def position_of(path: str | Path) -> tuple[int, int] | None:
-    """`train_epoch_7.pth` -> (7, 0), `train_epoch_7_step_90.pth` -> (7, 90); else None."""
+    """Parse a file name: `train_epoch_7_step_90.pth` -> (7, 90); None if it is no checkpoint."""
     match = re.fullmatch(r"train_epoch_(\d+)(?:_step_(\d+))?\.pth", Path(path).name)
     return (int(match[1]), int(match[2] or 0)) if match else None
 
 
 def checkpoints(folder: str | Path) -> list[Path]:
-    """The checkpoints of a folder, most advanced first."""
+    """List the checkpoints in a folder, most advanced first."""
     found = [(position_of(path), path) for path in Path(folder).glob("train_epoch_*.pth")]
     return [path for position, path in sorted(found, reverse=True) if position is not None]
 
 
 def find_checkpoint(model_path: str, save_path: str) -> str:
-    """TEST.model_path, or where it is empty the newest checkpoint of TRAIN.save_path."""
+    """Return TEST.model_path or, if it is empty, the newest checkpoint in TRAIN.save_path."""
     if model_path:
         return model_path
     found = checkpoints(save_path) if save_path else []
@@ -53,10 +53,10 @@ def find_checkpoint(model_path: str, save_path: str) -> str:
 
 
 def find_resume(resume: str, save_path: str) -> Checkpoint | None:
-    """The file that TRAIN.resume means; None for a new run.
+    """Load the checkpoint selected by TRAIN.resume; None for a new run.
 
-    `auto` is the most advanced file of save_path that can be read; a damaged one is logged and
-    skipped. Raises ConfigError where the run would overwrite an earlier or a more advanced one.
+    `auto` selects the most advanced readable checkpoint in save_path; damaged ones are skipped
+    with a warning. Raises ConfigError if the run would overwrite checkpoints of another run.
     """
     found = checkpoints(save_path)
     if resume == "auto":
@@ -86,11 +86,11 @@ def _newest(found: list[Path], save_path: str) -> Checkpoint:
 
 
 def _check_ahead(checkpoint: Checkpoint, found: list[Path], save_path: str) -> None:
-    """Raise ConfigError where save_path holds work that the resumed run would overwrite."""
+    """Raise ConfigError if the resumed run would overwrite checkpoints in save_path."""
     path, content = checkpoint
     epoch, step = content.get("epoch"), content.get("step_in_epoch", 0)
     if not isinstance(epoch, int) or not isinstance(step, int):
-        return  # restore_state says what is wrong with it
+        return  # check_numbers reports this
     later = [other for other in found if _position(other) >= (epoch, step)]
     ahead = [other for other in later if not other.samefile(path)]
     if not ahead and not is_in(path, save_path) and (best := Path(save_path) / BEST).exists():
@@ -104,7 +104,7 @@ def _check_ahead(checkpoint: Checkpoint, found: list[Path], save_path: str) -> N
 
 
 def is_in(path: str, folder: str) -> bool:
-    """Whether a file lies in this folder."""
+    """Whether a file is directly in this folder."""
     return Path(path).resolve().parent == Path(folder).resolve()
 
 
@@ -116,10 +116,10 @@ def save_checkpoint(
     is_best: bool = False,
     foreign: Collection[Path] = (),
 ) -> list[Path]:
-    """Write best.pth if best, and the file of content's `epoch` and `step_in_epoch` if due.
+    """Write best.pth if `is_best`, then the regular checkpoint if `is_due`.
 
-    In this order: a run that is killed between them writes both again. Of the files before the one
-    that was written only the most advanced is kept, and `foreign` ones. Returns what was written.
+    The order matters: a run killed between the two writes both again after resuming. Checkpoints
+    older than the last KEEP are deleted, except those in `foreign`. Returns the paths written.
     """
     folder, written = Path(folder), []
     if is_best:
@@ -136,7 +136,7 @@ def save_checkpoint(
 
 
 def remove_unfinished(folder: str | Path) -> None:
-    """Remove the files that a run was writing when it was killed."""
+    """Remove temporary files left behind by a run that was killed while saving."""
     for path in Path(folder).glob(f"*.pth{UNFINISHED}"):
         name = path.name.removesuffix(UNFINISHED)
         if (name == BEST or position_of(name)) and path.is_file():

@@ -1,4 +1,4 @@
-"""What ends a training besides the user's input: memory, disks, loader processes, compilers."""
+"""Clear messages for system failures during training: memory, disk, loader workers, compiler."""
 
 import errno
 import re
@@ -13,7 +13,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextmanager
 def explained(cfg: Config) -> Iterator[None]:
-    """Within it, such an error becomes a RunError with the fix and the settings as they are."""
+    """Turn such a failure within this context into a RunError with the fix and current settings."""
     try:
         yield
     except OSError as error:
@@ -21,7 +21,7 @@ def explained(cfg: Config) -> Iterator[None]:
             raise
         raise RunError(
             f"{error.filename or 'a file'} cannot be written: {error.strerror}; the checkpoints in "
-            f"{cfg.save_path} are whole: make room, then TRAIN.resume auto continues"
+            f"{cfg.save_path} are intact: free some space, then TRAIN.resume auto continues"
         ) from None
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -29,26 +29,26 @@ def explained(cfg: Config) -> Iterator[None]:
         if "DataLoader worker" in str(error) or _is_of_shared_memory(error):
             raise RunError(
                 f"{_lost_worker(error)}: with 'Killed' the machine is usually out of memory, with "
-                f"'Bus error' out of shared memory (/dev/shm); lower TRAIN.workers {cfg.workers}, "
-                "0 loads in the training process itself. TRAIN.resume auto continues"
+                f"'Bus error' out of shared memory (/dev/shm); lower TRAIN.workers {cfg.workers} "
+                "(0 loads in the training process). TRAIN.resume auto continues"
             ) from None
         if cfg.compile and _is_of_compiler(error):
             raise RunError(
                 "TRAIN.compile True needs a working C++ compiler (on Debian and Ubuntu: apt "
-                f"install g++), set it to False without one; it said: {_first_line(error)}"
+                f"install g++); set it to False without one. Original error: {_first_line(error)}"
             ) from None
         raise
 
 
 def _out_of_memory(cfg: Config, error: BaseException) -> RunError:
     asked = re.search(r"[Tt]ried to allocate ([\d.,]+ ?\w+)", str(error))
-    more = f" ({asked[1]} more were asked for)" if asked else ""
+    more = f" ({asked[1]} more requested)" if asked else ""
     return RunError(
         f"out of memory{more}: lower TRAIN.train_h {cfg.train_h} and train_w {cfg.train_w}, or "
-        f"TRAIN.batch_size {cfg.batch_size}; with the same results raise TRAIN.accumulate_steps "
+        f"TRAIN.batch_size {cfg.batch_size}; for the same results raise TRAIN.accumulate_steps "
         f"{cfg.accumulate_steps} (with freeze_bn {cfg.freeze_bn}) or set "
-        f"TRAIN.activation_checkpointing {cfg.activation_checkpointing} to True; TRAIN.amp "
-        f"{cfg.amp} may become bf16. TRAIN.resume auto continues"
+        f"TRAIN.activation_checkpointing {cfg.activation_checkpointing} to True; or change "
+        f"TRAIN.amp {cfg.amp} to bf16. TRAIN.resume auto continues"
     )
 
 

@@ -1,7 +1,7 @@
-"""The training loss: cross entropy of all heads over labelled pixels, weighted or on hard ones.
+"""The training loss: cross entropy of all heads over all labelled pixels or only the hard ones.
 
-A head's loss is a sum over pixels divided by their weight. Sum and weight are kept apart, so that
-the divisor can be that of a whole step: of all its processes and of all parts of its batch.
+The loss of a head is a weighted sum over pixels divided by the total weight. The two are returned
+separately so that the total can be taken over all processes and micro-batches of a step.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,23 +16,23 @@ from util.training.upsampled_loss import pixel_losses, upsampled_cross_entropy, 
 
 
 class HeadLoss(NamedTuple):
-    """Of one head: the sum over pixels, the weight of these pixels, the classes (N, H, W)."""
+    """Loss of one head: weighted sum over pixels, total weight, predicted classes (N, H, W)."""
 
     total: Tensor
     weight: Tensor
     pred: Tensor
 
 
-# logits (N, C, h, w), label (N, H, W) at least as large
+# (logits (N, C, h, w), label (N, H, W) with H >= h and W >= w) -> HeadLoss
 PixelLoss = Callable[[Tensor, Tensor], HeadLoss]
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Sum over the pixels that are not `ignore_label`, and their number; in float32 or wider.
+    """Cross entropy over all pixels whose label is not `ignore_label`, in float32 or wider.
 
-    With `weights` (C,) each pixel counts as much as the weight of its label's class. Logits
-    smaller than the label are enlarged to its size, at no cost in memory.
+    With `weights` (C,) each pixel is weighted by its class. Logits smaller than the label are
+    upsampled on the fly, without storing the large map.
     """
 
     ignore_label: int
@@ -55,21 +55,21 @@ class CrossEntropy:
         return HeadLoss(total, weights.sum(), pred)
 
     def weight(self, label: Tensor) -> Tensor:
-        """The weight of a label's pixels, known before any logits are."""
+        """Total weight of a label's pixels; does not depend on logits."""
         return self.pixel_weights(label).sum()
 
     def pixel_weights(self, label: Tensor) -> Tensor:
-        """(N, H, W), 0 where the label is ignored."""
+        """Weight of each pixel (N, H, W), 0 where the label is ignored."""
         return _class_weights(label, label != self.ignore_label, self.weights)
 
 
 @dataclass(frozen=True)
 class OhemCrossEntropy:
-    """Cross entropy on hard pixels alone (online hard example mining, Shrivastava et al. 2016).
+    """Cross entropy over hard pixels (online hard example mining, Shrivastava et al. 2016).
 
-    Kept are the labelled pixels whose class gets a probability of at most `threshold`; where those
-    are fewer than `min_kept`, the `min_kept` hardest ones of the batch (ties: all of them).
-    `all_gather` joins the hardest pixels' probabilities (M,) of all processes, whose batch is one.
+    A pixel is hard if the probability of its true class is at most `threshold`. If fewer than
+    `min_kept` pixels of the batch are, the `min_kept` hardest are used, with all ties.
+    `all_gather` concatenates probabilities (M,) of all processes, so that the batch is global.
     """
 
     ignore_label: int
@@ -81,7 +81,7 @@ class OhemCrossEntropy:
     def __call__(self, logits: Tensor, label: Tensor) -> HeadLoss:
         losses = pixel_losses(logits.detach(), label, ignore_label=self.ignore_label)
         labelled = label != self.ignore_label
-        # Ignored pixels come last; where they are among the hardest, all labelled ones are.
+        # inf sorts ignored pixels last: the limit is inf only if all labelled pixels are kept.
         probability = torch.where(labelled, torch.exp(-losses), torch.inf)
         limit = self._hardest(probability.flatten()).clamp(min=self.threshold)
         weights = _class_weights(label, labelled & (probability <= limit), self.weights)
@@ -91,14 +91,14 @@ class OhemCrossEntropy:
         return HeadLoss(total, weights.sum(), pred)
 
     def _hardest(self, probability: Tensor) -> Tensor:
-        """The min_kept-th smallest probability of the whole batch, of the last one if fewer."""
+        """Return the min_kept-th smallest probability of the global batch, or the largest."""
         own = probability.topk(min(self.min_kept, probability.numel()), largest=False).values
         together = self.all_gather(own)
         return together.kthvalue(min(self.min_kept, together.numel())).values
 
 
 def _class_weights(label: Tensor, counted: Tensor, weights: Tensor | None) -> Tensor:
-    """The weight of each pixel's class (1 without `weights`), 0 where it is not counted."""
+    """Look up the weight of each pixel's class (1 without `weights`), 0 where not `counted`."""
     return counted.float() if weights is None else weights[torch.where(counted, label, 0)] * counted
 
 
@@ -106,7 +106,7 @@ def _class_weights(label: Tensor, counted: Tensor, weights: Tensor | None) -> Te
 class SegmentationLoss:
     """main + aux_weight * sum over auxiliary heads of scale * aux (PSPNet, section 3.3).
 
-    `aux_scales` are the network's: one for each auxiliary head.
+    `aux_scales` holds one factor per auxiliary head, as defined by the network.
     """
 
     main: PixelLoss
@@ -117,10 +117,10 @@ class SegmentationLoss:
     def sums(
         self, heads: Sequence[Tensor], label: Tensor, sizes: Sequence[Sequence[int]]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over pixels and weights of these pixels, (heads,) each; classes of the main head.
+        """Return weighted sums (heads,), total weights (heads,) and the main head's classes.
 
-        `heads` are logits (N, C, h, w), the main head's first. Each is enlarged to its size in
-        `sizes`, at which the label (N, H, W) is picked.
+        `heads` are logits (N, C, h, w), the main head first. Each is upsampled to its size in
+        `sizes`, and the label (N, H, W) is sampled at that size.
         """
         main, *aux = (
             (self.aux if i else self.main)(logits, label_at(label, size))
@@ -131,11 +131,11 @@ class SegmentationLoss:
         return sums, weights, main.pred
 
     def weights(self, label: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
-        """The weights (heads,) of a label's pixels at these sizes, by the label alone."""
+        """Total weights (heads,) of a label at these sizes; does not depend on logits."""
         return torch.stack([self.aux.weight(label_at(label, size)) for size in sizes])
 
     def losses(self, sums: Tensor, weights: Tensor) -> Tensor:
-        """(3,): total, main, aux of the heads' sums over pixels, divided by `weights` (heads,).
+        """Divide sums by `weights` (both (heads,)) and return the total, main and aux loss, (3,).
 
         A head without labelled pixels has weight 0 and loss 0.
         """
@@ -145,7 +145,7 @@ class SegmentationLoss:
         return torch.stack([main + self.aux_weight * side, main, side])
 
     def __call__(self, heads: Sequence[Tensor], label: Tensor) -> Tensor:
-        """`losses` as means over the pixels at hand, of heads at their own sizes."""
+        """Losses (3,) of this batch alone, each head at its own size."""
         sums, weights, _ = self.sums(heads, label, [logits.shape[-2:] for logits in heads])
         return self.losses(sums, weights)
 
@@ -161,7 +161,7 @@ def build_loss(
     ohem_min_kept: int = 100000,
     all_gather: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> SegmentationLoss:
-    """The loss by name: ce, or ohem, which mines in the main head alone, as is usual for PSPNet."""
+    """Build the loss by name: ce or ohem. OHEM applies to the main head only."""
     aux = CrossEntropy(ignore_label, weights)
     main: PixelLoss = aux
     if kind == "ohem":
@@ -170,9 +170,9 @@ def build_loss(
 
 
 def label_at(label: Tensor, size: Sequence[int]) -> Tensor:
-    """The label (N, H, W) at the size (h, w) of logits: the nearest pixel of each position.
+    """Sample a label (N, H, W) at the size (h, w) of logits, nearest neighbour.
 
-    Logits of sides (H - 1) / s + 1 have their corners on the label's: every s-th pixel.
+    If the sides are (H - 1) / s + 1, corners are aligned and every s-th pixel is taken.
     """
     rows, columns = (
         _nearest(*sides, label.device) for sides in zip(label.shape[-2:], size, strict=True)

@@ -1,7 +1,7 @@
-"""Keeps a loss or gradient that is not finite out of the weights, on all processes alike.
+"""Skips steps whose loss or gradients are not finite, on all processes alike.
 
-The decision is made on the device, without waiting for it: a loss that is not finite makes all
-gradients NaN, adding the processes' gradients spreads that, and the optimizer leaves the step out.
+The decision is made on the device, without a host sync: a non-finite loss makes all gradients NaN,
+the all-reduce spreads the NaN to all processes, and the fused optimizer skips the step.
 """
 
 import logging
@@ -16,24 +16,24 @@ from util.error import RunError
 
 log = logging.getLogger("semseg")
 
-STEPS_BETWEEN_LOOKS = 10  # looking at the device makes the host wait
-_SHOWN = 8  # images named
+STEPS_BETWEEN_LOOKS = 10  # each look is a host sync
+_SHOWN = 8  # images named in a message
 
 
 def nan_unless_finite(loss: Tensor) -> Tensor:
-    """The loss; if it is infinite or NaN, so are all gradients of the result."""
+    """Return the loss, or NaN if it is not finite, so that all gradients become NaN as well."""
     return loss * torch.where(loss.isfinite(), 1.0, torch.nan)
 
 
 def has_nonfinite_gradient(model: nn.Module) -> Tensor:
-    """1.0 on the device if a gradient is infinite, NaN or beyond 1e19, else 0.0."""
+    """Return 1.0, on the device, if any gradient is infinite, NaN or beyond 1e19, else 0.0."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))  # on a CPU 9 times faster than the maximum
     return 1.0 - norms.isfinite().all().float()
 
 
 class BatchNormStatistics:
-    """The running statistics before a step, to restore if it is left out."""
+    """A copy of the running statistics before a step, to be restored if the step is skipped."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = [
@@ -47,7 +47,7 @@ class BatchNormStatistics:
         self._before = torch.cat(self._buffers) if self._buffers else None
 
     def restore_if(self, left_out: Tensor) -> None:
-        """Restore them where `left_out` on the device is 1: a few kernels for all layers."""
+        """Restore them if `left_out`, a scalar on the device, is 1; a few kernels, no sync."""
         if self._before is None:
             return
         values = torch.where(left_out > 0, self._before, torch.cat(self._buffers))
@@ -56,7 +56,7 @@ class BatchNormStatistics:
 
 
 class NonfiniteCheck:
-    """Reports the steps that were left out. TRAIN.nonfinite: stop raises RunError, skip warns."""
+    """Reports skipped steps: TRAIN.nonfinite `stop` raises RunError, `skip` logs a warning."""
 
     def __init__(self, cfg: Config, process: Process, loader: Loader) -> None:
         self._cfg, self._process, self._loader = cfg, process, loader
@@ -65,19 +65,19 @@ class NonfiniteCheck:
         self.skipped = 0
 
     def add(self, step: int, loss: Tensor, left_out: Tensor) -> None:
-        """Note a step (0 = first): this process's share of its loss, whether it was left out."""
+        """Record a step (0 = first), this process's share of its loss, and if it was skipped."""
         self._steps.append(step)
         self._flags.append(torch.stack([1.0 - loss.isfinite().float(), left_out]))
 
     def look(self) -> None:
-        """Report what was added since the last look; all processes must look after the same step.
+        """Report the steps skipped since the last look; collective: call after the same step.
 
-        Raises RunError if such a step ends the run.
+        Raises RunError if TRAIN.nonfinite is `stop`.
         """
         flags = self._process.all_gather(torch.stack(self._flags)[None]).tolist()
         for i, step in enumerate(self._steps):
             ranks = [rank for rank, own in enumerate(flags) if own[i][0]]
-            # With fp16 a large scale makes gradients overflow now and then: GradScaler lowers it.
+            # With fp16, gradients overflow occasionally and GradScaler lowers its scale: no error.
             if flags[0][i][1] and (ranks or self._cfg.amp != "fp16"):
                 self._report(step, ranks)
         self._steps, self._flags = [], []
@@ -93,8 +93,8 @@ class NonfiniteCheck:
         if self._cfg.nonfinite == "stop":
             raise RunError(
                 f"{what}: lower TRAIN.base_lr {self._cfg.base_lr}, set TRAIN.amp off or look at "
-                "these images with tool/browse_data.py; TRAIN.nonfinite skip leaves such steps "
-                "out. The weights are not affected: TRAIN.resume auto continues from the last "
+                "these images with tool/browse_data.py; TRAIN.nonfinite skip skips such "
+                "steps. The weights are not affected: TRAIN.resume auto continues from the last "
                 "checkpoint"
             )
         log.warning(f"{what}: step skipped, {self.skipped} so far in this epoch")

@@ -1,4 +1,4 @@
-"""The optimizers by name, and their buffers (momentum) in a checkpoint."""
+"""Building the optimizer, and restoring its state from a checkpoint."""
 
 import logging
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from util.error import CheckpointError
 
 log = logging.getLogger("semseg")
 
-# The tensors that each keeps for a parameter.
+# State tensors per parameter.
 BUFFERS = {"sgd": ("momentum_buffer",), "adamw": ("step", "exp_avg", "exp_avg_sq")}
 
 
 def build_optimizer(cfg: Config, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of the network's `param_groups()`, which may set `lr_scale`, `weight_decay`.
+    """Build the optimizer from the network's `param_groups()`.
 
-    The network must be on its device in its memory layout: buffers take over both. Fused
-    optimizers can leave a step out on the device (nonfinite.py).
+    Groups may set `lr_scale` and `weight_decay`. Move the network to its device and memory layout
+    first. The optimizers are fused because those can skip a step on the device (nonfinite.py).
     """
     groups = network.param_groups()  # type: ignore[operator] # of a network, not of any module
     if cfg.optimizer == "adamw":
@@ -32,7 +32,7 @@ def build_optimizer(cfg: Config, network: nn.Module) -> torch.optim.Optimizer:
         weight_decay=cfg.weight_decay,
         fused=True,
     )
-    if cfg.momentum:  # it would not fill its buffers in a first step that is left out
+    if cfg.momentum:  # SGD would not create its buffers if the very first step is skipped
         for parameter in _parameters(optimizer):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
@@ -46,10 +46,10 @@ def restore_optimizer(
     *,
     source: str,
 ) -> None:
-    """Take over the buffers of a checkpoint's content; all of them are checked first.
+    """Load the state tensors of a checkpoint, after checking all of them.
 
-    The groups' settings are the config's. Buffers come into the parameters' memory layout.
-    Raises CheckpointError.
+    Hyper-parameters come from the config, not the checkpoint. Tensors are converted to the
+    memory layout of their parameters. Raises CheckpointError.
     """
     saved = content.get("optimizer")
     state = saved.get("state") if isinstance(saved, dict) and saved.get("param_groups") else None
@@ -89,13 +89,13 @@ def restore_optimizer(
 
 
 class _UnfitError(ValueError):
-    """What a checkpoint has instead of the optimizer state that is needed."""
+    """The checkpoint's optimizer state does not fit; the message completes `<file> has ...`."""
 
 
 def _checked(buffers: Any, kind: str, parameter: Tensor, name: str) -> dict[str, Tensor]:
     found = set(buffers) if isinstance(buffers, dict) else set()
     if found != set(BUFFERS[kind]):
-        other = next((k for k, known in BUFFERS.items() if set(known) == found), "no known one")
+        other = next((k for k, known in BUFFERS.items() if set(known) == found), "unknown")
         raise _UnfitError(f"the state of another optimizer ({other}) than TRAIN.optimizer {kind}")
     for buffer, value in buffers.items():
         shape = () if buffer == "step" else tuple(parameter.shape)
@@ -107,12 +107,12 @@ def _checked(buffers: Any, kind: str, parameter: Tensor, name: str) -> dict[str,
             or tuple(value.shape) != shape
             or not value.isfinite().all()
         ):
-            raise _UnfitError(f"a {buffer} of {name} that is no {shape} of finite numbers")
+            raise _UnfitError(f"a {buffer} of {name} that is not finite and of shape {shape}")
     return buffers
 
 
 def _as_laid_out(buffer: Tensor, weight: Any) -> Tensor:
-    """The first edition stored buffers in the order of the weight's memory, under other strides."""
+    """Convert a buffer of old checkpoints, stored in the weight's memory order but not strides."""
     if not isinstance(weight, Tensor) or weight.shape != buffer.shape:
         return buffer
     is_older = weight.dim() == 4 and not weight.is_contiguous() and buffer.is_contiguous()

@@ -1,4 +1,4 @@
-"""What a step costs: its FLOPs and memory, and where its time goes (TRAIN.profile)."""
+"""The cost of a training step: FLOPs, memory and a profile (TRAIN.profile)."""
 
 import copy
 import logging
@@ -13,25 +13,27 @@ from torch.utils.flop_counter import FlopCounterMode
 
 log = logging.getLogger("semseg")
 
-STEPS_BEFORE = 2  # not profiled: they allocate memory and choose algorithms
-_SHOWN = 12  # operators
+STEPS_BEFORE = 2  # warm-up steps, which allocate memory and choose algorithms
+_SHOWN = 12  # operators listed in the log
 
 
 def flops_per_image(network: nn.Module, crop: tuple[int, int]) -> float:
-    """FLOPs of a training step for one image of `crop`: three forward passes, as the backward pass
-    computes two products for each; 0 where they cannot be counted. Counted on a copy without
-    values, not yet compiled."""
+    """Return the FLOPs of a training step per image of size `crop`, 0 if they cannot be counted.
+
+    Three times the forward pass: the backward pass computes two products for each. Counted on a
+    copy on the meta device. `network` must not be compiled yet.
+    """
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             copy.deepcopy(network).to("meta").train()(torch.zeros(2, 3, *crop, device="meta"))
-    except Exception as error:  # whatever a library's backbone does that needs values
+    except Exception as error:  # a library's backbone may do anything that needs real values
         log.info(f"FLOPs are not counted: {error}")
         return 0.0
     return 3 * counter.get_total_flops() / 2
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes so far: of a GPU's tensors, else of the process; 0 where that is unknown."""
+    """Return peak memory in bytes: of a GPU's tensors, else of the process; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -43,7 +45,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 class StepProfiler:
-    """Profiles `steps` steps of training into a Chrome trace in `folder`; 0: does nothing."""
+    """Profiles `steps` training steps and writes a Chrome trace to `folder`; 0 disables it."""
 
     def __init__(self, steps: int, folder: str, device: torch.device) -> None:
         self._steps, self._folder, self._device = steps, Path(folder), device
@@ -54,7 +56,7 @@ class StepProfiler:
         self._profile = profile(activities=activities) if steps else None
 
     def step(self) -> None:
-        """To be called after each step."""
+        """Call after each step."""
         self._done += 1
         if self._profile and self._done == STEPS_BEFORE:
             self._profile.start()
@@ -63,7 +65,7 @@ class StepProfiler:
             self._profile = None
 
     def close(self) -> None:
-        """To be called at the end of the run."""
+        """Call at the end of the run."""
         if self._profile and self._done > STEPS_BEFORE:
             self._steps = self._done - STEPS_BEFORE
             self._finish(self._profile)
@@ -82,6 +84,6 @@ class StepProfiler:
         log.info(f"profile of {self._steps} steps: {path} (open it in chrome://tracing)")
         for time, event in events[:_SHOWN]:
             log.info(
-                f"  {time / total:6.1%} {time / self._steps / 1000:9.3f} ms a step "
+                f"  {time / total:6.1%} {time / self._steps / 1000:9.3f} ms per step "
                 f"{event.count // self._steps:5d} calls  {event.key[:80]}"
             )

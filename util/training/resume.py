@@ -1,4 +1,4 @@
-"""Continuing from a checkpoint: all of its content is checked before any of it is used."""
+"""Resuming from a checkpoint. Its content is checked completely before any of it is used."""
 
 import logging
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from util.training.weight_file import load_file
 
 log = logging.getLogger("semseg")
 
-# Field -> type, smallest and largest value.
+# Field -> type, smallest value, largest value.
 _NUMBERS = {
     "epoch": (int, 0, 2**31),
     "step_in_epoch": (int, 0, 2**31),
@@ -35,9 +35,10 @@ _SCALER_NUMBERS = {
 
 
 def read_resume(cfg: Config, process: Process) -> tuple[Config, Checkpoint | None]:
-    """The checkpoint to continue from, the same in all processes, and the config with its seed.
+    """Return the config with its seed set, and the checkpoint to resume from (None: new run).
 
-    Where TRAIN.manual_seed is empty it becomes the checkpoint's, in a new run a fresh one.
+    An empty TRAIN.manual_seed is replaced by the checkpoint's seed, in a new run by a random one.
+    All processes get the same result.
     """
     found = find_resume(cfg.resume, cfg.save_path) if process.is_main else None
     path = process.broadcast(found.path if found else "")
@@ -54,10 +55,10 @@ def read_resume(cfg: Config, process: Process) -> tuple[Config, Checkpoint | Non
 def restore_state(
     state: State, cfg: Config, checkpoint: Checkpoint, order: Mapping[str, Any]
 ) -> None:
-    """Continue where the checkpoint was saved; the state's network has its weights already.
+    """Restore everything but the weights, which the state's network already has.
 
-    `order` is that of `order_of`. Raises CheckpointError or ConfigError; what has changed since
-    and can be continued is logged.
+    `order` comes from `order_of`. Raises CheckpointError or ConfigError if the run cannot continue
+    from there; harmless changes of settings are logged.
     """
     source, content = checkpoint
     restore_optimizer(state.optimizer, cfg, unwrap(state.model), content, source=source)
@@ -70,14 +71,14 @@ def restore_state(
         rate = state.rate(cfg)
         if abs(rate - content["lr"]) > 1e-9 * content["lr"]:
             log.info(
-                f"the learning rate jumps from {content['lr']:.6g} to {rate:.6g} here: since "
-                f"{source} was saved, TRAIN.epochs ({cfg.epochs} now), base_lr, power, "
-                "warmup_steps or the number of steps has changed"
+                f"the learning rate jumps from {content['lr']:.6g} to {rate:.6g}: TRAIN.epochs "
+                f"({cfg.epochs} now), base_lr, power, warmup_steps or the number of steps has "
+                f"changed since {source} was saved"
             )
 
 
 def check_numbers(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError unless its numbers are such numbers."""
+    """Raise CheckpointError unless all numbers are present, of the right type and in range."""
     source, content = checkpoint
     if "epoch" not in content:
         raise CheckpointError(
@@ -102,11 +103,11 @@ def check_numbers(checkpoint: Checkpoint) -> None:
 def _check_order(
     state: State, content: Mapping[str, Any], order: Mapping[str, Any], source: str
 ) -> None:
-    """Within an epoch the remaining steps must be those that the run would have taken."""
+    """Check that the rest of a started epoch uses the same images as without interruption."""
     if state.step_in_epoch >= state.steps_per_epoch:
         raise CheckpointError(
-            f"{source} was saved after {state.step_in_epoch} steps of an epoch, which has "
-            f"{state.steps_per_epoch} now: resume with the same list and TRAIN.batch_size, or "
+            f"{source} was saved after {state.step_in_epoch} steps of an epoch, but epochs now "
+            f"have {state.steps_per_epoch}: resume with the same list and TRAIN.batch_size, or "
             f"start from its weights with TRAIN.weight {source}"
         )
     names = {"seed": "TRAIN.manual_seed", "batch_size": "TRAIN.batch_size"}
@@ -118,7 +119,7 @@ def _check_order(
         if state.step_in_epoch:
             raise ConfigError(
                 f"{source} was saved within an epoch, but {what}: the rest of that "
-                "epoch would repeat some images and omit others; set it as it was, or resume from "
-                "a checkpoint at the end of an epoch"
+                "epoch would repeat some images and omit others; restore it, or resume from a "
+                "checkpoint at the end of an epoch"
             )
         log.info(f"{what} since {source} was saved")

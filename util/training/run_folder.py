@@ -1,4 +1,4 @@
-"""The folder of a run: one training at a time, and no file in it that is not the run's own."""
+"""The folder of a run: locked by one training at a time, never overwriting the user's files."""
 
 import json
 import logging
@@ -26,11 +26,10 @@ FILES = ("config.yaml", "environment.json", "git.diff", "metrics.jsonl")
 
 
 class RunFolder:
-    """While entered, TRAIN.save_path belongs to this process alone; elsewhere than in the main
-    process (`active` False) it does nothing.
+    """Context manager that locks TRAIN.save_path; does nothing if not `active` (other ranks).
 
-    The system frees the lock of a process that dies. Raises ConfigError for a folder that another
-    training uses, or with files that no training wrote.
+    The operating system releases the lock if the process dies. Raises ConfigError if another
+    training uses the folder, or if it holds files that no training wrote.
     """
 
     def __init__(self, path: str, *, active: bool) -> None:
@@ -68,11 +67,13 @@ class RunFolder:
             holder = file.read(200).strip() or "unknown"
             file.close()
             raise ConfigError(
-                f"TRAIN.save_path {self.path} is in use by another training ({holder}): wait for "
-                "its end, or choose another TRAIN.save_path"
+                f"TRAIN.save_path {self.path} is in use by another training ({holder}): wait until "
+                "it ends, or choose another TRAIN.save_path"
             ) from None
         except OSError as error:  # a file system without locks
-            log.warning(f"{self.path} cannot be locked ({error.strerror}): use it for one training")
+            log.warning(
+                f"{self.path} cannot be locked ({error.strerror}): run only one training in it"
+            )
         file.truncate(0)
         now = datetime.now().isoformat(timespec="seconds")
         file.write(f"{_HOLDER}{os.getpid()} on {platform.node()}, since {now}\n")
@@ -81,7 +82,7 @@ class RunFolder:
 
 
 def _lock(file: IO[str]) -> None:
-    """Lock a file for this process, not for those it forks (as flock would: loader workers)."""
+    """Lock a file for this process; flock would share the lock with forked loader workers."""
     if sys.platform == "win32":
         file.seek(_LOCKED)  # others cannot read what is locked
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -99,7 +100,7 @@ def _is_lock(path: Path) -> bool:
 
 
 def _is_origin(path: Path) -> bool:
-    """Whether this is the environment.json of a run."""
+    """Whether a training wrote this environment.json."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

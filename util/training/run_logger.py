@@ -1,4 +1,4 @@
-"""The record of a training in its folder: log, TensorBoard, a JSON line per epoch."""
+"""Logging of a training run: log file, TensorBoard, and one JSON line per epoch."""
 
 import json
 import logging
@@ -22,15 +22,15 @@ from util.training.loss import label_at
 
 log = logging.getLogger("semseg")
 
-IMAGES = 3  # samples shown in TensorBoard after each epoch
-FLUSH_SECONDS = 10.0  # between two writes of TensorBoard's events to the disk, which take time
+IMAGES = 3  # samples shown in TensorBoard per epoch
+FLUSH_SECONDS = 10.0  # between flushes of TensorBoard's events to disk
 
 
 class TrainLogger(RunLogger):
-    """RunLogger with TensorBoard's event file and metrics.jsonl; a null object on other ranks.
+    """RunLogger that also writes TensorBoard events and metrics.jsonl; a null object elsewhere.
 
-    `colors` (classes, 3) are those of label maps in images. A resumed run drops the lines of
-    metrics.jsonl after its first `epochs`, which it repeats.
+    `colors` (classes, 3) is the palette of label maps. A resumed run removes the lines of
+    metrics.jsonl that follow epoch `epochs`, because it trains those epochs again.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class TrainLogger(RunLogger):
             self._keep_epochs(epochs)
 
     def scalars(self, step: int, **values: float) -> None:
-        """Numbers for TensorBoard; the part of a name before `__` becomes its group."""
+        """Write scalars to TensorBoard; the part of a name before `__` becomes its group."""
         for name, value in values.items():
             self._add(summary.scalar(name.replace("__", "/"), value), step)
 
     def scores(self, epoch: int, epochs: int, split: str, scores: Scores) -> None:
-        """mIoU, mAcc and aAcc of an epoch: a line, and TensorBoard."""
+        """Log mIoU, mAcc and aAcc of an epoch, also to TensorBoard."""
         log.info(f"{split.capitalize()} result at epoch [{epoch}/{epochs}]: {headline(scores)}")
         for name in ("miou", "macc", "aacc"):
             self.scalars(epoch, **{f"{split}__{name}": getattr(scores, name)})
 
     def speed(self, epoch: int, epochs: int, record: Mapping[str, float]) -> None:
-        """Speed, waiting for data, memory and FLOP/s of an epoch's record: a line, TensorBoard."""
+        """Log speed, data wait, memory and FLOP/s of an epoch, also to TensorBoard."""
         log.info(
             f"Speed at epoch [{epoch}/{epochs}]: {record['images_per_second']:.2f} images/s, "
             f"{record['data_wait']:.1%} of the time waiting for data, "
@@ -66,9 +66,9 @@ class TrainLogger(RunLogger):
             self.scalars(epoch, **{f"speed__{name}": record[name]})
 
     def images(self, epoch: int, split: str, images: Tensor, labels: Tensor, preds: Tensor) -> None:
-        """A batch's first images as image | label | prediction for TensorBoard.
+        """Write the first images of a batch to TensorBoard as image | label | prediction.
 
-        images (N, 3, H, W) uint8 or normalised; labels and preds (N, h, w) of ids, perhaps smaller.
+        images (N, 3, H, W), uint8 or normalised; labels and preds (N, h, w), h <= H and w <= W.
         """
         if not self.active:
             return
@@ -85,7 +85,7 @@ class TrainLogger(RunLogger):
         self._add(summary.image(name, np.vstack(rows), dataformats="HWC"), epoch)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """One JSON line in metrics.jsonl."""
+        """Append a record to metrics.jsonl."""
         if self.active:
             with naming(self._metrics), self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -108,8 +108,10 @@ class TrainLogger(RunLogger):
                 temporary.replace(path)
 
     def _add(self, values: Any, step: int) -> None:
-        """Write values for TensorBoard, in this thread: one in the background would die of a full
-        disk, and this one then wait for it for ever."""
+        """Write to TensorBoard in this thread.
+
+        A background writer would die when the disk is full, and this thread then wait forever.
+        """
         if not self.active:
             return
         with naming(self.folder):
@@ -122,7 +124,7 @@ class TrainLogger(RunLogger):
 
 
 def _epoch_of(line: str) -> int:
-    """The epoch of a line of metrics.jsonl; a line cut by a kill belongs to none."""
+    """Return the epoch of a line of metrics.jsonl; a truncated line sorts after all epochs."""
     try:
         return int(json.loads(line)["epoch"])
     except (ValueError, TypeError, KeyError):

@@ -6,8 +6,8 @@ def poly_lr(
 ) -> float:
     """Learning rate of step `step` (0 = first): base_lr * (1 - step / total_steps) ** power.
 
-    The first `warmup_steps` steps run at 1, 2, ... parts of warmup_steps of it. Past the end it
-    stays 0.
+    During the first `warmup_steps` steps it is scaled by (step + 1) / warmup_steps. It is 0 from
+    total_steps on.
     """
     rate = base_lr * max(0.0, 1.0 - step / total_steps) ** power
     return rate if step >= warmup_steps else rate * (step + 1) / warmup_steps

@@ -1,4 +1,4 @@
-"""Where random numbers come from: a seed for the run, and one for each of its steps."""
+"""Seeding: once for the run, and again for each step."""
 
 import random
 
@@ -7,24 +7,24 @@ import torch
 
 
 def choose_seed() -> int:
-    """A fresh seed."""
+    """Return a random seed."""
     return random.SystemRandom().randrange(2**31)
 
 
 def seed_everything(seed: int) -> None:
-    """Start Python's, NumPy's and torch's generators (all devices) from `seed`."""
+    """Seed Python's, NumPy's and torch's generators (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Start torch's generators, which draw dropout, for one step of one process.
+    """Seed torch's generators, which dropout uses, for one step of one process.
 
-    With the step's numbers a function of (seed, step, rank), a resumed run needs no saved ones.
+    The random numbers depend on (seed, step, rank) only, so checkpoints need no generator state.
     """
     words = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)
-    # torch.manual_seed would note the call stack for devices that are not there: 1 ms a step.
+    # torch.manual_seed would record a call stack for absent devices, which costs 1 ms per step.
     torch.default_generator.manual_seed(int(words[0]) % 2**63)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(int(words[0]) % 2**63)

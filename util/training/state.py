@@ -1,4 +1,4 @@
-"""The state of a training run: where it starts, and all that a checkpoint must hold to continue."""
+"""The state of a training run: how it is created, and what a checkpoint saves of it."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from util.training.weight_file import nonfinite_entries
 
 @dataclass
 class State:
-    """What changes while a run trains: all that a checkpoint holds."""
+    """Everything that changes during training and is saved in checkpoints."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -28,24 +28,24 @@ class State:
     amp: str
     steps_per_epoch: int
     total_steps: int
-    epoch: int = 0  # epochs done
-    step_in_epoch: int = 0  # steps done since
+    epoch: int = 0  # completed epochs
+    step_in_epoch: int = 0  # completed steps of the current epoch
     best_miou: float = -1.0
 
     @property
     def step(self) -> int:
-        """Steps done since the start of the run."""
+        """Completed steps since the start of the run."""
         return self.epoch * self.steps_per_epoch + self.step_in_epoch
 
     def rate(self, cfg: Config) -> float:
-        """The learning rate of the next step."""
+        """Learning rate of the next step."""
         return poly_lr(cfg.base_lr, self.step, self.total_steps, cfg.power, cfg.warmup_steps)
 
 
 def start_state(
     cfg: Config, process: Process, network: nn.Module, *, steps_per_epoch: int
 ) -> State:
-    """A network with an optimizer of its `param_groups()`, before step 0."""
+    """Create the state before step 0: the wrapped network and its optimizer."""
     # Fused, the loss enlarges the logits.
     network.upsamples = cfg.classifier == "stepwise"  # type: ignore[assignment]
     model = process.wrap(
@@ -67,16 +67,16 @@ def start_state(
 
 
 def order_of(cfg: Config, samples: Sequence[Sample]) -> dict[str, Any]:
-    """What decides which images a step sees: seed, batch size and the list, by file names."""
+    """Return what determines the images of each step: seed, batch size, hash of the list."""
     names = "\n".join("/".join(sample.image.parts[-2:]) for sample in samples)
     digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
     return {"seed": cfg.manual_seed, "batch_size": cfg.batch_size, "train_list": digest[:16]}
 
 
 def checkpoint_content(state: State, cfg: Config, order: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a resumed run needs, in tensors, numbers and text; `lr` is that of the next step.
+    """Return the content of a checkpoint: tensors, numbers and text; `lr` is of the next step.
 
-    Raises RunError where weights or momentum are not finite: such a state is never saved.
+    Raises RunError if weights or optimizer buffers are not finite: such a state is never saved.
     """
     weights, optimizer = unwrap(state.model).state_dict(), state.optimizer.state_dict()
     buffers = {
@@ -87,9 +87,9 @@ def checkpoint_content(state: State, cfg: Config, order: Mapping[str, Any]) -> d
     if broken := nonfinite_entries({**weights, **buffers}):
         raise RunError(
             f"after step {state.step} {len(broken)} tensors hold infinite or NaN values "
-            f"({', '.join(broken[:3])}, ...), which is not saved: the run has diverged; lower "
-            f"TRAIN.base_lr {cfg.base_lr}, then TRAIN.resume auto continues from the checkpoint "
-            "before"
+            f"({', '.join(broken[:3])}, ...): the run has diverged, and this state is not saved; "
+            f"lower TRAIN.base_lr {cfg.base_lr}, then TRAIN.resume auto continues from the "
+            "previous checkpoint"
         )
     return {
         "epoch": state.epoch,

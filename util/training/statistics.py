@@ -1,4 +1,4 @@
-"""What an epoch of training adds up: on the device, and over all processes at its end."""
+"""Statistics of a training epoch, accumulated on the device and reduced over all processes."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ from util.training.step import StepResult
 
 
 class EpochStatistics:
-    """Losses, accuracy and speed of the steps that were added; `flops` are those of an image."""
+    """Losses, accuracy and speed of an epoch; `flops` is the cost of a step per image."""
 
     def __init__(self, cfg: Config, process: Process, *, flops: float = 0.0) -> None:
         self._cfg, self._process, self._flops = cfg, process, flops
@@ -26,7 +26,7 @@ class EpochStatistics:
         self._start = time.perf_counter()
 
     def add(self, result: StepResult, *, waited: float = 0.0) -> None:
-        """Add a step, which `waited` so many seconds for data (no waiting for the device)."""
+        """Accumulate a step that waited `waited` seconds for data, without a host sync."""
         self._matrix.update(result.pred, result.label)
         self._losses += torch.where(result.left_out > 0, 0, result.losses)
         self._taken += 1 - result.left_out
@@ -35,17 +35,17 @@ class EpochStatistics:
         self._waited += waited
 
     def accuracy(self) -> float:
-        """The share of right pixels in this process so far."""
+        """Pixel accuracy of this process so far."""
         return self._matrix.scores().aacc
 
     def images_per_second(self) -> float:
-        """Of all processes so far; to be asked when the device has done its work."""
+        """Speed of all processes together so far; call when the device is synchronised."""
         return self._steps * self._cfg.batch_size / (time.perf_counter() - self._start)
 
     def sum(self) -> tuple[Scores, dict[str, Any]]:
-        """The epoch's scores and record over all processes, all of which must call this.
+        """Return the epoch's scores and record over all processes; a collective call.
 
-        Raises RunError if no step was taken; with fp16 the first ones may all search its scale.
+        Raises RunError if all steps were skipped, unless fp16 was still searching for its scale.
         """
         self._process.all_reduce(self._matrix.matrix)
         scores, taken = self._matrix.scores(), int(self._taken.item())

@@ -1,4 +1,4 @@
-"""One step of training: forward, loss, backward, update; the same on any number of processes."""
+"""One training step: forward, loss, backward, update; same result on any number of processes."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,18 +18,17 @@ from util.training.state import State
 
 @dataclass(frozen=True)
 class StepResult:
-    """`losses` (3,): this process's shares of total, main, aux; its batch's pred and label
-    (N, h, w); `left_out`: 1.0 on the device for a step that was not taken, else 0.0; `lr`."""
+    """Result of a step in this process; all tensors are on the device."""
 
-    losses: Tensor
-    pred: Tensor
-    label: Tensor
-    left_out: Tensor
+    losses: Tensor  # (3,): this process's share of the total, main and aux loss
+    pred: Tensor  # (N, h, w) class ids
+    label: Tensor  # (N, h, w)
+    left_out: Tensor  # scalar: 1.0 if the step was skipped, else 0.0
     lr: float
 
 
 def train_mode(model: nn.Module, *, freeze_bn: bool) -> None:
-    """Training mode; with `freeze_bn` BatchNorm normalises by its running statistics, unchanged."""
+    """Set training mode; with `freeze_bn` BatchNorm uses its running statistics, unchanged."""
     model.train()
     for module in model.modules() if freeze_bn else ():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -44,10 +43,10 @@ def train_step(
     image: Tensor,
     label: Tensor,
 ) -> StepResult:
-    """Take the next step with this process's part of a batch: image (N, 3, H, W), label (N, H, W).
+    """Train on this process's share of a batch: image (N, 3, H, W), label (N, H, W).
 
-    The batch goes through the network in TRAIN.accumulate_steps parts. The loss is divided by the
-    labelled pixels of the whole step, so neither the parts nor the processes change it.
+    The share is split into TRAIN.accumulate_steps micro-batches. The loss is divided by the number
+    of labelled pixels of the whole step, so it does not depend on how the batch is split.
     """
     assert cfg.manual_seed is not None  # read_resume() has chosen one
     seed_step(cfg.manual_seed, state.step, process.rank)
@@ -73,14 +72,14 @@ def train_step(
                 weights = weights if parts == 1 else criterion.weights(label, sizes)
                 all_weights = process.all_reduce(weights)
             part_losses = criterion.losses(sums, all_weights)
-            # The processes' gradients are averaged, but it is their sum that is the step's.
+            # DDP averages gradients over processes, but the step needs their sum.
             loss = nan_unless_finite(part_losses[0]) * process.world_size
             state.scaler.scale(loss).backward()
         losses.append(part_losses.detach())
         preds.append(pred)
 
     left_out = has_nonfinite_gradient(state.model)
-    if not state.scaler.is_enabled():  # else the scaler leaves the step out by itself
+    if not state.scaler.is_enabled():  # an enabled scaler skips the step itself
         state.optimizer.found_inf = left_out  # type: ignore[attr-defined]
     state.scaler.step(state.optimizer)
     state.scaler.update()

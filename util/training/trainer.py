@@ -1,4 +1,4 @@
-"""The training loop: epochs and their steps, scores, the log, checkpoints."""
+"""The training loop: epochs, steps, validation, logging, checkpoints."""
 
 import logging
 import sys
@@ -29,10 +29,10 @@ log = logging.getLogger("semseg")
 
 @dataclass
 class Trainer:
-    """Takes a state to TRAIN.epochs, in one of several processes or the only one.
+    """Trains a state up to TRAIN.epochs, in each process of the run.
 
-    `order` is kept in checkpoints (see order_of), `foreign` are checkpoints of another run in the
-    folder, `flops` those of an image's step.
+    `order` (see order_of) is saved in checkpoints, `foreign` checkpoints belong to another run and
+    are never deleted, `flops` is the cost of a step per image.
     """
 
     cfg: Config
@@ -40,7 +40,7 @@ class Trainer:
     state: State
     criterion: SegmentationLoss
     train_loader: Loader
-    val_loader: Loader | None  # None: no scores while training
+    val_loader: Loader | None  # None: no validation
     logger: TrainLogger
     stop: StopRequest
     order: Mapping[str, Any]
@@ -56,7 +56,7 @@ class Trainer:
         )
 
     def run(self) -> None:
-        """All epochs that remain: train, score where asked, save."""
+        """Train, validate and save for each remaining epoch."""
         state = self.state
         while state.epoch < self.cfg.epochs:
             with gpu_flags(self.process.device, tf32=state.amp == "tf32", tune=True):
@@ -67,7 +67,7 @@ class Trainer:
         self.profiler.close()
 
     def train_epoch(self) -> dict[str, Any]:
-        """The remaining steps of an epoch; returns their record: mean losses, accuracy, speed."""
+        """Run the remaining steps of an epoch; return mean losses, accuracy and speed."""
         cfg, state, loader = self.cfg, self.state, self.train_loader
         train_mode(state.model, freeze_bn=cfg.freeze_bn)
         nonfinite = NonfiniteCheck(cfg, self.process, loader)
@@ -97,7 +97,7 @@ class Trainer:
         return {**record, "lr": result.lr}
 
     def report_step(self, place: str, result: StepResult, statistics: EpochStatistics) -> None:
-        """A line of the log and TensorBoard's scalars: the step's losses over all processes."""
+        """Log a step's losses over all processes, also to TensorBoard."""
         total, main, aux = self.process.all_reduce(result.losses).tolist()
         log.info(
             f"{place} {self.progress.line()} MainLoss {main:.4f} AuxLoss {aux:.4f} "
@@ -113,9 +113,9 @@ class Trainer:
         )
 
     def score(self, record: dict[str, Any], loader: Loader) -> bool:
-        """Add the validation's scores to the epoch's record; True for the best so far."""
+        """Validate and add the scores to the epoch's record; return whether it is the best."""
         state = self.state
-        network = unwrap(state.model)  # each process has its own images, and maybe fewer
+        network = unwrap(state.model)  # no DDP: processes may have different numbers of images
         scores, record["val_loss"] = validate(
             self.cfg,
             self.process,
@@ -131,9 +131,9 @@ class Trainer:
         return is_best
 
     def save_within_epoch(self, *, may_stop: bool) -> None:
-        """Save every so many steps or minutes; on a signal save and end, where `may_stop`.
+        """Save if due by steps or minutes; if `may_stop`, also on a signal, and then exit.
 
-        All processes must stop together, so they ask each other: at the same steps.
+        Whether to stop is agreed among all processes, so all must call this at the same steps.
         """
         cfg, state = self.cfg, self.state
         must_end = may_stop and self.process.any_rank(bool(self.stop.name))
@@ -146,7 +146,7 @@ class Trainer:
             self.end()
 
     def save_after_epoch(self, *, is_best: bool) -> None:
-        """Save every save_freq epochs, after the last one, for the best score, on a signal."""
+        """Save every save_freq epochs, after the last epoch, on a best score or a signal."""
         cfg, state = self.cfg, self.state
         is_last = state.epoch == cfg.epochs
         must_end = self.process.any_rank(bool(self.stop.name)) and not is_last
@@ -156,7 +156,7 @@ class Trainer:
             self.end()
 
     def save(self, *, is_due: bool = True, is_best: bool = False) -> None:
-        """Write the state's file if due, and best.pth if best, in the main process."""
+        """Write the due checkpoint files in the main process."""
         if self.process.is_main and (is_due or is_best):
             content = checkpoint_content(self.state, self.cfg, self.order)
             for path in save_checkpoint(
@@ -170,7 +170,7 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def end(self) -> None:
-        """End the process: the state is saved."""
+        """Exit after a signal; the state has been saved."""
         name = self.stop.name or "a signal to another process"
         log.info(f"stopped by {name}; the same command with TRAIN.resume auto continues")
         sys.exit(EXIT_STOPPED)

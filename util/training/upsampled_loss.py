@@ -1,10 +1,9 @@
-"""Cross entropy of logits enlarged to the size of the label, without ever storing the enlarged map.
+"""Cross entropy of logits upsampled to the size of the label, without storing the upsampled map.
 
-Enlarging is linear and separable: rows and columns are two matrix products. A strip of rows at a
-time is enlarged, turned into probabilities and taken back to the small map as its gradient, so
-memory and traffic do not grow with classes x H x W. On a GPU this replaces the slowest kernels of
-a training step (the backward of bilinear interpolation alone took a third of it); on a CPU the
-strips stay in the cache.
+Bilinear upsampling is separable: one matrix product for rows, one for columns. It is done for one
+strip of rows at a time, together with the softmax and the gradient of the small map, so memory
+traffic does not grow with classes x H x W. On a GPU this replaces the slowest kernels of a step
+(the backward pass of bilinear interpolation took a third of it); on a CPU strips fit in the cache.
 """
 
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Floats of an enlarged strip: in a CPU's cache; large enough to fill a GPU.
+# Floats per upsampled strip: fits in a CPU's cache; large enough to fill a GPU.
 STRIP_FLOATS = {"cpu": 2**19, "cuda": 2**27}
 
 
@@ -21,7 +20,7 @@ STRIP_FLOATS = {"cpu": 2**19, "cuda": 2**27}
 def interpolation_matrix(
     small: int, large: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Linear interpolation with aligned corners as a matrix: (large, small), rows sum to 1."""
+    """Return the matrix (large, small) of linear interpolation with aligned corners."""
     position = torch.arange(large, dtype=torch.float64) * ((small - 1) / max(1, large - 1))
     lower = position.floor().clamp(max=max(0, small - 2))
     share = position - lower
@@ -34,9 +33,9 @@ def interpolation_matrix(
 
 
 def pixel_losses(logits: Tensor, label: Tensor, *, ignore_label: int) -> Tensor:
-    """Cross entropy of every pixel, without gradient: (N, C, h, w), (N, H, W) -> (N, H, W).
+    """Cross entropy of each pixel: (N, C, h, w), (N, H, W) -> (N, H, W); 0 where ignored.
 
-    It is 0 where the label is `ignore_label`.
+    Not differentiable.
     """
     with torch.no_grad():
         ones = torch.ones_like(label, dtype=wide_dtype(logits))
@@ -46,23 +45,23 @@ def pixel_losses(logits: Tensor, label: Tensor, *, ignore_label: int) -> Tensor:
 def upsampled_cross_entropy(
     logits: Tensor, label: Tensor, pixel_weight: Tensor, *, ignore_label: int
 ) -> tuple[Tensor, Tensor]:
-    """Sum over pixels of weight * cross entropy, and the predicted classes.
+    """Return the sum over pixels of weight * cross entropy, and the predicted classes (N, H, W).
 
     logits (N, C, h, w) of any float type; label (N, H, W) with H >= h, W >= w; pixel_weight
-    (N, H, W), not used where the label is `ignore_label`. Returns a scalar in float32 or wider
-    and (N, H, W) class ids. The enlarged logits are float32 or wider; on a GPU they keep the
-    half precision that autocast gave the logits. Gradients reach `logits` alone.
+    (N, H, W), not used where the label is `ignore_label`. The sum is in float32 or wider. The
+    upsampled logits are too, except that half precision from autocast is kept on a GPU. Only
+    `logits` gets a gradient.
     """
     return _UpsampledCrossEntropy.apply(logits, label, pixel_weight, ignore_label)
 
 
 def wide_dtype(logits: Tensor) -> torch.dtype:
-    """The type of losses: float32, or float64 for such logits."""
+    """Return the dtype of losses: float64 for float64 logits, else float32."""
     return torch.promote_types(logits.dtype, torch.float32)
 
 
 class _UpsampledCrossEntropy(torch.autograd.Function):
-    """The gradient is computed together with the loss, while the probabilities are at hand."""
+    """Computes the gradient in the forward pass, where the probabilities are available."""
 
     @staticmethod
     def forward(
@@ -90,7 +89,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 def _strips(
     logits: Tensor, label: Tensor, pixel_weight: Tensor, ignore_label: int, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Weighted losses and classes (N, H, W), and if asked for the losses' gradient by `logits`."""
+    """Return weighted losses and classes (N, H, W), and on request the gradient for `logits`."""
     is_cpu = logits.device.type == "cpu"
     dtype = wide_dtype(logits) if is_cpu else logits.dtype
     (n, classes, h, w), (height, width) = logits.shape, label.shape[1:]
@@ -105,8 +104,8 @@ def _strips(
     floats = STRIP_FLOATS["cpu" if is_cpu else "cuda"]
     images = max(1, min(n, floats // (classes * height * width)))
     lines = max(1, min(height, floats // (classes * width)))
-    # Where the classes lie decides the speed of the softmax: last on a GPU, (images, h, w, C), so
-    # that a pixel's logits lie together; on a CPU before the columns, (images, h, C, w).
+    # The memory layout decides the speed of the softmax: (images, h, w, C) is faster on a GPU,
+    # (images, h, C, w) on a CPU.
     order, back, dim = (
         ((0, 2, 1, 3), (0, 2, 1, 3), -2) if is_cpu else ((0, 2, 3, 1), (0, 3, 1, 2), -1)
     )

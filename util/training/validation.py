@@ -1,4 +1,4 @@
-"""Scores of a network while it trains: on centre crops, or by the protocol of the test."""
+"""Validation during training: on centre crops, or on whole images with the test protocol."""
 
 from dataclasses import replace
 
@@ -27,9 +27,9 @@ def validate(
     epoch: int,
     logger: TrainLogger,
 ) -> tuple[Scores, float | None]:
-    """Scores of the loader's list over all processes, and on crops the mean loss of its pixels.
+    """Return the scores of the loader's list over all processes and, on crops, the mean loss.
 
-    Every image counts once, on any number of processes.
+    Each image counts once, on any number of processes.
     """
     matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=process.device)
     sums = torch.zeros(2, dtype=torch.float64, device=process.device)  # loss, weight
@@ -61,7 +61,7 @@ def _count_crops(
     *,
     amp: str,
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Add this process's centre crops; returns the last batch, to look at (None: it has none)."""
+    """Count this process's centre crops; return the last batch for display (None: no images)."""
     criterion, batch = CrossEntropy(cfg.ignore_label), None
     loader.sampler.start(0)
     for image, label in loader:
@@ -87,8 +87,8 @@ def _count_images(
     amp: str,
     epoch: int,
 ) -> None:
-    """Add whole images, predicted as tool/test.py would; whichever process is free takes one."""
-    once = replace(cfg, test_compile=False)  # the weights serve for this epoch alone
+    """Count whole images, predicted as in tool/test.py and distributed dynamically."""
+    once = replace(cfg, test_compile=False)  # the weights change every epoch: not worth compiling
     predictor = build_predictor(once, network, device=process.device, amp=amp)
     for index in process.shared_indices(len(loader.data), name=f"validation {epoch}"):
         image, label = loader.data.load(index)

@@ -1,4 +1,4 @@
-"""Weight files: saved atomically, read without running code, checked, fitted strictly."""
+"""Weight files: atomic saving, safe loading (no code is run), strict matching to a network."""
 
 import os
 import pickle
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from util.error import CheckpointError
 
-UNFINISHED = ".tmp"  # ends the names of files that are being written
-_SHOWN = 5  # names listed per kind of misfit
-# Where trainers of other projects keep a network's weights, and what they put before its names.
+UNFINISHED = ".tmp"  # suffix of files being written
+_SHOWN = 5  # names listed per kind of mismatch
+# Keys under which other projects store the state dict, and prefixes they add to its names.
 _WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module"),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema"),
 )
 _PREFIXES = re.compile(r"^((module|_orig_mod|model|network|net)\.)+|(?<=\.)_orig_mod\.")
 _STARTS = {
-    b"<!doctype": "a web page: the server sent a page instead of the file; download it again",
-    b"<html": "a web page: the server sent a page instead of the file; download it again",
+    b"<!doctype": "a web page, not a weight file: download the file again",
+    b"<html": "a web page, not a weight file: download the file again",
     b"version https://git-lfs": "a Git LFS pointer, not the weights: run git lfs pull in its "
     "repository, or download the file itself",
     b"\x1f\x8b": "a gzip archive: unpack it and give the weight file inside",
@@ -31,9 +31,9 @@ _STARTS = {
 
 
 def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
-    """torch.save to a temporary file, then rename: readers see the old file or the new, whole.
+    """Save to a temporary file, then rename: readers see either the old file or the new one.
 
-    Raises CheckpointError where the disk is full or cannot be written.
+    Raises CheckpointError if the file cannot be written.
     """
     temporary = path.with_name(f"{path.name}{UNFINISHED}")
     try:
@@ -47,32 +47,32 @@ def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
         if not isinstance(cause, OSError):
             raise
         raise CheckpointError(
-            f"{path} cannot be written: {cause.strerror}; checkpoints saved before are whole: make "
-            "room, then TRAIN.resume auto continues"
+            f"{path} cannot be written: {cause.strerror}; earlier checkpoints are intact: free "
+            "some space, then TRAIN.resume auto continues"
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
-    """Read a weight file on the CPU, without running any code in it.
+    """Load a weight file on the CPU without running any code in it.
 
-    Raises CheckpointError for a file that is missing, damaged, or holds more than tensors.
+    Raises CheckpointError if it is missing, damaged or holds Python objects besides tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no weight file {path}")
-    with path.open("rb") as file:  # once, as a training may replace it meanwhile
+    with path.open("rb") as file:  # only once: a training may replace the file meanwhile
         if path.suffix == ".safetensors":
             return _load_safetensors(path, file)
         _check_kind(path, file)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            if "GLOBAL" in str(error):  # a name to be imported and called
+            if "GLOBAL" in str(error):  # the pickle imports and calls something
                 raise CheckpointError(
-                    f"{path} holds Python objects besides tensors, which could run code when read: "
-                    "it is not loaded; save a plain state dict of tensors instead"
+                    f"{path} holds Python objects besides tensors, which could run code when "
+                    "loaded: save a plain state dict of tensors instead"
                 ) from None
             raise _damaged(path, file) from None
         except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError):
@@ -83,7 +83,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
 
 
 def _check_kind(path: Path, file: BinaryIO) -> None:
-    """Raise CheckpointError for what is no weight file of torch, with the name of what it is."""
+    """Raise CheckpointError, naming the format, if the file is not a PyTorch weight file."""
     file.seek(0)
     start = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     for beginning, what in _STARTS.items():
@@ -98,8 +98,8 @@ def _check_kind(path: Path, file: BinaryIO) -> None:
             raise _damaged(path, file) from None
         if any(name.endswith("/constants.pkl") for name in names):
             raise CheckpointError(
-                f"{path} is a TorchScript program, which would run when read: save its weights, "
-                "torch.save(torch.jit.load(FILE).state_dict(), NEW), where you trust it"
+                f"{path} is a TorchScript program, which runs code when loaded: if you trust it, "
+                "save its weights with torch.save(torch.jit.load(FILE).state_dict(), NEW)"
             )
         if is_damaged:
             raise _damaged(path, file)
@@ -117,9 +117,7 @@ def _load_safetensors(path: Path, file: BinaryIO) -> dict[str, Any]:
         from safetensors.torch import load
     except ImportError:
         _check_kind(path, file)
-        raise CheckpointError(
-            f"{path} is in safetensors format, which needs a package: pip install safetensors"
-        ) from None
+        raise CheckpointError(f"{path} is in safetensors format: pip install safetensors") from None
     try:
         return load(file.read())
     except (SafetensorError, ValueError, KeyError):
@@ -135,11 +133,11 @@ def _damaged(path: Path, file: BinaryIO) -> CheckpointError:
 
 
 def state_dict_of(content: Mapping[str, Any], *, source: str) -> dict[str, Tensor]:
-    """The state dict in a loaded file, bare or wrapped, its names without prefixes.
+    """Extract the state dict from the content of a weight file and strip prefixes from its names.
 
-    Known are {'state_dict': ...}, {'model': ...} and the like, also within each other; `module.`,
-    `_orig_mod.`, `model.` before the names; an average of weights (EMA) where there is nothing
-    else. Raises CheckpointError for entries that are no finite numbers.
+    Unwraps {'state_dict': ...}, {'model': ...} and the like, also nested; strips `module.`,
+    `_orig_mod.` and `model.`; uses averaged (EMA) weights only if there are no others. Raises
+    CheckpointError unless all entries are dense, finite tensors.
     """
     found = content
     while inner := [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]:
@@ -153,14 +151,14 @@ def state_dict_of(content: Mapping[str, Any], *, source: str) -> dict[str, Tenso
     names = [_PREFIXES.sub("", name) for name in state]
     if len(set(names)) < len(names):
         raise CheckpointError(
-            f"{source} holds tensors that differ in the prefix of their names alone, such as "
+            f"{source} holds tensors whose names differ only in their prefix, such as "
             f"{next(n for n in names if names.count(n) > 1)}: keep one of each"
         )
     return dict(zip(names, state.values(), strict=True))
 
 
 def nonfinite_entries(state: Mapping[str, Tensor]) -> list[str]:
-    """The names of the tensors that hold infinite or NaN values."""
+    """Return the names of tensors with infinite or NaN values."""
     return [
         name
         for name, value in state.items()
@@ -192,10 +190,10 @@ def load_weights(
     source: str,
     may_miss: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Copy `state` into the model: all of it must fit, all of the model must be covered.
+    """Load `state` into the model, strictly.
 
-    `may_miss(name)` allows entries of the model to be absent from the file; counters of BatchNorm
-    (`num_batches_tracked`) always may. Raises CheckpointError with a report, the model untouched.
+    Entries for which `may_miss(name)` is true and BatchNorm's `num_batches_tracked` may be absent.
+    Raises CheckpointError, leaving the model unchanged, if anything else does not match.
     """
     own = model.state_dict()
     missing = [
@@ -225,7 +223,7 @@ def load_weights(
     if any(parts):
         report = "; ".join(part for part in parts if part)
         raise CheckpointError(f"{source} does not fit this network: {report}")
-    model.load_state_dict(dict(state), strict=False)  # what may be missing was checked above
+    model.load_state_dict(dict(state), strict=False)  # missing entries were checked above
 
 
 def _listed(what: str, names: list[str]) -> str:
