@@ -172,14 +172,20 @@ def result_names(samples: Sequence[Sample]) -> list[str]:
     else)."""
     paths = [os.path.abspath(sample.image) for sample in samples]  # resolves `..`
     base = _shared_folder(paths)
-    names = [os.path.relpath(os.path.splitext(path)[0], base) for path in paths]
-    taken: dict[str, set[str]] = {}
-    for name, path in zip(names, paths, strict=True):
-        taken.setdefault(name, set()).add(path)
-    return [
-        name if len(taken[name]) == 1 else os.path.relpath(path, base)
-        for name, path in zip(names, paths, strict=True)
-    ]
+    return unique_names([os.path.relpath(path, base) for path in paths])
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """The paths without extension, or with it where different ones would have one name."""
+    names = {path: os.path.splitext(path)[0] for path in paths}
+    while True:  # p.jpg and p.png keep their extensions, so p.jpg.png must keep its own, too
+        owners: dict[str, list[str]] = {}
+        for path, name in names.items():
+            owners.setdefault(name, []).append(path)
+        shared = {path for same in owners.values() if len(same) > 1 for path in same}
+        if not shared:
+            return [names[path] for path in paths]
+        names |= {path: path for path in shared}
 
 
 def _shared_folder(paths: Iterable[str]) -> str:
