@@ -1,4 +1,4 @@
-"""Backbones of torchvision and timm: what is found out about them, training, weights, mistakes."""
+"""Backbones of torchvision and timm: detected properties, training, weights, mistakes."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("name", "stages", "channels", "step", "size"), FOUND)
-def test_what_is_found_out(
+def test_detected_properties(
     name: str, stages: tuple, channels: tuple, step: int, size: tuple[int, int]
 ) -> None:
     traits = traits_of(name)
@@ -74,7 +74,7 @@ def test_trains_resumes_to_the_bit_and_tests(
     weights = []
     for folder in ("once", "twice"):
         run = [*words, "save_path", tmp_path / folder / "model"]
-        if folder == "twice":  # as if it had been stopped after the first epoch
+        if folder == "twice":  # simulate a stop after the first epoch
             code, _, err = run_tool("train", *run, "save_every_steps", 1)
             assert code == 0, err
             for path in (tmp_path / "twice/model").glob("train_epoch_2.pth"):

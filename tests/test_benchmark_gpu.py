@@ -1,4 +1,4 @@
-"""benchmark gpu: a dry run of all its parts on the CPU, and what a part that fails leaves."""
+"""benchmark gpu: a dry run of all parts on the CPU, and parts that fail."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.extra.benchmark.parts import Part, guarded, run_parts
 from util.extra.benchmark.record import Deadline, Record
 
-BUDGET = 600  # seconds: a busy machine's; the work is that of one minute
+BUDGET = 600  # seconds, for a busy machine; an idle one needs about one minute
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def work(record: Record, deadline: Deadline, *, kind: str) -> None:
         raise SystemExit(7)
 
 
-def test_a_part_that_fails_or_hangs_stops_nobody_else(
+def test_failing_part_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("util.extra.benchmark.parts.GRACE", 0.2)
@@ -99,7 +99,7 @@ def test_a_part_that_fails_or_hangs_stops_nobody_else(
     assert markdown.startswith("- machine: this one\n\n| raises | seconds | note |\n| --- |")
 
 
-def test_rows_that_were_cut_off_are_left_out(tmp_path: Path) -> None:
+def test_truncated_rows_are_skipped(tmp_path: Path) -> None:
     record = Record(tmp_path / "found")
     record.start()
     record.add("step", "a | b", seconds=0.12345678, shares=["x 1%", "y 2%"])

@@ -1,4 +1,4 @@
-"""TRAIN.cache_folder: equal batches, bounded, shared, no file of a killed process is believed."""
+"""TRAIN.cache_folder: same batches, bounded size, shared, partial files are ignored."""
 
 import multiprocessing
 import os
@@ -66,7 +66,7 @@ def test_a_file_of_the_same_size_and_time_is_decoded_again(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
-def test_a_damaged_file_is_made_anew(tiny: Path, damage: bytes | None) -> None:
+def test_damaged_cache_file_is_rewritten(tiny: Path, damage: bytes | None) -> None:
     data = build_data(config(tiny), is_training=True)
     want = data.load(1)[0]
     path = files(tiny)[0]
@@ -82,7 +82,7 @@ def test_the_limit_holds(tiny: Path) -> None:
     for i in range(4):
         data.load(i)
     assert len(files(tiny)) == 2
-    # What another list keeps there counts, too.
+    # Files cached for another list count as well.
     other = build_data(
         config(tiny, "cache_gib", 2.5 * size / 2**30, "ignore_ids", "[2]"), is_training=True
     )
@@ -102,12 +102,12 @@ def test_processes_that_write_the_same_sample_leave_one_file(tiny: Path) -> None
     assert [path.name for path in files(tiny)] == ["2.raw"]
 
 
-def test_a_folder_that_cannot_be_one(tiny: Path, run_tool: RunTool) -> None:
+def test_invalid_cache_folder(tiny: Path, run_tool: RunTool) -> None:
     code, _, err = run_tool("train", "--config", tiny, "cache_folder", tiny)
     assert_one_sentence(code, err, f"TRAIN.cache_folder {tiny} cannot be used")
 
 
-def test_a_full_disk_is_said_once_and_training_continues(
+def test_full_disk_is_reported_once_and_training_continues(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""tool/check_data.py on labels of many codings: named, and the printed fixes are right."""
+"""tool/check_data.py on labels in many encodings: problems are named, the printed fixes work."""
 
 import re
 import zlib
@@ -38,7 +38,7 @@ def zero_is_no_data(data: Data) -> np.ndarray:
 
 
 def zero_is_no_data_and_not_everywhere(data: Data) -> np.ndarray:
-    """Files of their own hold 0 or the highest id alone."""
+    """Ids 1..3, and 0 (no data) in a single file."""
     save_all(data, data.ids(3, first=1))
     data.write_label("train/2.png", data.ids(4))
     return (data.ids(3, first=1) - 1).astype(np.uint8)
@@ -77,7 +77,7 @@ def void_of_minus_1(data: Data) -> np.ndarray:
 
 
 def palettes_that_contradict(data: Data) -> np.ndarray:
-    """As an image program writes them: colours in the order in which they occur."""
+    """Palettes as written by image editors: colours in order of occurrence."""
     know_colors(data)
     for i, path in enumerate(sorted(data.root.glob("*/*.png"))):
         order = [1, 2, 0] if i % 2 else [0, 1, 2]
@@ -216,7 +216,7 @@ def turned_image(data: Data) -> str:
         *(float_label, see_through_label, turned_label, turned_image),
     ],
 )
-def test_one_file_coded_otherwise_is_named(
+def test_file_with_another_encoding_is_named(
     tmp_path: Path, run_tool: RunTool, spoil: Callable[[Data], str]
 ) -> None:
     data = Data(tmp_path / "my data", train=8)

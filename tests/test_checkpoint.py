@@ -1,4 +1,4 @@
-"""The checkpoints of a folder: names, which are kept, which one a run continues from."""
+"""Checkpoints in a folder: names, which ones are kept, which one a run resumes from."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from util.training.weight_file import load_file
 
 
 def save(folder: Path, epoch: int, step: int = 0, **options: object) -> list[str]:
-    """Save a small checkpoint; the names of the files written."""
+    """Save a small checkpoint; return the names of the files written."""
     folder.mkdir(exist_ok=True)
     content = {"epoch": epoch, "step_in_epoch": step, "state_dict": {"w": torch.rand(9999)}}
     return [path.name for path in save_checkpoint(folder, content, **options)]
@@ -51,7 +51,7 @@ def test_what_was_just_written_is_never_deleted(tmp_path: Path) -> None:
 def test_best_survives_a_kill_between_the_two_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The resumed run has the best score from before, and so writes best.pth again."""
+    """The resumed run has the previous best score, so it writes best.pth again."""
 
     def killed(path: Path, content: dict) -> None:
         torch.save(content, path)
@@ -84,7 +84,7 @@ def test_a_checkpoint_behind_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_that_is_ahead(tmp_path: Path) -> None:
-    """It may continue in a folder with less, whose files stay."""
+    """The run may continue in a folder with less advanced checkpoints, which are kept."""
     own, other = tmp_path / "own", tmp_path / "other"
     save(own, 1)
     save(other, 3)
@@ -115,7 +115,7 @@ def test_resuming_falls_back_from_a_damaged_file(
         name, content = find_resume("auto", str(tmp_path))
         assert name.endswith("train_epoch_1.pth") and content["epoch"] == 1
         (text,) = caplog.messages
-        assert "train_epoch_2.pth" in text and "using the checkpoint before it" in text
+        assert "train_epoch_2.pth" in text and "using the previous checkpoint" in text
     (tmp_path / "train_epoch_1.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         find_resume("auto", str(tmp_path))

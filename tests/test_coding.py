@@ -29,7 +29,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
 
 
 def truth_of(classes: int, *, void: bool = False) -> np.ndarray:
-    """Classes in blocks, so that smoothing touches edges alone; void in two rows."""
+    """Draw classes in blocks, so that smoothing only changes edges, and void in two rows."""
     truth = (np.arange(32) * classes // 32)[None].repeat(24, 0)
     truth[10:14] = np.roll(truth[10:14], 5, 1)
     if void:
@@ -49,7 +49,7 @@ def through_jpeg(truth: np.ndarray, folder: Path) -> np.ndarray:
 
 
 def levels(*values: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Class i is stored as values[i], void stays 255."""
+    """Store class i as values[i]; void stays 255."""
     table = np.full(256, VOID, np.uint8)
     table[: len(values)] = values
     return lambda truth: table[truth]
@@ -104,7 +104,7 @@ def test_a_mask_that_went_through_jpeg_is_refused_or_cut_at_the_middle(
 
 
 def check_fix(data: Data, run_tool: RunTool, kind: str, truth: np.ndarray) -> None:
-    """The finding is there, and after its fix the labels are the truth and the dataset is clean."""
+    """Assert that the problem is found, and that its fix gives `truth` and a clean dataset."""
     code, found, out = data.check(run_tool)
     finding = next(f for f in found["findings"] if f["kind"] == kind)
     assert code == 1 and finding["cure"] in out
@@ -116,7 +116,7 @@ def check_fix(data: Data, run_tool: RunTool, kind: str, truth: np.ndarray) -> No
         np.testing.assert_array_equal(load_label(path, label_map), truth)
 
 
-def test_where_two_readings_are_possible_both_are_said(data: Data, run_tool: RunTool) -> None:
+def test_ambiguous_ids_name_both_interpretations(data: Data, run_tool: RunTool) -> None:
     data.write_all_labels(levels(0, 128)(truth_of(2, void=True)))
     _, found, _ = data.check(run_tool, "DATA.classes", "2")
     fix = found["findings"][0]["cure"]
@@ -158,7 +158,7 @@ def one_palette(data: Data) -> None:
 
 
 def palette_of_other_order(data: Data) -> None:
-    """Not the file: the whole set has its colours in another order than the classes."""
+    """The palettes of all files have the colours in another order than the classes."""
     np.savetxt(data.root / "colors.txt", COLORS, fmt="%d")
     data.words = ["TEST.colors_path", str(data.root / "colors.txt")]
     for path in data.root.glob("*/*.png"):
@@ -174,7 +174,7 @@ ODD = [
 
 
 @pytest.mark.parametrize(("kind", "spoil", "place", "fix"), ODD, ids=[o[0] for o in ODD])
-def test_a_file_coded_otherwise_is_named_by_check_training_and_test(
+def test_file_with_another_encoding_is_named_by_check_train_and_test(
     data: Data, run_tool: RunTool, kind: str, spoil: Callable[[Data], None], place: str, fix: str
 ) -> None:
     data.write_all_labels(truth_of(3))
@@ -224,7 +224,7 @@ def test_contradicting_palettes_of_class_colours_are_read_by_colour(
 
 
 @pytest.mark.parametrize("half", [np.s_[:12], np.s_[12:], np.s_[:, :16], np.s_[:, 16:]])
-def test_a_half_that_is_void_in_one_label_alone_is_named(
+def test_label_that_is_half_void_is_named(
     data: Data, run_tool: RunTool, caplog: pytest.LogCaptureFixture, half: Sequence
 ) -> None:
     data.write_all_labels(truth_of(3))
@@ -237,5 +237,5 @@ def test_a_half_that_is_void_in_one_label_alone_is_named(
     assert name.startswith(str(data.root / "train/2.png"))
     build_data(load_config(data.config), is_training=True)
     assert "half, unlike the other labels" in caplog.text
-    data.write_all_labels(label)  # so in all labels: meant to be
+    data.write_all_labels(label)  # in all labels, so it is intended
     assert "half-void" not in {f["kind"] for f in data.check(run_tool)[1]["findings"]}

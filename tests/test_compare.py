@@ -1,4 +1,4 @@
-"""What a test keeps of its scores, the bootstrap over images, and tool/compare.py."""
+"""Bootstrap intervals over images, and tool/compare.py."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from util.metric import ImageCounts
 
 
 def loop(areas: Areas, draws: np.ndarray) -> tuple[list[float], list[list[float]]]:
-    """Mean IoU and IoU of every draw, one image after the other."""
+    """Compute mean IoU and IoU of each draw, image by image."""
     classes = areas.union.shape[1]
     held = [c for c in range(classes) if areas.union[:, c].any()]
     means, ious = [], []
@@ -50,7 +50,7 @@ def test_differences_are_paired(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(found.iou_class[1], np.percentile(gains, [2.5, 97.5]), atol=1e-12)
 
 
-def test_draws_depend_on_the_seed_alone() -> None:
+def test_draws_depend_only_on_the_seed() -> None:
     np.testing.assert_array_equal(draw_counts(9), draw_counts(9))
     assert (draw_counts(9, seed=1) != draw_counts(9, seed=2)).any()
 
@@ -88,17 +88,15 @@ def test_a_clear_difference_is_marked(
     assert out == run_tool("compare", a, b)[1]  # the same draws every time
 
 
-def test_results_that_cannot_be_compared(
-    tmp_path: Path, rng: np.random.Generator, run_tool: RunTool
-) -> None:
+def test_incomparable_results(tmp_path: Path, rng: np.random.Generator, run_tool: RunTool) -> None:
     a = save(tmp_path / "a", counted(rng, wrong=0.3))
     others = {
         "classes (sky, road, car, ...)": save(
             tmp_path / "names", counted(rng, wrong=0.3), [*NAMES[:3], "other"]
         ),
-        "of different lists": save(tmp_path / "list", counted(rng, wrong=0.3), sha="y"),
+        "not the same ones": save(tmp_path / "list", counted(rng, wrong=0.3), sha="y"),
         "a has 30 images": save(tmp_path / "part", counted(rng, wrong=0.3, images=29)),
-        "tool/test.py wrote": tmp_path / "none",
+        "written by tool/test.py": tmp_path / "none",
     }
     for part, other in others.items():
         code, _, err = run_tool("compare", a, other)

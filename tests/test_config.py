@@ -1,4 +1,4 @@
-"""Config: types, overrides, every mistake's exact sentence, the command line."""
+"""Config: types, overrides, the exact message for each mistake, the command line."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_overrides_of_empty_keys_and_odd_numbers(minimal: Path) -> None:
         "TRAIN.weight w.pth resume auto manual_seed 7 TRAIN.mask_h 59 base_lr 1 weight_decay 5e-5"
     )
     cfg = load_config(minimal, words.split())
-    assert cfg.weight == str(Path.cwd() / "w.pth")  # paths on the command line start where you are
+    assert cfg.weight == str(Path.cwd() / "w.pth")  # relative to the current folder
     assert cfg.resume == "auto"
     assert (cfg.manual_seed, cfg.mask_h, cfg.base_lr, cfg.weight_decay) == (7, 59, 1.0, 5e-5)
     assert load_config(minimal, ["mask_h", "7", "mask_h", "None"]).mask_h is None
@@ -98,7 +98,10 @@ FILE_MISTAKES = [
     ("TRAIN:\n  base_lrr: 1\n", "unknown key 'TRAIN.base_lrr' in {path}; nearest: TRAIN.base_lr"),
     ("TEST:\n  epochs: 1\n", "wrong section 'TEST.epochs' in {path}; the key is TRAIN.epochs"),
     ("TRIAN:\n  epochs: 1\n", "{path}: unknown section 'TRIAN'; nearest: TRAIN"),
-    ("DATA:\n  classes: 3\n", "DATA.data_root is missing in {path}: add it or give it as override"),
+    (
+        "DATA:\n  classes: 3\n",
+        "DATA.data_root is missing in {path}: add it or pass it as an override",
+    ),
     ("DATA: [1]\n", "{path}: section DATA must hold `key: value` lines"),
     ("just text", "{path} must hold sections of `key: value` lines"),
     (
@@ -174,7 +177,7 @@ def test_whole_images_need_a_network_for_any_size(
         check_network(cfg, is_test=True)
 
 
-def test_images_are_not_scaled_without_end(minimal: Path) -> None:
+def test_scaled_images_have_a_size_limit(minimal: Path) -> None:
     with pytest.raises(ConfigError, match="more than 65536 pixels a side"):
         check_test(load_config(minimal, ["scales", "[1, 100]", "base_size", "2048"]))
 
@@ -195,7 +198,7 @@ def test_config_is_read_only(minimal: Path) -> None:
         load_config(minimal).epochs = 3
 
 
-def test_where_an_old_file_looks_for_weights(minimal: Path) -> None:
+def test_weight_path_of_old_files(minimal: Path) -> None:
     assert load_config(minimal).init_weight == str(ROOT / "initmodel/resnet{layers}_v2.pth")
 
 

@@ -1,4 +1,4 @@
-"""Threads on a busy machine: they wait asleep, and the log says what helps."""
+"""Threads on a busy machine: they sleep while waiting, and the log suggests what helps."""
 
 import sys
 
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("choice", ["", "ACTIVE"])
-def test_torch_s_threads_wait_asleep_unless_the_user_chose(
+def test_threads_wait_passively_unless_configured(
     monkeypatch: pytest.MonkeyPatch, choice: str
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
@@ -26,7 +26,7 @@ def test_torch_s_threads_wait_asleep_unless_the_user_chose(
 
 
 @pytest.mark.parametrize(("load", "threads", "is_said"), [(99.0, 2, 1), (0.1, 2, 0), (99.0, 1, 0)])
-def test_a_busy_machine_is_said(
+def test_busy_machine_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     load: float,

@@ -1,4 +1,4 @@
-"""Listed GPUs are matched with those that exist; mixed precision is used where it is native."""
+"""Choosing among listed GPUs, and mixed precision only where it is supported natively."""
 
 import logging
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch):
-    """machine(gpus, mps=False): pretend to be one with so many CUDA GPUs, or with Apple's."""
+    """machine(gpus, mps=False): simulate a machine with that many CUDA GPUs, or with mps."""
 
     def pretend(gpus: int, *, mps: bool = False) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)

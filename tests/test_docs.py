@@ -1,4 +1,4 @@
-"""The documentation: every command is run or says what it needs, every link has a target."""
+"""The documentation: every command is run or states what it needs, every link has a target."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ def test_every_command_has_a_mark(page: str) -> None:
         assert mark in ("run: CI", "run: after the quick start") or mark.startswith("needs "), mark
 
 
-def test_ci_runs_what_is_marked_so() -> None:
+def test_ci_runs_the_marked_commands() -> None:
     script = (ROOT / ".ci/run").read_text()
     for page in PAGES:
         for mark, command in blocks(page):
@@ -43,7 +43,7 @@ def test_every_link_has_a_target(page: str) -> None:
 
 
 def tool_commands() -> list[str]:
-    """All calls of a tool in the documentation, in blocks and in the text, each once."""
+    """Collect the distinct tool commands in blocks and text of the documentation."""
     found = set()
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
@@ -55,10 +55,10 @@ def tool_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", tool_commands())
 def test_recipes_and_overrides_of_commands_are_right(command: str) -> None:
-    """What is not run because it needs data or a GPU has at least a config that loads."""
+    """Commands that are not run because they need data or a GPU at least have a valid config."""
     words = [w.strip("'") for w in re.findall(r"'[^']*'|\S+", command) if "=./" not in w][1:]
     words = words[: words.index("#")] if "#" in words else words
-    if "…" in command or "NAME" in command:  # a pattern, no command
+    if "…" in command or "NAME" in command:  # a pattern, not a command
         return
     if words[0] in ("tool/train.sh", "tool/test.sh"):
         dataset, network, *overrides = words[1:]

@@ -1,4 +1,4 @@
-"""What ends a run besides its last epoch: memory, disk, mistakes, signals; each in one sentence."""
+"""Failures that end a run (memory, disk, mistakes) give a clear message."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def test_out_of_memory_names_what_helps(
         assert "(2.50 GiB more requested)" in err
 
 
-def test_a_disk_that_is_full(
+def test_full_disk(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_tool("train", "--config", tiny)[0] == 0
@@ -54,7 +54,7 @@ def test_a_disk_that_is_full(
     assert run_tool("train", *words)[0] == 0  # with free space it resumes
 
 
-def test_a_changed_schedule_is_said(tiny: Path, run_tool: RunTool) -> None:
+def test_changed_schedule_is_logged(tiny: Path, run_tool: RunTool) -> None:
     assert run_tool("train", "--config", tiny, "epochs", 2, "save_freq", 1)[0] == 0
     (tiny.parent / "run/model/train_epoch_2.pth").unlink()
     words = ["--config", tiny, "resume", "auto", "epochs"]
@@ -66,7 +66,7 @@ def test_a_changed_schedule_is_said(tiny: Path, run_tool: RunTool) -> None:
     assert "jumps" not in run_tool("train", *words, 4)[1]
 
 
-def test_parts_that_do_not_divide_the_batch(tiny: Path, run_tool: RunTool) -> None:
+def test_batch_not_divisible_by_micro_batches(tiny: Path, run_tool: RunTool) -> None:
     code, _, err = run_tool("train", "--config", tiny, "accumulate_steps", 3)
     assert_one_sentence(code, err, "TRAIN.accumulate_steps 3", "choose a multiple of 3")
     words = ["accumulate_steps", 2, "TRAIN.loss", "ohem"]

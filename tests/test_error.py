@@ -1,4 +1,4 @@
-"""The border of the tools: errors of users and machines are one sentence, bugs keep a traceback."""
+"""Tools report user and system errors in one sentence; bugs keep their traceback."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The evaluator: threads that read ahead and write behind, and a checkpoint that is replaced."""
+"""The evaluator: background reading and writing, and checkpoints replaced while loading."""
 
 import threading
 import time
@@ -35,7 +35,7 @@ def test_results_come_in_the_order_of_items_and_reading_ahead_is_bounded() -> No
 
 @pytest.fixture
 def evaluator(tmp_path: Path, rng: np.random.Generator) -> Evaluator:
-    """Of 40 images, all of one class."""
+    """Build an evaluator of 40 images of a single class."""
     image, label = rng.integers(0, 256, (20, 30, 3), np.uint8), np.zeros((20, 30), np.uint8)
     write_pair(tmp_path, "a", image, label)
     sample = Sample(tmp_path / "images/a.png", tmp_path / "labels/a.png")
@@ -86,13 +86,13 @@ def test_the_last_image_fails_too(evaluator: Evaluator, monkeypatch: pytest.Monk
 
 
 def test_writing_behind_is_bounded(evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory does not grow with what waits for a slow disk."""
+    """A slow disk does not make memory grow."""
     gate, most = threading.Event(), []
 
     def write(self: ResultFolder, name: str, image: np.ndarray, pred: np.ndarray) -> None:
         most.append(evaluator.predicted - evaluator.done)
         if not gate.wait(0.3):
-            gate.set()  # by then the network has gone as far as it may
+            gate.set()  # by now the network is as far ahead as allowed
 
     monkeypatch.setattr(ResultFolder, "write", write)
     run(evaluator)
@@ -155,7 +155,7 @@ def test_a_checkpoint_is_read_while_a_training_replaces_it(
     assert (path, epoch) == (str(training.path), replacements + 1) and len(digest) == 64
 
 
-def test_a_checkpoint_that_is_not_there_or_never_stays_is_a_sentence(tmp_path: Path) -> None:
+def test_missing_or_constantly_replaced_checkpoint(tmp_path: Path) -> None:
     training = Training(tmp_path, replacements=1000)
     with pytest.raises(CheckpointError, match=r"no weight file|replaced faster"):
         load_checkpoint(training.find, training.load)

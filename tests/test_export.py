@@ -1,4 +1,4 @@
-"""Exported files against this project's predictor, and why pooling is a matrix product."""
+"""Exported files against this project's predictor."""
 
 import json
 from pathlib import Path
@@ -95,15 +95,35 @@ def test_mistakes(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert_one_sentence(code, err, "run has 0 images: give at least 2")
     words += [tmp_path / "m.pt2", "--format", "pt2", "--int8", tmp_path]
     code, _, err = run_tool("export", *words)
-    assert_one_sentence(code, err, "--int8 works with --format onnx, got pt2")
+    assert_one_sentence(code, err, "--int8 needs --format onnx, got pt2")
     (tmp_path / "x.onnx").write_text("<html>")
     with pytest.raises(Exception, match="no readable ONNX file"):
         ExportedModel(tmp_path / "x.onnx")
 
 
+@pytest.mark.parametrize(("kind", "call"), [("pt2", "export.export"), ("onnx", "onnx.export")])
+def test_a_network_that_torch_cannot_export(
+    tiny: Path,
+    tmp_path: Path,
+    run_tool: RunTool,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    call: str,
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise RuntimeError("step 1/3 failed\n" * 9) from ValueError("\ndata-dependent size u0\n")
+
+    monkeypatch.setattr(f"torch.{call}", refuse)
+    output = tmp_path / f"m.{kind}"
+    words = ["model_path", checkpoint_of(tiny, tmp_path / "w.pth"), "--output", output]
+    code, _, err = run_tool("export", "--config", tiny, *words, "--format", kind)
+    assert_one_sentence(code, err, f"cannot export this network to {kind}: data-dependent size u0")
+    assert not output.exists()
+
+
 @pytest.mark.slow
 def test_adaptive_pooling_is_why_pooling_is_a_matrix_product() -> None:
-    """The plain exporter refuses it for free sizes, or gives other numbers than torch."""
+    """The ONNX exporter rejects adaptive pooling for dynamic sizes or gives different numbers."""
 
     class Pool(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The stored numbers of an independent implementation, through the tool that anyone can run."""
+"""tool/verify.py: agreement with the stored numbers of an independent implementation."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_case(name: str) -> None:
     assert not misses, misses
 
 
-def test_a_miss_ends_with_exit_code_1(run_tool: RunTool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deviation_gives_exit_code_1(run_tool: RunTool, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"metric/" + k: np.full(150, 7) for k in ("intersection", "union", "target")}
     values["metric/scores"] = np.full(3, np.nan)
     monkeypatch.setattr("tool.verify.load_values", lambda: values)
@@ -25,7 +25,7 @@ def test_a_miss_ends_with_exit_code_1(run_tool: RunTool, monkeypatch: pytest.Mon
     assert code == 1 and out.count("MISS") == 4
 
 
-def test_wrong_words(run_tool: RunTool) -> None:
+def test_invalid_arguments(run_tool: RunTool) -> None:
     code, _, err = run_tool("verify", "pspnet51")
     assert_one_sentence(code, err, "no case 'pspnet51'; nearest: pspnet50")
     code, _, err = run_tool("verify", "--device", "cuda:99")

@@ -1,4 +1,4 @@
-"""What a test keeps for comparisons: it is whole, or a sentence says what is not."""
+"""Counts per image that a test stores for comparisons, and damaged results."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from util.data.image import read_label, write_label
 
 
 def change(folder: Path, **entries: object) -> None:
-    """Other entries in scores.json; None removes one."""
+    """Change entries of scores.json; None removes one."""
     path = folder / "scores.json"
     content = {**json.loads(path.read_text()), **entries}
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
@@ -55,7 +55,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_results_are_a_sentence(
+def test_damaged_results_are_reported(
     tmp_path: Path, rng: np.random.Generator, run_tool: RunTool, damage: str
 ) -> None:
     a = save(tmp_path / "a", counted(rng, wrong=0.3))
@@ -66,7 +66,7 @@ def test_damaged_results_are_a_sentence(
 
 
 def predictions(tmp_path: Path) -> Path:
-    """A result folder with the labels of `tiny`, slightly wrong, as predictions."""
+    """Create a result folder whose predictions are slightly wrong labels of `tiny`."""
     for i in range(4):
         pred = read_label(tmp_path / f"data/labels/p{i}.png")
         pred[pred == 255] = 0
@@ -75,7 +75,7 @@ def predictions(tmp_path: Path) -> Path:
     return tmp_path / "result"
 
 
-def test_a_test_writes_all_of_it(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_test_writes_all_counts(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     folder = predictions(tmp_path)
     (tmp_path / "names.txt").write_text("wall <a>\nfloor\nbox & lid\n")
     words = ["--config", tiny, "has_prediction", "True", "save_folder", folder]

@@ -1,4 +1,4 @@
-"""The engine against the plain loop in float64; any size, batch, mode and precision."""
+"""The predictor against the plain loop in float64, for any size, batch, mode and precision."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_equals_the_plain_loop(
 
 
 class Other(Toy):
-    """Takes multiples of 16; its logits have a size of their own."""
+    """Takes multiples of 16 and returns logits of an unrelated size."""
 
     def __init__(self, classes: int, size: tuple[int, int]) -> None:
         super().__init__(classes)
@@ -71,7 +71,7 @@ class Other(Toy):
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
 @pytest.mark.parametrize("logits_size", [(1, 1), (4, 7), (32, 40), (50, 61)])
-def test_a_network_of_other_sides_and_logits_of_any_size(
+def test_network_with_other_input_sides_and_logits_of_any_size(
     rng: np.random.Generator, logits_size: tuple, mode: str
 ) -> None:
     image, model = smooth(rng, 37, 50), Other(4, logits_size)
@@ -162,8 +162,8 @@ def test_values_that_are_not_finite_are_no_class_0(rng: np.random.Generator, val
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("width", [1, 7, 20, 61])
-def test_stretching_is_a_product_with_a_matrix(width: int, align_corners: bool) -> None:
-    """The way of a GPU, in float32 on the CPU."""
+def test_interpolation_is_a_matrix_product(width: int, align_corners: bool) -> None:
+    """The GPU code path, in float32 on the CPU."""
     rows = torch.randn(3, 4, 13)
     matrix = strips.stretching_matrix(13, width, align_corners, rows.dtype, rows.device)
     wanted = strips.stretch(rows, width, align_corners=align_corners)
@@ -171,7 +171,7 @@ def test_stretching_is_a_product_with_a_matrix(width: int, align_corners: bool) 
 
 
 def test_an_image_may_be_a_flipped_view(rng: np.random.Generator) -> None:
-    """As `cv2.imread(path)[..., ::-1]` gives it."""
+    """Such as `cv2.imread(path)[..., ::-1]`."""
     image = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
     predictor = SlidingPredictor(Toy(3), classes=3, crop=(33, 33), base_size=48)
     wanted = predictor.predict(image[..., ::-1].copy())

@@ -1,4 +1,4 @@
-"""Memory of inference: the batch of windows, what is too large, what a large image takes."""
+"""Memory of inference: batch size, images that do not fit, peak memory of a large image."""
 
 import logging
 import subprocess
@@ -20,9 +20,7 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize("cached", [0, 3, 6])
-def test_what_the_allocator_keeps_for_later_is_free(
-    monkeypatch: pytest.MonkeyPatch, cached: int
-) -> None:
+def test_cached_memory_counts_as_free(monkeypatch: pytest.MonkeyPatch, cached: int) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: ((7 - cached) * GIB, 12 * GIB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: (2 + cached) * GIB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 2 * GIB)
@@ -30,7 +28,7 @@ def test_what_the_allocator_keeps_for_later_is_free(
 
 
 class Small(Toy):
-    """A GPU that has no memory for more than `most` windows."""
+    """Simulates a GPU with memory for at most `most` windows."""
 
     most, sizes = 3, []
 
@@ -42,7 +40,7 @@ class Small(Toy):
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-def test_a_forward_pass_without_memory_is_halved_and_stays_so(
+def test_batch_is_halved_when_memory_runs_out_and_stays_so(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -66,7 +64,7 @@ def test_a_forward_pass_without_memory_is_halved_and_stays_so(
     assert max(Small.sizes) == most and not caplog.text
 
 
-def test_a_single_window_without_memory_is_a_sentence(
+def test_single_window_that_does_not_fit_is_reported(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Small, "most", 0)
@@ -86,7 +84,7 @@ def test_a_single_window_without_memory_is_a_sentence(
         (60, 1.0, (800001, 800001)),
     ],
 )
-def test_an_image_scaled_beyond_all_memory_is_a_sentence(
+def test_scaled_image_that_cannot_fit_is_reported(
     rng: np.random.Generator, base_size: int, scale: float, crop: tuple[int, int]
 ) -> None:
     predictor = SlidingPredictor(
@@ -96,7 +94,7 @@ def test_an_image_scaled_beyond_all_memory_is_a_sentence(
         predictor.predict(smooth(rng, 40, 60))
 
 
-def test_an_allocation_that_fails_is_a_sentence(rng: np.random.Generator) -> None:
+def test_failed_allocation_is_reported(rng: np.random.Generator) -> None:
     class Greedy(Toy):
         def forward(self, x: Tensor) -> SegOutput:
             return SegOutput(torch.empty(10**15), None)

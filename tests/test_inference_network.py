@@ -1,4 +1,4 @@
-"""The network made ready: BatchNorm folded, late upsampling, precisions, compiling."""
+"""Preparing a network for inference: folding BatchNorm, late upsampling, precision, compiling."""
 
 import sys
 from collections.abc import Callable
@@ -30,7 +30,7 @@ NETWORKS = {
 
 
 def ready(name: str) -> Segmentor:
-    """A network whose BatchNorm does something."""
+    """Build a network with non-trivial BatchNorm statistics and weights."""
     torch.manual_seed(0)
     model = NETWORKS[name]()
     for module in model.modules():
@@ -39,13 +39,13 @@ def ready(name: str) -> Segmentor:
                 tensor.uniform_(0.5, 1.5)
             for tensor in (module.bias.data, module.running_mean):
                 tensor.normal_(std=0.2)
-    model.cls[4].weight.data *= 0.1  # else the logits are far apart, and softmax is 0 or 1
+    model.cls[4].weight.data *= 0.1  # otherwise softmax saturates
     return model
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_folding_and_late_upsampling_change_nothing(rng: np.random.Generator, name: str) -> None:
-    """Real networks, as they train, against the plain loop: the same within 1e-5."""
+    """Real networks in training mode against the plain loop, within 1e-5."""
     model = ready(name).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     image = smooth(rng, 30, 40)
@@ -53,7 +53,7 @@ def test_folding_and_late_upsampling_change_nothing(rng: np.random.Generator, na
     protocol |= {"base_size": 40, "scales": [0.8, 1.0]}
     found = SlidingPredictor(model, **protocol).probabilities(image).permute(1, 2, 0).numpy()
 
-    # The network handed in is as it was: training, with gradients, same weights and names.
+    # The original is unchanged: training mode, gradients, weights and names.
     assert all(m.training for m in model.modules())
     assert all(p.requires_grad for p in model.parameters())
     after = model.state_dict()
@@ -99,7 +99,7 @@ def test_a_network_as_it_trains_in_several_processes_is_copied_and_folded(
     assert all(m.training for m in model.modules())
 
 
-def test_a_batchnorm_elsewhere_stays() -> None:
+def test_other_batchnorm_is_kept() -> None:
     """Only what is known to follow a convolution is folded."""
 
     class First(nn.Module):
@@ -132,7 +132,7 @@ def test_bf16_is_near_float32(rng: np.random.Generator) -> None:
 def test_compiling_happens_once_and_changes_nothing(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three windows a batch and odd counts: the last batch is filled up, nothing recompiles."""
+    """Three windows per batch and odd counts: the last batch is padded, nothing recompiles."""
     shapes: list[torch.Size] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable:

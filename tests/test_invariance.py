@@ -1,4 +1,4 @@
-"""The same curve on any number of processes, started in any way, and in any number of parts."""
+"""Same loss curve for any number of processes, any launcher and any number of micro-batches."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ SCRIPT = ROOT / "tests/helpers/invariance.py"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen images with unlike shares of ignored pixels, five of them to validate on."""
+    """Sixteen images with different shares of ignored pixels; five are for validation."""
     folder = tmp_path_factory.mktemp("invariance")
     rng = np.random.default_rng(3)
     lines = []
@@ -68,16 +68,16 @@ def alone(config: Path, *words: object) -> dict:
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """A small network, where a test does not say otherwise."""
+    """Use a small network unless a test overrides this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMALL", "1")
-        patch.setenv("OMP_NUM_THREADS", "1")  # the processes would wait for each other spinning
+        patch.setenv("OMP_NUM_THREADS", "1")  # avoid spinning threads of several processes
         yield
 
 
 @pytest.fixture(scope="module")
 def one(config: Path) -> dict:
-    """The curve of one process."""
+    """Return the curve of a single process."""
     return alone(config)
 
 
@@ -103,12 +103,12 @@ def together(
 
 def assert_same(found: dict, one: dict) -> None:
     assert len(one["float64"]) == 20
-    assert np.ptp(one["float64"]) > 0.01  # the weights move, a wrong step would show
+    assert np.ptp(one["float64"]) > 0.01  # the weights change enough to reveal a wrong step
     np.testing.assert_allclose(found["float64"], one["float64"], rtol=1e-9)
     np.testing.assert_allclose(found["float32"], one["float32"], rtol=1e-4)
     loss, wanted = found["val"].pop("loss"), {**one["val"]}
     assert loss == pytest.approx(wanted.pop("loss"), rel=1e-6)
-    assert found["val"] == wanted  # fractions of whole numbers of pixels: equal to the bit
+    assert found["val"] == wanted  # ratios of pixel counts: exactly equal
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -142,7 +142,7 @@ def test_two_machines_that_meet_at_dist_url(config: Path, one: dict, free_port: 
 
 
 def test_a_batch_in_parts(config: Path) -> None:
-    """With BatchNorm's statistics kept, four parts, or two parts in each of two processes."""
+    """With frozen BatchNorm: four micro-batches, or two in each of two processes."""
     whole = alone(config, "freeze_bn", True)
     words = ("freeze_bn", True, "accumulate_steps")
     assert_same(alone(config, *words, 4), whole)

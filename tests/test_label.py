@@ -1,4 +1,4 @@
-"""Every encoding of a label: its ids are read as stored, or the file is refused with the fix."""
+"""Label encodings: ids are read as stored, or the file is rejected with the fix."""
 
 import struct
 import zlib
@@ -56,7 +56,7 @@ READABLE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", READABLE)
-def test_what_holds_ids_is_read_as_ids(tmp_path: Path, kind: str) -> None:
+def test_all_encodings_of_ids_are_read(tmp_path: Path, kind: str) -> None:
     READABLE[kind](tmp_path)
     (path,) = tmp_path.iterdir()
     np.testing.assert_array_equal(read_label(path), IDS)
@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_known_is_refused_with_the_fix(tmp_path: Path, kind: str) -> None:
+def test_ambiguous_labels_are_rejected_with_the_fix(tmp_path: Path, kind: str) -> None:
     write, part = REFUSED[kind]
     write(tmp_path)
     (path,) = tmp_path.iterdir()
@@ -149,7 +149,7 @@ def test_images_of_16_bits_are_refused_not_darkened(tmp_path: Path, kind: str) -
         read_image(tmp_path / "x.png")
 
 
-def test_mutated_files_are_a_sentence_or_an_array(tmp_path: Path) -> None:
+def test_mutated_files_are_read_or_rejected(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write_image(tmp_path / "a.png", rng.integers(0, 255, (9, 9, 3)).astype(np.uint8))
     write_png(tmp_path / "b.png", IDS, 4, kind=PNG_PALETTE, palette=COLORS)
@@ -179,13 +179,13 @@ def test_mutated_files_are_a_sentence_or_an_array(tmp_path: Path) -> None:
         (b"", "cannot be decoded"),
     ],
 )
-def test_what_is_no_image_is_called_what_it_is(tmp_path: Path, content: bytes, part: str) -> None:
+def test_files_that_are_not_images_are_named(tmp_path: Path, content: bytes, part: str) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(DataError, match=part):
         read_image(tmp_path / "x.jpg")
 
 
-def test_huge_images_work_up_to_a_limit_that_is_said(tmp_path: Path) -> None:
+def test_huge_images_work_up_to_a_reported_limit(tmp_path: Path) -> None:
     # Above Pillow's limit of 179 million.
     Image.new("L", (13400, 13400)).save(tmp_path / "x.png", compress_level=1)
     assert read_label(tmp_path / "x.png").shape == (13400, 13400)

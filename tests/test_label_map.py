@@ -1,4 +1,4 @@
-"""DATA.label_map and ignore_ids while loading; the nonfinite that says what wrong ids look like."""
+"""DATA.label_map and ignore_ids while loading, and messages for ids out of range."""
 
 import time
 from pathlib import Path
@@ -145,7 +145,7 @@ CAUSES = [
 
 
 @pytest.mark.parametrize(("ids", "classes", "ignored", "cause", "cure"), CAUSES)
-def test_the_guard_names_the_cause(
+def test_out_of_range_ids_name_the_cause(
     ids: list[int], classes: int, ignored: int, cause: str, cure: str
 ) -> None:
     with pytest.raises(DataError) as error:
@@ -154,7 +154,7 @@ def test_the_guard_names_the_cause(
         assert part in str(error.value)
 
 
-def test_training_stops_with_the_sentence(tiny: Path, run_tool: RunTool) -> None:
+def test_training_stops_with_that_message(tiny: Path, run_tool: RunTool) -> None:
     path = tiny.parent / "data/labels/p1.png"
     write_label(path, read_label(path) + 1)  # 1..3, and 255 + 1 = 0
     code, _, err = run_tool("train", "--config", tiny)
@@ -182,7 +182,7 @@ def test_sixteen_bit_labels_reach_the_loss_unharmed(tmp_path: Path) -> None:
     assert seen - {65535} <= set(range(300)) and max(seen - {65535}) > 255 and 65535 in seen
 
 
-def test_the_guard_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
+def test_id_check_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     smooth = np.kron(rng.integers(0, 255, (36, 48, 3)), np.ones((10, 10, 1))).astype(np.uint8)
     label = np.kron(rng.integers(0, 11, (36, 48)), np.ones((10, 10))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Legends: every name readable, in any script, and told apart where no font has its characters."""
+"""Legends: names are readable in any script, and distinct if no font has their characters."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from util.palette import distinct_colors, font_for, legend
 
 @pytest.fixture
 def only_latin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without fonts besides Pillow's own."""
+    """Simulate a machine with no fonts other than Pillow's."""
     monkeypatch.setattr(palette, "_fonts", lambda _: iter([ImageFont.load_default(12)]))
     palette._font_with.cache_clear()
     yield
@@ -45,7 +45,7 @@ def test_names_are_where_there_is_room() -> None:
     names = [f"class number {i}" for i in range(9)]
     strip = legend(names, distinct_colors(9), 300)
     assert strip.shape[1:] == (300, 3) and strip.shape[0] > 3 * 18
-    for color in distinct_colors(9):  # each patch is whole
+    for color in distinct_colors(9):  # each patch is complete
         assert (strip == color).all(axis=2).sum() == 12 * 12
     assert legend(names, distinct_colors(9), 300, height=54).shape == (54, 300, 3)
     assert legend([], distinct_colors(0), 300, height=54).shape == (54, 300, 3)

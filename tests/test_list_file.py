@@ -1,4 +1,4 @@
-"""Lists as people have them: read as meant, or a sentence that says what was found."""
+"""Real-world list files: read as intended, or rejected with a clear message."""
 
 import os
 import unicodedata
@@ -115,7 +115,7 @@ def test_separators_absolute_paths_and_backslashes(root: Path, line: str) -> Non
         ("x\0.jpg c.png", "holds a NUL character"),
     ],
 )
-def test_what_is_wrong_with_a_line_is_said(root: Path, line: str, part: str) -> None:
+def test_invalid_lines_are_explained(root: Path, line: str, part: str) -> None:
     (root / "folder").mkdir()
     with pytest.raises(DataError) as error:
         listed(root, f"c.jpg c.png\n{line}\n")

@@ -1,4 +1,4 @@
-"""What a run logs and keeps; a full disk ends it with a sentence instead of a wait for ever."""
+"""Logging of a run; a full disk ends it with a message instead of hanging."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ COLORS = np.zeros((3, 3), np.uint8)
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """As on a disk that is full: writing beyond fails."""
+    """Limit the size of files, to simulate a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -77,7 +77,7 @@ def test_a_resumed_run_repeats_no_epoch_in_its_metrics(tmp_path: Path) -> None:
     assert found == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "again": True}]
 
 
-def test_only_the_main_process_writes_and_speaks(
+def test_only_the_main_process_writes_and_logs(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     start_logging(is_main=False)
@@ -106,7 +106,7 @@ def test_a_diff_in_any_encoding_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "git.diff").read_bytes() == b"caf\xe9"
 
 
-def test_a_git_that_hangs_is_not_waited_for(
+def test_hanging_git_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("util.logger.GIT_SECONDS", 0.1)
@@ -117,7 +117,7 @@ def test_a_git_that_hangs_is_not_waited_for(
 
 
 def fake_git(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    """A git that answers everything so."""
+    """Create a fake git with this script."""
     path = folder / "bin/git"
     path.parent.mkdir()
     path.write_text(f"#!/bin/sh\n{answer}\n")

@@ -1,4 +1,4 @@
-"""Losses against plain loops over pixels: cross entropy, class weights, hard pixels."""
+"""Losses against plain loops over pixels: cross entropy, class weights, OHEM."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def batch() -> Batch:
 
 
 def pixels(logits: Tensor, label: Tensor) -> list[tuple[float, int]]:
-    """(probability of its class, class) of every labelled pixel, in float64."""
+    """Return (probability of its class, class) of each labelled pixel, in float64."""
     found = []
     for n, y, x in np.ndindex(*label.shape):
         if label[n, y, x] != IGNORED:
@@ -56,13 +56,13 @@ def mean_loss(chosen: list[tuple[float, int]], weights: list[float] | None = Non
 
 
 def mean(loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], *batch: Tensor) -> Tensor:
-    """A head's loss as the mean over the batch at hand."""
+    """Return a head's mean loss over this batch."""
     total, weight, _ = loss(*batch)
     return total / weight if weight > 0 else total
 
 
 def hard_pixels(logits: Tensor, label: Tensor, threshold: float, kept: int) -> list:
-    """By sorting: all up to the threshold, but at least `kept`."""
+    """Select hard pixels by sorting: all up to the threshold, but at least `kept`."""
     ordered = sorted(pixels(logits, label))
     return [pixel for k, pixel in enumerate(ordered) if pixel[0] <= threshold or k < kept]
 
@@ -86,7 +86,7 @@ def test_the_default_is_the_plain_formula(batch: Batch) -> None:
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=0)
 
 
-def test_logits_of_the_labels_size_give_the_plain_formula_to_the_bit(batch: Batch) -> None:
+def test_full_size_logits_give_the_plain_formula_exactly(batch: Batch) -> None:
     heads, label = batch[:2], batch[2]
     for weights in (None, torch.tensor([1.0, 2.0, 3.0, 4.0])):
         criterion = build_loss("ce", ignore_label=IGNORED, aux_weight=0.4, weights=weights)
@@ -145,7 +145,7 @@ def test_ohem_agrees_with_sorting(
     assert logits.grad.abs().sum(1).count_nonzero() == len(chosen)
 
 
-def test_ohem_mines_in_the_main_head_alone(batch: Batch) -> None:
+def test_ohem_applies_to_the_main_head_only(batch: Batch) -> None:
     logits, aux, label = batch
     criterion = build_loss(
         "ohem", ignore_label=IGNORED, aux_weight=0.4, ohem_threshold=0.5, ohem_min_kept=5
@@ -163,11 +163,11 @@ def test_losses_are_in_float32_and_know_large_ignore_labels(batch: Batch) -> Non
         assert loss(logits.bfloat16(), label)[0].dtype == torch.float32
 
 
-def test_labels_are_picked_at_the_size_of_the_logits() -> None:
+def test_labels_are_sampled_at_the_size_of_the_logits() -> None:
     label = torch.arange(17 * 17).view(1, 17, 17)
     assert torch.equal(label_at(label, (17, 17)), label)
     assert torch.equal(label_at(label, (3, 9)), label[:, ::8, ::2])
-    # Other sizes: the pixel nearest to the centre of each.
+    # Other sizes: the pixel nearest to each centre.
     label = torch.arange(6 * 8).view(1, 6, 8)
     assert label_at(label, (3, 4)).tolist() == [
         [[9, 11, 13, 15], [25, 27, 29, 31], [41, 43, 45, 47]]
@@ -193,8 +193,8 @@ def test_auxiliary_heads_have_sizes_and_scales_of_their_own(batch: Batch) -> Non
     assert alone([logits], label).tolist() == pytest.approx([main.item(), main.item(), 0])
 
 
-def test_parts_of_a_step_add_up_to_its_loss() -> None:
-    """Whatever numbers of labelled pixels they have."""
+def test_micro_batches_add_up_to_the_loss_of_the_step() -> None:
+    """Also with different numbers of labelled pixels."""
     heads = [torch.randn(4, 3, 5, 5), torch.randn(4, 3, 3, 3)]
     label = torch.randint(0, 3, (4, 5, 5))
     label[0], label[1, :4] = IGNORED, IGNORED
@@ -218,7 +218,7 @@ def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -
     assert criterion() == SegmentationLoss(CrossEntropy(IGNORED), CrossEntropy(IGNORED), 0.4)
     ohem = criterion("TRAIN.loss", "ohem").main
     assert isinstance(ohem, OhemCrossEntropy)
-    assert (ohem.threshold, ohem.min_kept) == (0.7, 100000)  # of all processes together
+    assert (ohem.threshold, ohem.min_kept) == (0.7, 100000)  # over all processes
     (tmp_path / "w.json").write_text(json.dumps({"class_weights": [1, 2, 3]}))
     for setting in ("[1, 2, 3]", str(tmp_path / "w.json")):
         loss = criterion("TRAIN.class_weights", setting)
@@ -227,7 +227,7 @@ def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -
     assert weights.median() == 1 and len(weights) == 3
 
 
-def test_training_with_all_of_it(tiny: Path, run_tool: RunTool) -> None:
+def test_training_with_all_loss_options(tiny: Path, run_tool: RunTool) -> None:
     for path in (tiny.parent / "data/labels").iterdir():
         write_label(path, read_label(path) + 1)  # 1..3; 255 wraps to 0
     words = ["TRAIN.loss", "ohem", "TRAIN.ohem_min_kept", "100", "TRAIN.class_weights", "median"]

@@ -63,7 +63,7 @@ def test_nothing_counted_gives_zeros() -> None:
 
 
 def test_the_two_ways_of_counting_agree(rng: np.random.Generator) -> None:
-    """The one of GPUs runs on the CPU, too."""
+    """The GPU implementation also runs on the CPU."""
     pred, label = (torch.from_numpy(rng.integers(0, 5, (9, 9))) for _ in range(2))
     label[2:5] = 255
     pred[3] = 77  # ignored, so it may be anything
@@ -94,7 +94,7 @@ def test_strips_join_without_a_seam(rng: np.random.Generator) -> None:
 
 def test_images_count_the_same_in_any_order_and_in_parts(rng: np.random.Generator) -> None:
     images = {i: rng.integers(0, 3, (2, 4, 5)) for i in range(8)}
-    images[5] = images[3]  # equals: the first of them is named
+    images[5] = images[3]  # a tie: the first one is named
 
     def counted(order: list[int]) -> ImageCounts:
         counts = ImageCounts(3)

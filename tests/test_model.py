@@ -16,7 +16,7 @@ from util.extra.golden import load_state_names
 
 
 def network_of(name: str) -> torch.nn.Module:
-    """`psanet50_collect_classes21_crop465` -> that network, without memory for its weights."""
+    """Build a network such as `psanet50_collect_classes21_crop465` on the meta device."""
     kind, *parts = name.split("_")
     layers = int(kind[6:])
     if kind.startswith("resnet"):
@@ -112,14 +112,14 @@ def test_imagenet_files_fill_the_trunk(
             torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_a_stem_that_differs_is_said_in_words(cfg: Config, tmp_path: Path) -> None:
+def test_different_stem_is_reported(cfg: Config, tmp_path: Path) -> None:
     path = imagenet_file(tmp_path / "w.pth", deep_base=False)
     words = ["init_weight", str(path), "deep_base", "True"]
     with pytest.raises(ConfigError, match=r"deep_base True asks for the deep stem .* plain 7x7"):
         load_pretrained(load_config(tmp_path / "tiny.yaml", words))
 
 
-def test_a_backbone_of_another_depth_is_refused(cfg: Config, tmp_path: Path) -> None:
+def test_backbone_of_another_depth_is_rejected(cfg: Config, tmp_path: Path) -> None:
     path = imagenet_file(tmp_path / "w.pth", deep_base=True, layers=34)
     with pytest.raises(CheckpointError, match=r"unknown to the network \(layer1\.2\."):
         load_pretrained(load_config(tmp_path / "tiny.yaml", ["init_weight", str(path)]))

@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is not finite leaves no trace, and its images are named."""
+"""Steps with a non-finite loss or gradient change nothing, and their images are named."""
 
 import logging
 from pathlib import Path
@@ -26,14 +26,14 @@ def infinite_loss(logits: Tensor, label: Tensor) -> HeadLoss:
 
 
 def infinite_gradient(logits: Tensor, label: Tensor) -> HeadLoss:
-    """A finite loss: the square root has an infinite slope at 0."""
+    """A finite loss with an infinite gradient: sqrt at 0."""
     loss = PLAIN(logits, label)
     return loss._replace(total=loss.total + (loss.total * 0).sqrt())
 
 
 @pytest.mark.parametrize("criterion", [infinite_loss, infinite_gradient])
 @pytest.mark.parametrize("first", [True, False])
-def test_such_a_step_leaves_no_trace(
+def test_nonfinite_step_leaves_no_trace(
     tiny: Path, caplog: pytest.LogCaptureFixture, criterion: PixelLoss, first: bool
 ) -> None:
     run = SmallRun(tiny, nonfinite="skip")
@@ -55,7 +55,7 @@ def test_such_a_step_leaves_no_trace(
     assert run.check.skipped == 1 and len(caplog.messages) == 1
 
 
-def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
+def test_nonfinite_step_ends_the_run_by_default(tiny: Path) -> None:
     run = SmallRun(tiny)
     run.step(PLAIN)
     run.step(infinite_loss)
@@ -66,7 +66,7 @@ def test_by_default_such_a_step_ends_the_run(tiny: Path) -> None:
 def test_a_step_that_the_scaler_skips_counts_as_skipped(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """fp16 searches its scale: gradients that overflow are no reason to end the run."""
+    """Overflows while fp16 searches for its scale do not end the run."""
     monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
     run = SmallRun(tiny, amp="fp16")
     run.state.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
@@ -90,7 +90,7 @@ def test_a_step_that_the_scaler_skips_counts_as_skipped(
 
 
 class CountOperations(TorchDispatchMode):
-    """How many operations are sent to the device."""
+    """Counts operations sent to the device."""
 
     count = 0
 
@@ -102,7 +102,7 @@ class CountOperations(TorchDispatchMode):
 
 
 def test_the_check_is_a_few_operations_a_step(tiny: Path) -> None:
-    """Not some for each of the 37 parameters and 22 statistics of this network."""
+    """Not a few for each of the 37 parameters and 22 statistics of this network."""
     run = SmallRun(tiny)
     run.step(PLAIN)
     with CountOperations() as operations:
@@ -110,7 +110,7 @@ def test_the_check_is_a_few_operations_a_step(tiny: Path) -> None:
         left_out = has_nonfinite_gradient(run.state.model)
         assert operations.count < 15
         statistics.restore_if(left_out)
-    assert operations.count < 50  # of them 22 views
+    assert operations.count < 50  # 22 of them are views
 
 
 def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
@@ -118,7 +118,7 @@ def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> N
     code, _, err = run_tool("train", *words, "save_freq", 9)
     assert_one_sentence(code, err, "is not finite (images p", "lower TRAIN.base_lr", "skip")
     assert not checkpoints(tmp_path / "run/model")
-    # Statistics overflow before the loss: nothing of that is saved either.
+    # Statistics overflow before the loss does: these are not saved either.
     code, _, err = run_tool("train", *words)
     assert_one_sentence(code, err, "running_var", "is not saved: the run has diverged")
     for path in checkpoints(tmp_path / "run/model"):

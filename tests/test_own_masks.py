@@ -1,4 +1,4 @@
-"""Masks as annotation tools write them: their values become classes, or a sentence says why not."""
+"""Masks from annotation tools: their values become classes, or are rejected with a reason."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_evenly_spread_grays_are_classes(raw: Raw) -> None:
     assert raw.label().tolist() == [[0, 1, 2]]
 
 
-def test_255_among_ids_is_void_and_said_so(raw: Raw) -> None:
+def test_255_among_ids_is_void_and_reported(raw: Raw) -> None:
     raw.masks(np.array([[0, 1, 7, 255]], np.uint8))
     code, stdout, _ = raw.prepare()
     assert code == 0 and "classes: 3 (class 0, class 1, class 7); void: 255" in stdout
@@ -46,7 +46,7 @@ def test_ids_from_1_with_or_without_0_for_no_data(raw: Raw, tmp_path: Path) -> N
 
 
 def test_palettes_and_rgb_masks_give_the_same_classes(raw: Raw, tmp_path: Path) -> None:
-    """The given colours tell the class, whatever order the palette has."""
+    """The given colours determine the class, independent of the palette's order."""
     (tmp_path / "c.txt").write_text("0 255 0 road\n255 0 0 car\n0 0 0 background\n")
     colors = ("--colors", tmp_path / "c.txt")
     palette, ids = [*BLACK, *RED, *GREEN], np.array([[0, 1, 2]], np.uint8)
@@ -92,7 +92,7 @@ def test_inputs_are_not_changed(raw: Raw) -> None:
 
 
 def test_turned_photos_keep_their_side(raw: Raw) -> None:
-    """EXIF orientation: masks drawn on the image as shown fit; others are refused."""
+    """EXIF orientation: masks drawn on the displayed image fit; others are rejected."""
     exif = Image.Exif()
     exif[0x0112] = 6
     for i in range(3):

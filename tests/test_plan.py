@@ -1,4 +1,4 @@
-"""tool/plan.py: what it says of a recipe, and its estimate against what is then measured."""
+"""tool/plan.py: its output, and its estimates against measurements."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_the_line_and_the_schedule(tiny: Path) -> None:
     assert found["hours"] == pytest.approx(10 * 10 * found["seconds_per_step"] / 3600)
 
 
-def test_a_checkpoint_is_as_large_as_said(tiny: Path, run_tool: RunTool) -> None:
+def test_checkpoint_has_the_estimated_size(tiny: Path, run_tool: RunTool) -> None:
     assert run_tool("train", "--config", tiny)[0] == 0
     cfg = load_config(tiny)
     real = next(Path(cfg.save_path).glob("train_epoch_1.pth")).stat().st_size
@@ -38,16 +38,16 @@ def test_memory_at_a_larger_batch_is_within_a_fifth(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_tool_says_all_of_it(tiny: Path, run_tool: RunTool) -> None:
+def test_tool_prints_all_estimates(tiny: Path, run_tool: RunTool) -> None:
     code, out, err = run_tool("plan", "--config", tiny)
     assert code == 0, err
     for pattern in (
         r"4 training images; batch size 2",
         r"\n +2 +\d+\.\d\d +\d+\.\d{3} +\d+\.\d\d  <- this recipe\n",
-        r"time: 2 steps of .* h for 1 epochs",
+        r"time: 2 steps/epoch of .* h for 1 epochs",
         r"loader: .* workers keep the device busy, TRAIN.workers is 0",
         r"test: .* min for 4\n",
-        r"disk: \d+ MiB a checkpoint",
+        r"disk: \d+ MiB/checkpoint",
         r"TRAIN: activation_checkpointing True: .*GiB",
     ):
         assert re.search(pattern, out), f"{pattern} not in {out}"

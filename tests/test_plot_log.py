@@ -1,4 +1,4 @@
-"""tool/plot_log.py: curves of runs, and sentences for what holds none."""
+"""tool/plot_log.py: training curves, and mistakes."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from tool import plot_log
 
 
 def write_run(folder: Path, *losses: float) -> Path:
-    """A run that scored its last epoch."""
+    """Write a run that validated its last epoch."""
     (folder / "model").mkdir(parents=True)
     records = [
         {"epoch": i, "train_loss": loss, "train_miou": 1 / (1 + loss), "lr": 0.01 / i}
@@ -41,7 +41,7 @@ def test_the_values_of_the_curves(tmp_path: Path) -> None:
     }
 
 
-def test_runs_are_called_by_what_differs() -> None:
+def test_runs_are_labelled_by_what_differs() -> None:
     runs = [Path("exp/toy/a"), Path("exp/toy/b")]
     assert plot_log.labels(runs) == ["a", "b"]
     assert plot_log.labels([Path("exp/a/model"), Path("exp/b/model")]) == ["a/model", "b/model"]
@@ -64,7 +64,7 @@ def test_a_plot_of_two_runs(tmp_path: Path, run_tool: RunTool) -> None:
     assert output.read_bytes() != before
 
 
-def test_a_line_that_was_cut(tmp_path: Path) -> None:
+def test_truncated_line(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", 3, 1) / "model/metrics.jsonl"
     whole = path.read_text()
     path.write_text(whole + '{"epoch": 3, "tra')

@@ -1,4 +1,4 @@
-"""tool/prepare_ade20k.py, and on its example all that the preparations share."""
+"""tool/prepare_ade20k.py, and what all preparation tools share."""
 
 import sys
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_folder_above_the_benchmark_is_fine(raw: Path, tmp_path: Path, run_tool:
     assert code == 0 and len(lines_of(tmp_path / "o", "training")) == 2
 
 
-def test_again_changes_nothing_and_mends_what_is_missing(
+def test_rerun_changes_nothing_and_restores_missing_files(
     raw: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
     options, out = ("--source", raw, "--out", tmp_path / "o"), tmp_path / "o"
@@ -135,7 +135,7 @@ def test_copy(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert_one_sentence(code, err, f"{image} is another image")
 
 
-def test_no_links_possible_names_copy(
+def test_without_symlinks_the_message_names_copy(
     raw: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

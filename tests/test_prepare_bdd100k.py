@@ -1,4 +1,4 @@
-"""tool/prepare_bdd100k.py: two tasks, each in the layouts of now and of 2018."""
+"""tool/prepare_bdd100k.py: two tasks, each in the current layout and that of 2018."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_ids_and_lists(
     assert_label(out / "labels/train/a-1.png", *wanted)
 
 
-def test_what_is_wrong_is_said(tmp_path: Path, run_tool: RunTool) -> None:
+def test_mistakes_are_reported(tmp_path: Path, run_tool: RunTool) -> None:
     raw = build(tmp_path / "raw", "images/10k", "labels/sem_seg/masks", ".png", 0, 19)
     options = ("--source", raw, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_bdd100k", *options)

@@ -1,4 +1,4 @@
-"""tool/prepare_camvid.py: two layouts, one result."""
+"""tool/prepare_camvid.py: two layouts with the same result."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_32_colors_fall_into_11_classes() -> None:
     assert prepare_camvid.OFFICIAL == {"train": 367, "val": 101, "test": 233}
 
 
-def test_what_is_wrong_is_said(original: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_mistakes_are_reported(original: Path, tmp_path: Path, run_tool: RunTool) -> None:
     options = ("--source", original, "--out", tmp_path / "o")
     label = write_colors(original / "LabeledApproved_full/0006R0_f00930_L.png", (1, 2, 3))
     code, _, err = run_tool("prepare_camvid", *options)

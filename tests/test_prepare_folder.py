@@ -59,13 +59,13 @@ def test_recipe_fits_the_images(raw: Path, run_tool: RunTool) -> None:
     assert (cfg.train_h, cfg.train_w, cfg.test_h, cfg.base_size) == (97, 473, 97, 700)
 
 
-def test_split_is_a_matter_of_the_seed(raw: Path, run_tool: RunTool) -> None:
+def test_split_depends_on_the_seed(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES:
         write_ids(raw / f"masks/{name}.png", 0, 1)
     out = raw.parent / "dataset/mine"
     assert run_tool("prepare_folder", *options(raw))[0] == 0
     first = lines_of(out, "val")
-    assert run_tool("prepare_folder", *options(raw))[0] == 0  # again: nothing to change
+    assert run_tool("prepare_folder", *options(raw))[0] == 0  # a rerun changes nothing
     code, _, err = run_tool("prepare_folder", *options(raw, "--seed", 1))
     assert_one_sentence(code, err, "was prepared with seed 0 (asked: 1)", "another --out")
     assert lines_of(out, "val") == first
@@ -130,7 +130,7 @@ def test_edited_names_and_recipes_stay(raw: Path, run_tool: RunTool) -> None:
     assert_one_sentence(code, err, str(names), "without 2 lines")
 
 
-def test_new_images_make_another_set(raw: Path, run_tool: RunTool) -> None:
+def test_new_images_change_the_split(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES:
         write_ids(raw / f"masks/{name}.png", 0, 1)
     assert run_tool("prepare_folder", *options(raw))[0] == 0
@@ -142,7 +142,7 @@ def test_new_images_make_another_set(raw: Path, run_tool: RunTool) -> None:
     assert files_below(raw.parent / "dataset") == before
 
 
-def test_unpaired_files_are_said(raw: Path, run_tool: RunTool) -> None:
+def test_unpaired_files_are_reported(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES[1:]:
         write_ids(raw / f"masks/{name}.png", 0, 1)
     code, _, err = run_tool("prepare_folder", *options(raw, "--strict"))

@@ -1,4 +1,4 @@
-"""The values of masks, and the classes that prepare_folder.py makes of them."""
+"""The values of masks, and the classes that prepare_folder.py derives from them."""
 
 from pathlib import Path
 

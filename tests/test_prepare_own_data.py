@@ -1,4 +1,4 @@
-"""tool/prepare_folder.py on data as it comes: names, folders and masks of many habits."""
+"""tool/prepare_folder.py on real-world names, folders and masks."""
 
 import unicodedata
 from pathlib import Path
@@ -176,7 +176,7 @@ def test_out_with_characters_of_yaml(raw: Raw, tmp_path: Path) -> None:
     assert not raw.out("elsewhere").exists()
 
 
-def test_values_that_cannot_be(raw: Raw, tmp_path: Path) -> None:
+def test_invalid_values(raw: Raw, tmp_path: Path) -> None:
     for i in range(2):
         raw.pair(f"images/{i}.jpg", f"masks/{i}.png")
     raw.refused("--seed must be at least 0, got -1", words=("--seed", -1))

@@ -1,4 +1,4 @@
-"""What prepare_ade20k.py refuses, and what it leaves alone."""
+"""What prepare_ade20k.py rejects, and what it does not overwrite."""
 
 import os
 from pathlib import Path
@@ -101,7 +101,9 @@ def test_wrong_source_names_what_is_missing(raw: Path, tmp_path: Path, run_tool:
 @pytest.mark.parametrize(
     "mark", ["index_ade20k.pkl", "ADE20K_2021_17_01/images/ADE/training/urban/street/a_seg.png"]
 )
-def test_full_release_is_refused_in_words(tmp_path: Path, run_tool: RunTool, mark: str) -> None:
+def test_full_release_is_rejected_with_a_message(
+    tmp_path: Path, run_tool: RunTool, mark: str
+) -> None:
     (tmp_path / "raw" / mark).parent.mkdir(parents=True)
     (tmp_path / "raw" / mark).write_bytes(b"")
     code, _, err = run_tool("prepare_ade20k", "--source", tmp_path / "raw", "--out", tmp_path / "o")
@@ -124,7 +126,7 @@ def test_bad_labels_stop_with_the_file(raw: Path, tmp_path: Path, run_tool: RunT
     assert not (tmp_path / "o/list").exists()
 
 
-def test_no_pair_at_all(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_no_pairs(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
     for label in raw.glob("annotations/*/*"):
         label.unlink()
     code, _, err = run_tool("prepare_ade20k", "--source", raw, "--out", tmp_path / "o")

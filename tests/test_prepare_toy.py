@@ -146,7 +146,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
     assert all(word in result.stderr for word in words), result.stderr
 
 
-def test_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_rejects_a_folder_with_other_data(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     assert_refused(run_tool("--out", str(tmp_path)), str(tmp_path), "choose another --out")
     assert files_below(tmp_path) == {"mine.txt": b"precious"}

@@ -1,4 +1,4 @@
-"""tool/prepare_voc2012.py: train_aug out of VOC's lists and SBD's files."""
+"""tool/prepare_voc2012.py: train_aug from VOC's lists and SBD's files."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ TRAIN, VAL, SBD = ["2007_1", "2008_2"], ["2007_3"], ["2008_2", "2007_3", "2008_4
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """VOC 2012: palette labels 0, 1, 20 and 255; 2008_5 is an image that only SBD brings."""
+    """VOC 2012 with palette labels 0, 1, 20 and 255; image 2008_5 is only in SBD."""
     root = tmp_path / "raw/VOCdevkit/VOC2012"
     for name in (*TRAIN, *VAL, "2008_4", "2009_9"):
         write_image(root / f"JPEGImages/{name}.jpg")
@@ -61,7 +61,7 @@ def check_out(out: Path) -> None:
     ]
     assert lines_of(out, "train") == [f"images/{n}.jpg labels/{n}.png" for n in TRAIN]
     assert lines_of(out, "val") == ["images/2007_3.jpg labels/2007_3.png"]
-    for name in (*TRAIN, *VAL):  # VOC's own, also where SBD has one
+    for name in (*TRAIN, *VAL):  # VOC's label, even if SBD has one
         assert_label(out / f"labels/{name}.png", 0, 1, 20, 255)
     for name in ("2008_4", "2008_5"):
         assert_label(out / f"labels/{name}.png", 0, 5, 20)
@@ -111,7 +111,7 @@ def test_beside_the_raw_data(raw: Path, sbd: Path, run_tool: RunTool) -> None:
     assert lines[3] == "images/2008_5.jpg labels/2008_5.png"
 
 
-def test_without_sbd_is_said(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_missing_sbd_is_reported(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
     options = ("--source", raw, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_voc2012", *options, "--strict")
     assert_one_sentence(code, err, "no list/train_aug.txt without SBD", "--sbd")
@@ -131,7 +131,7 @@ def test_missing_images_are_left_out(
     assert len(lines_of(tmp_path / "o", "train_aug")) == 3
 
 
-def test_what_is_wrong_is_said(raw: Path, sbd: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_mistakes_are_reported(raw: Path, sbd: Path, tmp_path: Path, run_tool: RunTool) -> None:
     options = ("--source", raw, "--sbd", sbd, "--out", tmp_path / "o")
     mat = sbd / "dataset/cls/2008_4.mat"
     write_mat(mat, ids_of(0, 21))

@@ -1,4 +1,4 @@
-"""What a step costs: FLOPs, memory, and the profile of some steps."""
+"""The cost of a step: FLOPs, memory, and profiling."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ class Net(nn.Module):
 
 def test_flops_are_those_of_forward_and_backward() -> None:
     network = Net()
-    products = 9 * 17 * 3 * 5 * 2  # of both heads
+    products = 9 * 17 * 3 * 5 * 2  # for both heads
     assert flops_per_image(network, (9, 17)) == 3 * 2 * products
     assert network.conv.weight.device == CPU and network.training
 
@@ -48,7 +48,7 @@ def test_memory_is_known_here() -> None:
 def test_a_profile_is_a_trace_and_the_costliest_operators(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, steps: int
 ) -> None:
-    """Also of a run that ends before."""
+    """Also if the run ends earlier."""
     profiler = StepProfiler(steps, str(tmp_path), CPU)
     with caplog.at_level(logging.INFO):
         for _ in range(STEPS_BEFORE + 4):
@@ -61,7 +61,7 @@ def test_a_profile_is_a_trace_and_the_costliest_operators(
     assert sum(event["name"] == "aten::mm" for event in found) == done
     assert f"profile of {done} steps: {path}" in caplog.messages[0]
     (line,) = [text for text in caplog.messages if text.endswith("aten::mm")]
-    assert " 1 calls" in line and "%" in line and "ms a step" in line
+    assert " 1 calls" in line and "%" in line and "ms per step" in line
 
 
 def test_a_run_too_short_to_profile_says_so(

@@ -61,7 +61,7 @@ def make_psa(**changes: object) -> PSA:
 
 
 def test_distribute_is_the_transpose_of_collect() -> None:
-    """What position p gives to q by `distribute` is what q takes from p by `collect`."""
+    """What p distributes to q equals what q collects from p."""
     psa = make_psa(psa_softmax=False)
     psa.reduce_p.load_state_dict(psa.reduce.state_dict())
     psa.attention_p.load_state_dict(psa.attention.state_dict())
@@ -103,7 +103,7 @@ def test_compiles_to_the_same_numbers() -> None:
 
 
 def test_exports_as_one_graph() -> None:
-    """torch.export is the first half of the ONNX exporter: no step of psa_mask may escape it."""
+    """torch.export is the first half of the ONNX exporter: psa_mask must be traceable."""
 
     class Mask(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ FRAME = """<script>addEventListener("message", e => document.title = "probe," + 
 
 
 class MadeUp(NamedTuple):
-    """A test as `write_report` takes it."""
+    """The arguments of `write_report` for a synthetic test."""
 
     result: Result
     image_of: np.ndarray
@@ -44,7 +44,7 @@ class MadeUp(NamedTuple):
 
 
 def made_up(names: list[str], *, images: int = 12, size: tuple[int, int] = (60, 90)) -> MadeUp:
-    """A result of noisy stripes of all classes, with a void border."""
+    """Create a result from noisy stripes of all classes with a void border."""
     rng = np.random.default_rng(2)
     counts, data = ImageCounts(len(names)), []
     for i in range(images):
@@ -74,7 +74,7 @@ def write(tmp_path: Path, test: MadeUp) -> str:
 
 
 class Checker(HTMLParser):
-    """Every tag is closed in order; collects tags and text."""
+    """Checks that tags are properly nested; collects tags and text."""
 
     def __init__(self) -> None:
         super().__init__()

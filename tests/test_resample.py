@@ -89,7 +89,7 @@ def network(kind: str, *, fused: bool, classes: int = 5) -> Segmentor:
 
 @pytest.mark.parametrize("kind", ["psp", "psa"])
 def test_a_network_is_the_same_either_way(kind: str) -> None:
-    """Logits to 3e-6 of their spread in testing; losses and gradients in training."""
+    """Logits within 3e-6 of their spread in testing; losses and gradients in training."""
     image = torch.randn(2, 3, 65, 81)
     fused, stepwise = network(kind, fused=True), network(kind, fused=False)
     assert list(fused.state_dict()) == list(stepwise.state_dict())
@@ -121,7 +121,7 @@ def test_inference_copies_with_folded_batchnorm_agree() -> None:
 
 
 def test_training_follows_testing_in_one_process() -> None:
-    """What testing keeps must not be an inference tensor, which autograd refuses."""
+    """Cached matrices must not be inference tensors, which autograd rejects."""
     _kept.cache_clear()
     net, image = network("psp", fused=True), torch.randn(2, 3, 33, 33)
     with torch.inference_mode():
@@ -140,7 +140,7 @@ def test_autocast() -> None:
 
 
 def test_no_values_no_cache() -> None:
-    """Counting FLOPs on meta or fake tensors must leave nothing behind for real ones."""
+    """Counting FLOPs on meta or fake tensors must not cache matrices for real ones."""
     _kept.cache_clear()
     from torch._subclasses.fake_tensor import FakeTensorMode
 

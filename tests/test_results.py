@@ -1,4 +1,4 @@
-"""The result folder: whole files or none, one protocol, nothing of the user's overwritten."""
+"""The result folder: atomic files, one protocol, no file of the user overwritten."""
 
 import errno
 import json
@@ -37,13 +37,13 @@ def write(results: ResultFolder, image: np.ndarray, pred: np.ndarray) -> None:
     results.write("city/a", image, pred)
 
 
-def test_what_was_written_is_found(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
+def test_written_predictions_are_found(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
     results = folder(tmp_path)
     assert results.find("city/a", image) is None
     write(results, image, pred)
     np.testing.assert_array_equal(results.find("city/a", image), pred)
     np.testing.assert_array_equal(results.read("city/a", image), pred)
-    # The same weights in another place, another number of windows a forward pass.
+    # The same weights in another place, with another number of windows per forward pass.
     same = folder(tmp_path, checkpoint="elsewhere/a.pth", batch_windows=3)
     assert same.find("city/a", image) is not None
     assert read_image(tmp_path / "color/city/a.png").shape == (20, 30, 3)
@@ -64,7 +64,7 @@ FAULTS: dict[str, Callable] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_not_whole_is_neither_found_nor_scored(
+def test_truncated_predictions_are_neither_found_nor_scored(
     tmp_path: Path, image: np.ndarray, pred: np.ndarray, fault: str
 ) -> None:
     results = folder(tmp_path)
@@ -78,7 +78,7 @@ def test_what_is_not_whole_is_neither_found_nor_scored(
 def test_a_prediction_of_other_weights_or_another_image_is_neither_found_nor_scored(
     tmp_path: Path, image: np.ndarray, pred: np.ndarray
 ) -> None:
-    """Also where another run, which a protocol.json no longer tells of, has left it there."""
+    """Also if it is from a run whose protocol.json no longer exists."""
     results = folder(tmp_path)
     for other in (folder(tmp_path, checkpoint_sha256="2e"), folder(tmp_path, scales=[0.25])):
         write(other, image, pred)
@@ -123,7 +123,7 @@ def test_a_prediction_of_unknown_origin_that_cannot_be_scored(
 def test_a_folder_has_one_protocol(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
     first, other = folder(tmp_path), folder(tmp_path, checkpoint_sha256="9" * 64, scales=[1.0])
     other.open(["city/a"], [])
-    first.open(["city/a"], [])  # the other one has predicted nothing
+    first.open(["city/a"], [])  # the other one has not predicted anything
     write(first, image, pred)
     first.open(["city/a", "b"], [])
     folder(tmp_path, checkpoint="b.pth", batch_windows=3).open(["city/a"], [])
@@ -142,7 +142,7 @@ def test_a_folder_has_one_protocol(tmp_path: Path, image: np.ndarray, pred: np.n
 @pytest.mark.parametrize(
     "content", ["{", "[]", '"text"', "3", "{}", '{"scales": [1.0]}', "[" * 10**5, "null"]
 )
-def test_a_damaged_protocol_is_a_sentence(tmp_path: Path, content: str) -> None:
+def test_damaged_protocol_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / "protocol.json").write_text(content)
     for call in (
         lambda: read_protocol(tmp_path),
@@ -170,7 +170,7 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path, name: str) -> No
 def test_labels_that_are_predictions_of_an_earlier_run_are_not_overwritten(
     tmp_path: Path, image: np.ndarray, pred: np.ndarray
 ) -> None:
-    """The folder is one of ours and the protocol the same; by a link, too."""
+    """Even if the folder has the same protocol, and also through a symlink."""
     results = folder(tmp_path / "out")
     results.open(["city/a"], [])
     write(results, image, pred)
@@ -202,13 +202,13 @@ PLACES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("below", ["", "sub/folder"])
-def test_a_folder_that_cannot_be_made(tmp_path: Path, place: str, below: str) -> None:
+def test_folder_that_cannot_be_created(tmp_path: Path, place: str, below: str) -> None:
     PLACES[place](tmp_path / "out")
     with pytest.raises(ConfigError, match=r"TEST.save_folder: cannot create the folder .*: choose"):
         folder(tmp_path / "out" / below).open([], [])
 
 
-def test_a_full_disk_is_said_and_leaves_no_half_file(
+def test_full_disk_is_reported_and_leaves_no_partial_file(
     tmp_path: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: Image.Image, path: Path, **options: object) -> None:
@@ -218,7 +218,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError) as caught:
         write_image(tmp_path / "a.png", image)
-    assert caught.value.filename == str(tmp_path / "a.png")  # what run_cli needs for its sentence
+    assert caught.value.filename == str(tmp_path / "a.png")  # used by run_cli in its message
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ def equal(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def test_momentum_lies_in_memory_as_its_parameter(tiny: Path) -> None:
-    """As CUDA's fused kernel demands; after one step without decay it is the gradient."""
+    """CUDA's fused kernel requires this. After one step without decay momentum is the gradient."""
     run = SmallRun(tiny, channels_last=True, weight_decay=0.0)
     run.step()
     assert len(run.buffers()) == 37
@@ -31,7 +31,7 @@ def test_momentum_lies_in_memory_as_its_parameter(tiny: Path) -> None:
 @pytest.mark.parametrize("saved_in", [True, False])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_resumed_state_is_the_same_to_the_bit(tiny: Path, optimizer: str, saved_in: bool) -> None:
-    """Whichever memory layout the file was written from."""
+    """Independent of the memory layout when it was saved."""
     whole = SmallRun(tiny, optimizer=optimizer, channels_last=saved_in, warmup_steps=1)
     whole.step()
     content = whole.content()
@@ -49,8 +49,8 @@ def test_a_resumed_state_is_the_same_to_the_bit(tiny: Path, optimizer: str, save
         assert equal(whole.weights(), run.weights())
 
 
-def test_momentum_of_the_first_edition_is_put_in_order(tiny: Path) -> None:
-    """It was stored in the order of the weight's memory, but with strides of another layout."""
+def test_old_momentum_layout_is_converted(tiny: Path) -> None:
+    """Version 1.0 stored it in the weight's memory order, but with other strides."""
     whole = SmallRun(tiny, channels_last=True)
     whole.step()
     content = whole.content()
@@ -69,7 +69,7 @@ def test_momentum_of_the_first_edition_is_put_in_order(tiny: Path) -> None:
 
 
 def test_the_scale_of_fp16_is_resumed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forced, as a CPU without fp16 arithmetic would take float32 instead."""
+    """fp16 is forced, because a CPU without fp16 arithmetic would use float32."""
     monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)
     whole, run = (SmallRun(tiny, amp="fp16", epochs=99) for _ in range(2))
     whole.state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)  # far too large
@@ -142,9 +142,7 @@ MOMENTUM = ("optimizer", "state", 0, "momentum_buffer")
         (MOMENTUM, torch.full((16, 3, 3, 3), torch.nan), "momentum_buffer of backbone"),
     ],
 )  # fmt: skip
-def test_each_malformed_field_is_a_sentence(
-    tiny: Path, path: list, value: object, part: str
-) -> None:
+def test_each_malformed_field_is_reported(tiny: Path, path: list, value: object, part: str) -> None:
     run = SmallRun(tiny, channels_last=True)
     content = run.content()
     where = content

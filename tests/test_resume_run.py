@@ -1,4 +1,4 @@
-"""Runs that are stopped and resumed, and the same run twice."""
+"""Stopping and resuming runs, and reproducibility."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ def test_a_signal_ends_the_run_after_saving(tiny: Path, tmp_path: Path, name: st
     assert content["step"] == 2 * content["epoch"] + content["step_in_epoch"] >= 2
 
 
-def test_an_epoch_that_has_shrunk_is_said(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
+def test_shorter_epoch_is_reported(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     words = ["save_every_steps", 1, "batch_size", 2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("util.training.checkpoint.KEEP", 99)

@@ -1,4 +1,4 @@
-"""What is said of processes that failed."""
+"""Messages about failed processes."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from util.distributed.join import is_of_peers
 def failure(
     folder: Path, rank: int, code: int, *, kind: str = "", seconds: int = 0
 ) -> ProcessFailure:
-    """As the elastic agent makes it, from the file that a process has left, after `seconds`."""
+    """Create the elastic agent's ProcessFailure from a process's error file, after `seconds`."""
     path = folder / f"{rank}.json"
     path.unlink(missing_ok=True)
     if kind:
@@ -39,13 +39,13 @@ ENDED_BY_AGENT = {"code": -signal.SIGKILL, "seconds": 30}
 HOST = socket.gethostname()
 
 
-def test_a_process_that_has_said_the_cause(tmp_path: Path) -> None:
+def test_process_that_reported_the_cause(tmp_path: Path) -> None:
     said = {"code": 2, "kind": "cause"}
     assert cause(tmp_path, LOST, said, WAITED, {"code": 75}) == ("", 2)
     assert cause(tmp_path, {"code": -15}, {"code": 2}) == ("", 2)  # before the processes met
 
 
-def test_a_process_that_was_killed_is_named_before_those_that_lost_it(tmp_path: Path) -> None:
+def test_killed_process_is_named_before_its_peers(tmp_path: Path) -> None:
     sentence, code = cause(tmp_path, LOST, {"code": -signal.SIGKILL}, {"code": -signal.SIGABRT})
     assert code == 1 and sentence.startswith(f"rank 1 on {HOST} was killed by SIGKILL: usually")
     sentence, _ = cause(tmp_path, LOST, {"code": -signal.SIGSEGV})
@@ -53,8 +53,8 @@ def test_a_process_that_was_killed_is_named_before_those_that_lost_it(tmp_path: 
     assert cause(tmp_path, LOST, {"code": 9})[0] == f"rank 1 on {HOST} ended with exit code 9"
 
 
-def test_a_process_that_does_not_answer_is_named(tmp_path: Path) -> None:
-    """The others have waited, or NCCL's watchdog has aborted them; SIGTERM did not end it."""
+def test_hanging_process_is_named(tmp_path: Path) -> None:
+    """Its peers timed out or were aborted by NCCL's watchdog, and it ignored SIGTERM."""
     for others in (WAITED, {"code": -signal.SIGABRT}):
         sentence, code = cause(tmp_path, others, others, ENDED_BY_AGENT)
         assert code == 1
@@ -62,16 +62,19 @@ def test_a_process_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert cause(tmp_path, LOST, WAITED) == ("rank 1: waited it said", 1)
 
 
-def test_what_happened_on_another_machine(tmp_path: Path) -> None:
+def test_failure_on_another_machine(tmp_path: Path) -> None:
     sentence, code = cause(tmp_path, LOST, LOST)
     assert sentence == "rank 0: lost it said; see the output of the other machines" and code == 1
     sentence, code = cause(tmp_path, {"code": -signal.SIGABRT}, {"code": -signal.SIGTERM})
     assert sentence.startswith(f"rank 0 on {HOST} was aborted, with NCCL usually") and code == 1
 
 
-def test_processes_that_were_asked_to_end(tmp_path: Path) -> None:
+def test_processes_stopped_by_a_signal(tmp_path: Path) -> None:
     assert cause(tmp_path, {"code": 75}, {"code": -15}, {"code": -signal.SIGUSR1}) == ("", 75)
-    assert cause(tmp_path, LOST, {"code": 75}) == ("", 75)  # one alone, before the first step
+    assert cause(tmp_path, LOST, {"code": 75}) == (
+        "",
+        75,
+    )  # only one process, before the first step
     assert cause(tmp_path, LOST, {"code": 130}, {"code": 75}) == ("interrupted", 130)
 
 
@@ -88,5 +91,5 @@ def test_processes_that_were_asked_to_end(tmp_path: Path) -> None:
         (ValueError("[/src/gloo/x.cc:5] Connection closed by peer"), False),
     ],
 )
-def test_a_lost_process_is_known_by_the_origin_of_the_error(error: Exception, wanted: bool) -> None:
+def test_lost_peer_is_recognised_by_the_error(error: Exception, wanted: bool) -> None:
     assert is_of_peers(error) == wanted

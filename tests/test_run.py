@@ -1,4 +1,4 @@
-"""The verbs end to end: train, test, demo; resuming; what a run folder holds; mistakes."""
+"""Train, test and demo end to end."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert scores["protocol"]["scales"] == [0.5, 1.0]
     assert read_label(result / "gray/p0.png").shape == (48, 64)
 
-    # The scores are those of the images that were written.
+    # The scores match the images written.
     code, _, _ = run_tool("test", "--config", tiny, "scales", "[.5, 1]", "has_prediction", "True")
     assert code == 0
     again = json.loads((result / "scores.json").read_text())
@@ -63,14 +63,14 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     gray = read_label(run / "demo/p2_gray.png")
     np.testing.assert_array_equal(gray, read_label(result / "gray/p2.png"))
     assert read_image(run / "demo/p2_color.png").shape == (48, 64, 3)
-    assert read_image(run / "demo/p2_overlay.png").shape[0] > 48  # with a legend below
+    assert read_image(run / "demo/p2_overlay.png").shape[0] > 48  # includes a legend
     code, out, _ = run_tool(
         "demo", "--config", tiny, "--image", image.parent, "--output", tmp_path / "o"
     )
     assert code == 0 and len(list((tmp_path / "o").glob("*_gray.png"))) == 4
 
 
-def test_the_way_of_testing_reaches_the_predictor(
+def test_test_options_reach_the_predictor(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "w.pth"

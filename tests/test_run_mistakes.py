@@ -1,4 +1,4 @@
-"""Mistakes in data, options and paths end a run with a sentence."""
+"""Mistakes in data, options and paths end a run with one sentence."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from util.data.image import write_label
 
 
 def break_data(root: Path, fault: str) -> None:
-    """Make one file of the tiny dataset bad."""
+    """Corrupt one file of the tiny dataset."""
     if fault == "missing list":
         (root / "train.txt").unlink()
     elif fault == "missing image":
@@ -40,7 +40,7 @@ def break_data(root: Path, fault: str) -> None:
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])
-def test_bad_data_stops_training_in_words(
+def test_bad_data_stops_training_with_a_message(
     tiny: Path, tmp_path: Path, run_tool: RunTool, fault: str, part: str, workers: int
 ) -> None:
     break_data(tmp_path / "data", fault)
@@ -64,7 +64,7 @@ def test_bad_data_stops_training_in_words(
         (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not UTF-8 text"),
     ],
 )
-def test_bad_options_stop_training_in_words(
+def test_bad_options_stop_training_with_a_message(
     tiny: Path, tmp_path: Path, run_tool: RunTool, words: list, part: str
 ) -> None:
     code, _, err = run_tool("train", "--config", tiny, *words)
@@ -125,7 +125,7 @@ def test_shell_scripts_pass_on_the_exit_code(tmp_path: Path) -> None:
     assert not (ROOT / "exp/toy/pspnet81").exists()
     done = command("sh", "tool/test.sh", "toy")
     assert done.returncode == 2 and done.stderr.startswith("usage: sh tool/test.sh <dataset> <net>")
-    # A failed training is not followed by a test of a stale model.
+    # After a failed training the script does not test a stale model.
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\necho "$1" >> "$LOG"\nexit 7\n')
     fake.chmod(0o755)

@@ -1,4 +1,4 @@
-"""tool/*.sh: an environment is made from whatever is there, signals reach the command that runs."""
+"""tool/*.sh: creating the environment, and forwarding signals to the running command."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with the scripts alone, and `python3` in bin/."""
+    """Create a project with only the scripts, and `python3` in bin/."""
     shutil.copytree(ROOT / "tool", tmp_path / "my project/tool", ignore=lambda *_: ["__pycache__"])
     shutil.copy(ROOT / "pyproject.toml", tmp_path / "my project")
     (tmp_path / "my project/empty.txt").write_text("")
@@ -48,7 +48,7 @@ def venv_without_pip(project: Path) -> None:
 
 
 def interrupted_venv(project: Path) -> None:
-    """What Ctrl-C leaves: the interpreter, and no pyvenv.cfg yet."""
+    """The state after Ctrl-C: the interpreter without pyvenv.cfg."""
     (project / ".venv/bin").mkdir(parents=True)
     shutil.copy("/bin/false", project / ".venv/bin/python")
 
@@ -127,7 +127,7 @@ def test_a_signal_while_installing_leaves_no_process(project: Path) -> None:
     fake.write_text(f'#!/bin/sh\n[ "$2" = venv ] && exec sleep 60\nexec {sys.executable} "$@"\n')
     fake.chmod(0o755)
     process = start(project, "install empty.txt")
-    assert process.stdout.readline() == "== making .venv\n"
+    assert process.stdout.readline() == "== creating .venv\n"
     time.sleep(0.5)
     process.terminate()
     assert process.wait(60) == 75

@@ -1,4 +1,4 @@
-"""Signals and lost launchers: a training saves and ends with 75, and leaves no process behind."""
+"""Signals and killed launchers: training saves, exits with 75 and leaves no process behind."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 @contextmanager
 def endless_run(tiny: Path, processes: int, *start: str) -> Iterator[subprocess.Popen]:
-    """A training without end, with loader workers, in a process group of its own."""
+    """Start an endless training with loader workers in its own process group."""
     words = ["--config", tiny, "epochs", 2000, "workers", 2, "print_freq", 1, "save_freq", 2000]
     words += [] if start else ["Distributed.num_processes", processes]
     with subprocess.Popen(
@@ -48,7 +48,7 @@ def processes_of(tiny: Path, *, parent: int | None = None) -> list[int]:
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
             its_parent = int((folder / "stat").read_text().rsplit(")")[1].split()[1])
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has exited meanwhile
             continue
         if str(tiny).encode() in words and parent in (None, its_parent):
             found.append(int(folder.name))
@@ -63,7 +63,7 @@ def wait_for(run: subprocess.Popen, text: str) -> None:
 
 
 def assert_saved(run: subprocess.Popen, folder: Path) -> None:
-    """It ended with 75, nothing on stderr, and one checkpoint to resume from."""
+    """Assert exit code 75, empty stderr and one checkpoint to resume from."""
     rest, err = run.stdout.read(), run.stderr.read()
     assert run.wait(60) == 75, err
     assert "TRAIN.resume auto continues" in rest and not err.strip(), err
@@ -76,7 +76,7 @@ def assert_saved(run: subprocess.Popen, folder: Path) -> None:
 def test_a_signal_to_the_whole_group(
     tiny: Path, tmp_path: Path, processes: int, number: signal.Signals
 ) -> None:
-    """As SLURM and `timeout` send it: to the loader's workers, too, and more than once."""
+    """As sent by SLURM and `timeout`: also to loader workers, and repeatedly."""
     with endless_run(tiny, processes) as run:
         wait_for(run, "Epoch: [2/")
         os.killpg(run.pid, number)
@@ -107,7 +107,7 @@ def test_a_signal_before_the_first_step(tiny: Path, tmp_path: Path, processes: i
         while processes == 2 and len(processes_of(tiny, parent=run.pid)) < 2:
             time.sleep(0.05)
         if processes == 1:
-            time.sleep(1)  # it imports
+            time.sleep(1)  # while it imports
         run.terminate()
         _, err = run.communicate(timeout=60)
     assert run.returncode == 75 and "Traceback" not in err and "error" not in err, err

@@ -1,4 +1,4 @@
-"""Signals: noted while something can be saved, obeyed from a tool's first lines."""
+"""Signals: recorded within a StopRequest, otherwise they end a tool, even while it imports."""
 
 import signal
 import sys
@@ -34,7 +34,7 @@ def test_a_signal_is_noted_within_a_stop_request_and_ends_the_tool_outside(
             signal.raise_signal(number)
             signal.raise_signal(signal.SIGTERM)
             assert stop.name == name
-        signal.raise_signal(number)  # once more, while it saves
+        signal.raise_signal(number)  # again, while it saves
         seen.append("saved")
 
     run_cli(loop)
@@ -71,7 +71,7 @@ def test_a_second_ctrl_c_is_not_noted() -> None:
 
 
 def test_a_tool_obeys_from_its_first_lines(tmp_path: Path) -> None:
-    """Before it has imported what takes seconds."""
+    """Before the slow imports."""
     from tests.conftest import ROOT, command
 
     script = (

@@ -1,4 +1,4 @@
-"""A turn's time holds the network's, and nothing is left on the network."""
+"""Timing a network within a run, and removing the hooks afterwards."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Predictions as evaluation servers want them."""
+"""Submission files for evaluation servers."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_an_export_is_the_label_map_backwards(name: str, classes: int) -> None:
     np.testing.assert_array_equal(back, np.arange(classes))
 
 
-def test_exports_by_hand_and_wrong_ones() -> None:
+def test_custom_and_invalid_exports() -> None:
     saved = load_export({0: 5, 1: 6, 2: 0}, classes=3)
     assert saved is not None and saved.tolist() == [5, 6, 0]
     assert load_export("", classes=3) is None
@@ -33,7 +33,7 @@ def test_exports_by_hand_and_wrong_ones() -> None:
             load_export(setting, classes=3)
 
 
-def test_names_that_a_server_knows() -> None:
+def test_official_names() -> None:
     official = ["berlin/berlin_000000_000019_leftImg8bit", "bonn/bonn_000000_000019_leftImg8bit"]
     check_names("cityscapes", official)
     check_names({0: 1}, ["a/x", "b/y", "a/x"])

@@ -1,4 +1,4 @@
-"""tool/test.py on several processes, killed and started again, interrupted, and with an export."""
+"""tool/test.py: several processes, result folders, submission files."""
 
 import json
 import shutil
@@ -36,13 +36,13 @@ def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) ->
     assert len(np.unique(scores(tmp_path / "n1")["iou_class"])) > 1
     pages = {(tmp_path / f"n{n}/report.html").read_text().count("<figure") for n in (1, 2, 3)}
     assert len(pages) == 1
-    # What was predicted is scored by several processes too.
+    # Several processes can also score existing predictions.
     more = ["Distributed.num_processes", 2, "TEST.has_prediction", "True"]
     done = command(*tool, *words(ready, tmp_path / "n1", *more), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     again, before = scores(tmp_path / "n1"), scores(tmp_path / "n2")
     assert again["protocol"].pop("has_prediction") and not before["protocol"].pop("has_prediction")
-    assert again == before  # protocol.json says how they were made
+    assert again == before  # from protocol.json
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_bad_image_ends_all_processes_with_a_sentence(ready: Path, tmp_path: P
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """But for the log, which says that it failed."""
+    """List files except the log, which records the failure."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
@@ -69,7 +69,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_folder_keeps_the_predictions_of_one_protocol(
     ready: Path, tmp_path: Path, run_tool: RunTool, skip_existing: bool
 ) -> None:
-    """Neither replaced nor mixed, and what is there is scored as what it is."""
+    """Existing predictions are neither replaced nor mixed, and are scored with their protocol."""
     folder = tmp_path / "out"
     assert run_tool("test", *words(ready, folder, "TEST.index_step", 2))[0] == 0
     before = files(folder)
@@ -88,13 +88,13 @@ def test_a_folder_keeps_the_predictions_of_one_protocol(
     assert code == 0, err
     assert json.loads((folder / "scores.json").read_text())["protocol"]["scales"] == [1.0]
     for name in ("config.yaml", "environment.json", "protocol.json"):
-        assert (folder / name).read_bytes() == before[name]  # as they were predicted
+        assert (folder / name).read_bytes() == before[name]  # unchanged
 
 
 def test_a_dataset_is_not_taken_for_a_result_folder(
     ready: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
-    """Images in color/ and labels in gray/, as results have them."""
+    """A dataset with images in color/ and labels in gray/, like a result folder."""
     data = tmp_path / "data"
     (data / "images").rename(data / "color")
     (data / "labels").rename(data / "gray")
@@ -111,14 +111,14 @@ def test_export_for_a_server(ready: Path, tmp_path: Path, run_tool: RunTool) -> 
     more = ["TEST.export", "{0: 7, 1: 8, 2: 11}", "TEST.index_step", 3]
     code, out, err = run_tool("test", *words(ready, folder, *more))
     assert code == 0, err
-    assert f"(pack them for the server): {folder}/submission" in out
+    assert f"to be packed for the server: {folder}/submission" in out
     files = sorted(p.name for p in (folder / "submission").iterdir())
     assert files == [f"ulm_000000_{i:06}_leftImg8bit.png" for i in range(3)]
     saved = load_export({0: 7, 1: 8, 2: 11}, classes=3)
     for i, name in enumerate(files):
         gray = read_label(folder / "gray" / ("ulm", "bonn")[i % 2] / name)
         np.testing.assert_array_equal(read_label(folder / "submission" / name), saved[gray])
-    # Of existing predictions too, and without labels.
+    # Also from existing predictions, and without labels.
     shutil.rmtree(folder / "submission")
     more += ["TEST.has_prediction", "True", "TEST.split", "test"]
     assert run_tool("test", *words(ready, folder, *more))[0] == 0

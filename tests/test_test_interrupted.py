@@ -1,4 +1,4 @@
-"""A test that is stopped, killed or out of disk space."""
+"""Tests that are stopped, killed or run out of disk space."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def ready(tiny: Path) -> Path:
 
 
 def start(*arguments: object) -> subprocess.Popen:
-    # As many threads as here: with others, sums in the network may be rounded otherwise.
+    # The same number of threads as here: otherwise sums in the network may be rounded differently.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         [sys.executable, "tool/test.py", *map(str, arguments)],
@@ -33,7 +33,7 @@ def start(*arguments: object) -> subprocess.Popen:
 
 
 def wait_for(path: Path, pattern: str, count: int) -> None:
-    """Until so many files are there."""
+    """Wait for this number of files."""
     end = time.monotonic() + 60
     while len(list(path.rglob(pattern))) < count:
         assert time.monotonic() < end, f"no {count} {pattern} in {path}"
@@ -41,7 +41,7 @@ def wait_for(path: Path, pattern: str, count: int) -> None:
 
 
 def test_killed_and_started_again(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
-    """kill -9 after some predictions, of which one is then cut short as a full disk would."""
+    """kill -9 after some predictions, one of which is then truncated."""
     part, whole = tmp_path / "part", tmp_path / "whole"
     with start(*words(ready, part)) as run:
         wait_for(part / "gray", "*.png", 4)
@@ -49,19 +49,19 @@ def test_killed_and_started_again(ready: Path, tmp_path: Path, run_tool: RunTool
     left = sorted((part / "gray").rglob("[!.]*.png"))
     assert 4 <= len(left) < IMAGES and not (part / "scores.json").exists()
     left[0].write_bytes(left[0].read_bytes()[:60])
-    for path in part.rglob(".*.part"):  # the kill may leave a hidden one, which is in nobody's way
+    for path in part.rglob(".*.part"):  # the kill may leave a hidden temporary file
         path.unlink()
     code, out, err = run_tool("test", *words(ready, part, "TEST.skip_existing", "True"))
     assert code == 0, err
     found = len(left) - 1
-    assert f"{found} predictions reused, {IMAGES - found} made" in out
+    assert f"{found} predictions reused, {IMAGES - found} new" in out
     assert run_tool("test", *words(ready, whole))[0] == 0
     assert_same_results(part, whole)
 
 
 @pytest.mark.slow
 def test_a_disk_without_space_ends_the_test_with_a_sentence(ready: Path, tmp_path: Path) -> None:
-    """At each place where something is written: a limit on the size of files is such a disk."""
+    """At each write, simulated by a limit on the file size."""
     whole = tmp_path / "whole"
     script = 'ulimit -f "$1"; shift; exec "$@"'
     reached = set()
@@ -88,10 +88,10 @@ def test_interrupted(ready: Path, tmp_path: Path) -> None:
     assert "Traceback" not in err and not list(tmp_path.rglob("*.part"))
 
 
-def test_a_signal_stops_the_test_and_it_goes_on(
+def test_signal_stops_the_test_and_it_resumes(
     ready: Path, tmp_path: Path, run_tool: RunTool
 ) -> None:
-    """As before a scheduler's time limit: what has begun is finished, then exit code 75."""
+    """As before a scheduler's time limit: finish the started images, then exit with 75."""
     out = tmp_path / "out"
     with start(*words(ready, out)) as run:
         wait_for(out / "gray", "*.png", 1)
@@ -133,7 +133,7 @@ def test_a_signal_at_any_moment_ends_the_test_in_order(
         _, err = run.communicate(timeout=60)
     assert "Traceback" not in err
     code = 130 if name == "SIGINT" else 75
-    is_done = (out / "scores.json").exists()  # the signal may come when all is done
+    is_done = (out / "scores.json").exists()  # the signal may arrive after the test has finished
     assert run.returncode == code or (is_done and run.returncode == 0), err
     code, _, err = run_tool("test", *words(ready, out, "TEST.skip_existing", "True"))
     assert code == 0 and (out / "scores.json").exists(), err

@@ -1,4 +1,4 @@
-"""The options of training: each does what it says, and what ends a run is one sentence."""
+"""Training options: frozen BatchNorm, checkpointing, compiling, validation."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def test_frozen_batch_norm_keeps_its_statistics(
     start = tmp_path / "run/model/train_epoch_1.pth"
     words = ["weight", start, "freeze_bn", True, "save_path", tmp_path / "b/model"]
     code, _, err = run_tool("train", "--config", tiny, *words, "batch_size", 1)
-    assert code == 0, err  # one image at a time is enough then
+    assert code == 0, err  # then a single image is enough
     before, after = weights(start), weights(tmp_path / "b/model/train_epoch_1.pth")
     for name in before:
         is_kept = "running_" in name or name.endswith("num_batches_tracked")
@@ -41,7 +41,7 @@ def test_recomputed_activations_change_nothing(
 
 def test_recomputing_saves_memory(tiny: Path) -> None:
     def kept(is_on: bool) -> int:
-        """Bytes that autograd holds for the backward pass."""
+        """Measure the bytes autograd saves for the backward pass."""
         model = build_model(load_config(tiny))
         if is_on:
             checkpoint_activations(model)
@@ -67,7 +67,7 @@ def test_compiling_and_recomputing_exclude_each_other(tiny: Path, run_tool: RunT
 def test_a_compiled_network_learns_the_same(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced as torch.compile does, but without its C++ compiler, which takes minutes."""
+    """Traced by torch.compile, but without its C++ compiler, which takes minutes."""
     traced = []
 
     def compiled(self: nn.Module) -> None:

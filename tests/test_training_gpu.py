@@ -1,5 +1,4 @@
-"""A training step on a GPU: no waiting for the device, the fused optimizers' layouts, no trace of
-a step that is left out."""
+"""A training step on a GPU: no host sync, fused optimizers, no trace of skipped steps."""
 
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def gpu_run(tiny: Path, **values: object) -> SmallRun:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_does_not_wait_for_the_device(tiny: Path, optimizer: str, amp: str) -> None:
     run = gpu_run(tiny, optimizer=optimizer, amp=amp)
-    for _ in range(3):  # make what is made once
+    for _ in range(3):  # warm up
         run.step()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,4 +1,4 @@
-"""Augmentation against a plain step-by-step oracle, and what each step must do."""
+"""Augmentation against a plain reference, and properties of each step."""
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ CROP, SCALE, ROTATE = (41, 57), (0.5, 2.0), (-10.0, 10.0)
 def oracle(
     image: np.ndarray, label: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The training order of the recipes, written down once more without classes."""
+    """Reference implementation of training augmentation, without classes."""
     scale = rng.uniform(*SCALE)
     angle = rng.uniform(*ROTATE)
     is_rotated, is_blurred, is_flipped = (rng.random() < 0.5 for _ in range(3))
@@ -85,8 +85,8 @@ def test_padding_goes_half_before_and_is_mean_and_ignore() -> None:
 
 def test_crops_reach_both_borders() -> None:
     crop = Crop(3, 3, 255)
-    corners = {crop._corner((5, 5), (y, x)) for y in (0, 0.5, 0.999) for x in (0, 0.999)}
-    assert {(0, 0), (1, 0), (2, 2)} <= corners
+    windows = [crop.window((5, 5), (y, x)) for y in (0, 0.5, 0.999) for x in (0, 0.999)]
+    assert {(0, 0), (1, 0), (2, 2)} <= {(rows.start, columns.start) for rows, columns in windows}
 
 
 def test_ids_above_255_survive_every_step() -> None:

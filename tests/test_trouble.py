@@ -1,4 +1,4 @@
-"""When one process meets trouble, all end soon, with the reason said once."""
+"""If one process fails, all stop soon and the cause is reported once."""
 
 import json
 import os
@@ -23,7 +23,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def train(
     tiny: Path, trouble: str, *words: object, start: list[str] = SPAWN
 ) -> tuple[int, str, str]:
-    """Two processes, one step an epoch, checkpoints after each; (exit code, stdout, stderr)."""
+    """Train on two processes, one step per epoch; return (exit code, stdout, stderr)."""
     if start is SPAWN:
         words = (*words, "Distributed.num_processes", 2)
     words = ("batch_size", 4, "epochs", 4, *words)
@@ -36,8 +36,8 @@ def train(
         text=True,
         timeout=240,
     )
-    assert "saved" in done.stdout, done.stderr  # it had begun
-    assert time.monotonic() - started < 3 * MINUTE  # the start of Python included
+    assert "saved" in done.stdout, done.stderr  # it had started
+    assert time.monotonic() - started < 3 * MINUTE  # includes starting Python
     return done.returncode, done.stdout, done.stderr
 
 
@@ -58,7 +58,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("trouble", EXPECTED)
-def test_all_processes_end_and_the_reason_is_said_once(
+def test_all_processes_end_and_the_cause_is_reported_once(
     tiny: Path, tmp_path: Path, trouble: str
 ) -> None:
     short = ("timeout_minutes", 0.1)
@@ -72,7 +72,7 @@ def test_all_processes_end_and_the_reason_is_said_once(
     assert checkpoints(tmp_path / "run/model")[0].name == "train_epoch_2.pth"
 
 
-def test_two_machines_name_the_cause_where_it_is(
+def test_the_cause_is_named_on_the_right_machine(
     tiny: Path, tmp_path: Path, free_port: int
 ) -> None:
     words = ["Distributed.world_size", 2, "dist_url", f"tcp://127.0.0.1:{free_port}", "epochs", 4]
@@ -98,8 +98,8 @@ def test_two_machines_name_the_cause_where_it_is(
     assert "Traceback" not in first + second
 
 
-def test_a_machine_that_is_alone(tiny: Path, free_port: int) -> None:
-    """Whether it is the first one, which opens the address, or another."""
+def test_single_machine_of_two_times_out(tiny: Path, free_port: int) -> None:
+    """Both for the first machine, which opens the address, and for the other."""
     meeting = f"127.0.0.1:{free_port}"
     words = ["Distributed.world_size", 2, "Distributed.timeout_minutes", 0.03]
     for rank in range(2):
@@ -117,7 +117,7 @@ def test_a_machine_that_is_alone(tiny: Path, free_port: int) -> None:
         assert "each with its own Distributed.rank" in line and "Traceback" not in done.stderr
 
 
-def test_steps_that_are_not_finite_can_be_left_out(tiny: Path, tmp_path: Path) -> None:
+def test_nonfinite_steps_can_be_skipped(tiny: Path, tmp_path: Path) -> None:
     code, out, err = train(tiny, "nan", "TRAIN.nonfinite", "skip", "batch_size", 2)
     assert code == 0, err
     assert out.count("step skipped, 1 so far") == 1
@@ -125,14 +125,14 @@ def test_steps_that_are_not_finite_can_be_left_out(tiny: Path, tmp_path: Path) -
     assert [r["skipped_steps"] for r in records] == [0, 1, 0, 0]
 
 
-def test_under_torchrun_a_mistake_is_said_once(tiny: Path) -> None:
+def test_under_torchrun_a_mistake_is_reported_once(tiny: Path) -> None:
     code, _, err = train(tiny, "data", start=TORCHRUN)
-    assert code == 1  # torchrun's own, whatever the processes'
+    assert code == 1  # torchrun's own exit code
     (line,) = reasons(err)
     assert "rank 1" in line and "image p7.png has no label" in line
 
 
-def test_torchrun_starts_all_again_and_the_run_goes_on(tiny: Path, tmp_path: Path) -> None:
+def test_torchrun_restarts_and_the_run_resumes(tiny: Path, tmp_path: Path) -> None:
     start = [*TORCHRUN, "--max-restarts=1"]
     code, out, err = train(tiny, "killed", "TRAIN.resume", "auto", start=start)
     assert code == 0, err

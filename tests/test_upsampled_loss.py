@@ -1,4 +1,4 @@
-"""The loss on enlarged logits equals enlarging first and taking the cross entropy then."""
+"""The fused loss equals upsampling the logits followed by cross entropy."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Weight files: atomic, safe, of any trainer, checked, strict."""
+"""Weight files: atomic saving, safe loading, other projects' formats, strict matching."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ from util.training.weight_file import load_file, load_weights, save_atomically, 
 
 
 class Danger:
-    """Unpickling this would run a command."""
+    """Runs a command when unpickled."""
 
     def __reduce__(self) -> tuple:
         return os.system, ("echo ran > ran",)
@@ -31,7 +31,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_damaged_files_are_said_so(tmp_path: Path) -> None:
+def test_damaged_files_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"w": torch.arange(10000.0)}, path)
     whole = path.read_bytes()
@@ -97,7 +97,7 @@ def test_wrappers_and_prefixes_of_other_trainers(content: dict) -> None:
         ({"state_dict": ["a"]}, "holds no state dict"),
         (
             {"module.a": torch.zeros(1), "a": torch.zeros(1)},
-            "prefix of their names alone, such as a",
+            "names differ only in their prefix, such as a",
         ),
         ({"a": torch.tensor([1.0, torch.nan])}, r"1 with infinite or NaN values \(a\)"),
         ({"a": torch.tensor(torch.inf)}, r"1 with infinite or NaN values \(a\)"),
@@ -105,12 +105,12 @@ def test_wrappers_and_prefixes_of_other_trainers(content: dict) -> None:
         ({"a": torch.zeros(2, device="meta")}, "sparse, quantised or without values"),
     ],
 )
-def test_what_is_no_state_dict_of_finite_numbers(content: dict, part: str) -> None:
+def test_content_that_is_not_a_finite_state_dict(content: dict, part: str) -> None:
     with pytest.raises(CheckpointError, match=f"^f.* {part}|^f: .*{part}"):
         state_dict_of(content, source="f")
 
 
-@pytest.mark.filterwarnings("ignore")  # torch says that it will drop them
+@pytest.mark.filterwarnings("ignore")  # torch warns that it deprecates them
 def test_quantised_weights_are_refused() -> None:
     value = torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8)
     with pytest.raises(CheckpointError, match="quantised"):
@@ -131,8 +131,8 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_file(path)
 
 
-@pytest.mark.filterwarnings("ignore")  # of TorchScript, which is deprecated
-def test_other_files_are_called_what_they_are(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
+def test_other_file_formats_are_named(tmp_path: Path) -> None:
     archive, program = tmp_path / "archive.zip", tmp_path / "program.pt"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("weights/net.pth", "x")
@@ -153,7 +153,7 @@ def test_other_files_are_called_what_they_are(tmp_path: Path) -> None:
                 load_file(path)
 
 
-def test_values_of_another_type_do_not_fit() -> None:
+def test_other_dtypes_do_not_fit() -> None:
     model = nn.Conv2d(1, 1, 1)
     for dtype in (torch.bool, torch.int8):
         state = {name: value.to(dtype) for name, value in model.state_dict().items()}
@@ -161,7 +161,7 @@ def test_values_of_another_type_do_not_fit() -> None:
             load_weights(model, state, source="w.pth")
 
 
-def test_a_misfit_is_reported_by_kind_and_changes_nothing() -> None:
+def test_mismatches_are_listed_by_kind_and_change_nothing() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     state = dict(model.state_dict(), extra=torch.zeros(1))

@@ -15,7 +15,7 @@ from util.data.image import read_image, read_label
 
 
 def published(path: Path, network: torch.nn.Module) -> Path:
-    """A file as the published ones: `module.` names, epoch, optimizer."""
+    """Write a file in the published format: `module.` names, epoch, optimizer."""
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"epoch": 100, "state_dict": state, "optimizer": {}}, path)
     return path
@@ -34,7 +34,7 @@ def test_a_published_checkpoint_tests_trains_and_demos(
     image = tmp_path / "data/images/p0.png"
     words = ["--config", tiny, "--image", image, "TEST.model_path", path]
     assert run_tool("demo", *words)[0] == 0
-    # Its optimizer is not ours: said so, with the cure.
+    # Its optimizer state is not ours: the message says so and gives the fix.
     words = ["TRAIN.resume", path, "save_path", tmp_path / "other/model"]
     code, _, err = run_tool("train", "--config", tiny, *words)
     assert_one_sentence(code, err, "no optimizer state", f"TRAIN.weight {path}")
@@ -98,7 +98,7 @@ def test_conversion_completes_float16_files(tmp_path: Path, run_tool: RunTool) -
     assert all(v.dtype == torch.float32 for v in found.values() if v.dim())
 
 
-def test_torchvision_weights_come_through_its_own_api(
+def test_torchvision_weights_use_its_api(
     tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -152,11 +152,11 @@ def test_conversion_touches_no_other_file(tmp_path: Path, run_tool: RunTool) -> 
     mine = tmp_path / "x.pth.tmp"
     mine.write_text("mine")
     code, _, err = run_tool("convert_weights", "--from", source, "--to", tmp_path / "x.pth")
-    assert_one_sentence(code, err, "x.pth.tmp exists")  # the file being written has that name
+    assert_one_sentence(code, err, "x.pth.tmp exists")  # the name of the temporary file
     assert mine.read_text() == "mine" and not (tmp_path / "x.pth").exists()
 
 
-def test_verify_tells_what_a_checkpoint_is(tmp_path: Path, run_tool: RunTool) -> None:
+def test_verify_describes_a_checkpoint(tmp_path: Path, run_tool: RunTool) -> None:
     path = published(tmp_path / "w.pth", PSANet(layers=18, classes=7, mask_h=21, mask_w=21))
     code, out, _ = run_tool("verify", "--checkpoint", path)
     assert code == 0
@@ -188,7 +188,7 @@ def test_attention_viewer(
     assert read_image(tmp_path / f"o/p0_{names[0]}.png").shape == (48, 64, 3)
     assert read_label(tmp_path / "o/p0_gray.png").shape == (48, 64)
     code, _, err = run_tool("demo", *words, "--attention", "64,0", *keys)
-    assert_one_sentence(code, err, "64,0 lies outside the image: x must be 0..63, y 0..47")
+    assert_one_sentence(code, err, "64,0 is outside the image: x must be 0..63, y 0..47")
     code, _, err = run_tool("demo", *words, "--attention", "a,b", *keys)
     assert_one_sentence(code, err, "must be x,y in pixels")
     code, _, err = run_tool("demo", *words, "--attention", "1,1")
@@ -200,6 +200,6 @@ def test_attention_maps_sum_to_the_branches_weights() -> None:
     network = PSANet(layers=18, classes=3, mask_h=5, mask_w=5).eval()
     maps = network.attention_of(torch.randn(1, 3, 33, 33), 0, 32)
     assert [m.shape for m in maps.values()] == [(3, 3), (3, 3)]
-    # What is collected is a softmax; what is distributed is one entry of each position's softmax.
+    # collect is a softmax; distribute takes one entry of each position's softmax.
     np.testing.assert_allclose(maps["collect"].sum().item(), 1, atol=1e-5)
     assert 0 < maps["distribute"].max() <= 1

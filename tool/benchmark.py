@@ -1,4 +1,4 @@
-"""Measure this project against the plain way of doing the same, in one run on this machine."""
+"""Compare the speed and memory of this project with plain implementations on this machine."""
 
 import argparse
 import shlex
@@ -23,25 +23,24 @@ from util.extra.benchmark.machine import about
 from util.extra.benchmark.parts import apart
 from util.extra.benchmark.record import Record
 
-HOUR = 3600.0  # seconds for a part of `all`, at most
+HOUR = 3600.0  # time limit in seconds for each part of `all`
 PARTS = {
-    "data": "augmentation and loading: step by step and fused, decoders, files to batches, on a "
-    "core of this machine",
-    "step": "a training step: a plain script's and this project's in several modes",
+    "data": "augmentation (stepwise and fused), image decoders, and loading, on one core",
+    "step": "a training step: a plain script and this project in several modes",
     "test": "the inference engine: the plain loop (one window and its mirror image at a time, "
     "probabilities in float64 NumPy) and the engine of tool/test.py in turn, at one scale and at "
-    "six; medians over runs and images, the ratio is the median of those of each turn",
+    "six; medians over runs and images; the ratio is the median of the ratios of each turn",
     "metric": "counting pixels: histograms, this project's matrix, torchmetrics",
-    "memory": "peak memory: of a training step and of the test of a large image",
-    "all": "all of these: each in a process of its own",
+    "memory": "peak memory of a training step and of testing a large image",
+    "all": "all of these, each in its own process",
 }
 WITHOUT_CONFIG = ("data", "metric")
 
-GPU_HELP = """Everything that needs a GPU: its ceilings, the tests marked gpu, the golden numbers
-(env); training steps of the large networks in every mode (step); the engine (test); the toy recipe,
-killed and resumed (resume); CamVid from ImageNet weights: PSPNet18 with both ways to augment
-(augment), PSPNet50 as long as the time allows (camvid). gpu.jsonl in the output folder
-grows row by row; gpu.json, gpu.md and gpu_files.tar.gz are written after every part."""
+GPU_HELP = """Everything that needs a GPU: hardware ceilings, the tests marked gpu and the golden
+numbers (env); training steps of the large networks in every mode (step); inference (test); the toy
+recipe, killed and resumed (resume); CamVid from ImageNet weights: PSPNet18 with both augmentations
+(augment), PSPNet50 for as long as time allows (camvid). Rows are appended to gpu.jsonl in the
+output folder; gpu.json, gpu.md and gpu_files.tar.gz are written after every part."""
 
 
 def main() -> None:
@@ -51,34 +50,36 @@ def main() -> None:
         own = commands.add_parser(
             name, has_config=name not in WITHOUT_CONFIG, description=text, help=text.split(":")[0]
         )
-        own.add_argument("--runs", type=int, default=3, help="turns of each way; default 3")
+        own.add_argument("--runs", type=int, default=3, help="repetitions; default 3")
         own.add_argument("--output", type=Path, metavar="FILE.json", help="also writes FILE.md")
         if name in ("test", "all"):
-            own.add_argument("--images", type=int, default=1, help="of the test list; default 1")
+            own.add_argument(
+                "--images", type=int, default=1, help="images of the test list; default 1"
+            )
         own.set_defaults(run=run_here)
     gpu = commands.add_parser(
-        "gpu", has_config=False, description=GPU_HELP, help="all that needs a GPU"
+        "gpu", has_config=False, description=GPU_HELP, help="everything that needs a GPU"
     )
-    gpu.add_argument("--parts", default=",".join(SHARES), help="of them; default all: %(default)s")
-    gpu.add_argument("--budget", type=float, default=540, help="seconds in all; default 540")
+    gpu.add_argument("--parts", default=",".join(SHARES), help="parts to run; default: %(default)s")
+    gpu.add_argument("--budget", type=float, default=540, help="total time in seconds; default 540")
     gpu.add_argument("--output", type=Path, default=ROOT / "exp/benchmark_gpu", metavar="FOLDER")
     gpu.add_argument("--camvid", type=Path, default=ROOT / "dataset/camvid", metavar="FOLDER")
     gpu.add_argument("--weights", default=str(ROOT / "initmodel/resnet50_v1.pth"), metavar="FILE")
     small = str(ROOT / "initmodel/resnet18_v1.pth")
     gpu.add_argument("--weights-18", default=small, metavar="FILE")
-    gpu.add_argument("--tiny", action="store_true", help="a dry run on the CPU, small sizes")
+    gpu.add_argument("--tiny", action="store_true", help="dry run on the CPU with small sizes")
     gpu.set_defaults(run=run_gpu)
     args = parser.parse_args()
     args.run(args)
 
 
 def make_parser(*, has_config: bool = True, **settings: Any) -> argparse.ArgumentParser:
-    """The parser of a command, with --config and overrides or without."""
+    """Create the parser of a command, with or without --config and overrides."""
     return (ConfigParser if has_config else argparse.ArgumentParser)(**settings)
 
 
 def run_here(args: argparse.Namespace) -> None:
-    """One part, or all of them, each in a process of its own."""
+    """Run one part here, or all parts, each in its own process."""
     for name in ("images", "runs"):
         if getattr(args, name, 1) < 1:
             raise ConfigError(f"--{name} must be at least 1, got {getattr(args, name)}")

@@ -1,4 +1,4 @@
-"""Draw a contact sheet of training samples: label over image, before and after augmentation."""
+"""Draw a contact sheet of training samples with label overlays, before and after augmentation."""
 
 import sys
 from pathlib import Path
@@ -20,19 +20,19 @@ from util.palette import font_for, legend, load_colors, load_names, overlay
 
 TILE = 240  # height of an image on the sheet
 GAP, CAPTION = 6, 20
-NOTE = "contact sheet"  # in the file: it may be replaced
-HEADS = ("image", "label over it", "augmented", "label over it", "augmented again")
+NOTE = "contact sheet"  # marks our PNG files, which may be overwritten
+HEADS = ("image", "label overlay", "augmented", "label overlay", "augmented again")
 
 
 def main() -> None:
     parser = config_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.png")
-    parser.add_argument("--count", type=int, default=6, help="samples, spread over the list")
+    parser.add_argument("--count", type=int, default=6, help="samples, evenly spaced in the list")
     args = parser.parse_args()
     if args.count < 1:
         raise ConfigError(f"--count must be at least 1, got {args.count}")
     if args.output.suffix.lower() != ".png":
-        raise ConfigError(f"--output must be a file named .png, got {args.output}")
+        raise ConfigError(f"--output must end in .png, got {args.output}")
     check_file(args.output, key="--output", is_ours=is_sheet)
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether this tool has written the file."""
+    """Whether this tool wrote the file."""
     try:
         return read_note(path) == NOTE
     except DataError:
@@ -61,7 +61,7 @@ def is_sheet(path: Path) -> bool:
 
 
 def draw_row(data: SegmentationData, index: int, colors: np.ndarray) -> tuple[np.ndarray, set[int]]:
-    """A sample's tiles side by side under its name, and the ids that they show."""
+    """Draw a sample's tiles side by side under its name; return them and the ids they show."""
     image, label = data.load(index)
     tiles, ids = [image, overlay(image, label, colors)], set(np.unique(label).tolist())
     for epoch in (0, 1):
@@ -79,13 +79,13 @@ def draw_row(data: SegmentationData, index: int, colors: np.ndarray) -> tuple[np
 
 
 def scaled(tile: np.ndarray) -> np.ndarray:
-    """An image at the height of the sheet's tiles."""
+    """Scale an image to the height of the tiles."""
     width = max(1, round(tile.shape[1] * TILE / tile.shape[0]))
     return cv2.resize(tile, (width, TILE), interpolation=cv2.INTER_AREA)
 
 
 def caption(text: str, width: int) -> np.ndarray:
-    """A strip (CAPTION, width, 3) with a line of text, its end where it is too long."""
+    """Draw a line of text as (CAPTION, width, 3); a text that is too long keeps its end."""
     font, text = font_for(show(text, limit=len(text)))
     while font.getlength(text) > width - 8:
         text = text[1 + len(text) // 20 :]
@@ -95,7 +95,7 @@ def caption(text: str, width: int) -> np.ndarray:
 
 
 def draw_sheet(rows: list[np.ndarray], names: list[str], colors: np.ndarray) -> np.ndarray:
-    """Rows one below the other, then the legend; pixels without colour are void."""
+    """Stack the rows and add a legend."""
     width = max(row.shape[1] for row in rows)
     head = caption(" | ".join(HEADS) + " | pixels without a tint are void", width)
     strips = [head, *rows, np.full((GAP, width, 3), 255, np.uint8)]

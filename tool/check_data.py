@@ -1,6 +1,6 @@
-"""Checks a dataset before training: every problem, the files affected and the fix; the classes.
+"""Check a dataset before training: report each problem, the affected files and the fix.
 
-Exit code 0: clean. 1: there are findings. 2: cannot run.
+Also counts classes. Exit code 0: no problem found, 1: problems found, 2: could not run.
 """
 
 import json
@@ -16,17 +16,18 @@ from util.error import ConfigError, DataError, read_json, run_cli, show  # isort
 from util.config import Config, check_labels, config_parser, load_config
 from util.data.file import write_text
 from util.evaluation.output import check_file
-from util.extra.dataset_check.check import Finding, Report, examine
+from util.extra.dataset_check.check import Report, examine
+from util.extra.dataset_check.report import Finding
 from util.palette import load_names
 
 EXIT_FINDINGS = 1
-EXAMPLES = 3  # files shown of each finding; --json has all
+EXAMPLES = 3  # files shown per finding; --json lists all
 
 
 def main() -> None:
     parser = config_parser(__doc__)
     parser.add_argument("--split", choices=("train", "val", "all"), default="all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all findings as JSON")
     args = parser.parse_args()
     cfg = load_config(args.config, args.overrides)
     check_labels(cfg)
@@ -38,7 +39,7 @@ def main() -> None:
     has_names = not any(finding.kind == "names" for finding in report.findings)
     names = load_names(cfg.names_path if has_names else "", cfg.classes)
     if args.json:
-        write_json(args.json, content(report, names))
+        write_text(args.json, json.dumps(content(report, names), indent=2) + "\n")
     print_classes(report, names)
     for finding in report.notes:
         print_finding("note", finding)
@@ -48,25 +49,21 @@ def main() -> None:
     speed = sum(report.pairs.values()) / seconds
     verdict = f"findings: {len(report.findings)}" if report.findings else "clean"
     print(f"{pairs} pairs read in {seconds:.1f} s ({speed:.0f}/s): {verdict}")
-    if report.findings:
-        sys.exit(EXIT_FINDINGS)
+    sys.exit(EXIT_FINDINGS if report.findings else 0)
 
 
 def chosen_lists(cfg: Config, split: str) -> dict[str, str]:
-    """Split -> list file; `all` leaves out a validation list that is not set."""
+    """Map splits to list files; `all` skips the validation list if it is not set."""
     lists = {"train": cfg.train_list, "val": cfg.val_list}
-    if split != "all":
-        lists = {split: lists[split]}
-    elif not cfg.val_list:
-        del lists["val"]
-    for name, path in lists.items():
-        if not path:
+    splits = [split] if split != "all" else ["train", "val"] if cfg.val_list else ["train"]
+    for name in splits:
+        if not lists[name]:
             raise ConfigError(f"DATA.{name}_list is empty: set it in the config or as an override")
-    return lists
+    return {name: lists[name] for name in splits}
 
 
 def print_classes(report: Report, names: list[str]) -> None:
-    """A line for each class: share of pixels and images by split, suggested weight."""
+    """Print per class the share of pixels and the images by split, and a suggested weight."""
     names = [show(name, limit=60) for name in names]
     width = max(len(name) for name in names)
     heads = "".join(f"  {split + ' pixels':>12} {'images':>8}" for split in report.counts)
@@ -77,26 +74,21 @@ def print_classes(report: Report, names: list[str]) -> None:
             share = counts.pixels[i] / max(1, counts.pixels.sum())
             cells += f"  {share:>12.3%} {counts.images[i]:>8}"
         print(f"{i:>4} {name:<{width}}{cells}  {weight:g}")
-    print("weight: median frequency, what TRAIN.class_weights median would use\n")
+    print("weight: median frequency, as used by TRAIN.class_weights median\n")
 
 
 def print_finding(head: str, finding: Finding) -> None:
-    """What, some of the files, the fix."""
+    """Print the problem, some of the files and the fix."""
     print(f"{head} [{finding.kind}] {show(finding.what, limit=1000)}")
     for name in finding.files[:EXAMPLES]:
         print(f"    {show(name, limit=1000)}")
     if len(finding.files) > EXAMPLES:
-        print(f"    ... and {len(finding.files) - EXAMPLES} more (all of them with --json FILE)")
-    print(f"  cure: {finding.cure}\n")
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """A whole file or none."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+        print(f"    ... and {len(finding.files) - EXAMPLES} more (--json FILE lists all)")
+    print(f"  fix: {finding.cure}\n")
 
 
 def is_report(path: Path) -> bool:
-    """Whether this tool has written the file."""
+    """Whether this tool wrote the file."""
     try:
         found = read_json(path, DataError)
     except (DataError, OSError):
@@ -105,7 +97,7 @@ def is_report(path: Path) -> bool:
 
 
 def content(report: Report, names: list[str]) -> dict[str, Any]:
-    """The report for machines; TRAIN.class_weights reads `class_weights`."""
+    """Return the content of the JSON file; TRAIN.class_weights reads `class_weights`."""
     return {
         "pairs": report.pairs,
         "findings": [asdict(finding) for finding in report.findings],

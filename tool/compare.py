@@ -1,6 +1,6 @@
-"""Compare two results of tool/test.py on the same list: which classes differ beyond chance.
+"""Compare two results of tool/test.py on the same list: which classes differ significantly?
 
-Paired bootstrap over images: a mark stands where the 95 % interval of B - A excludes 0.
+Paired bootstrap over images; classes whose 95 % interval of B - A excludes 0 are marked with *.
 """
 
 import argparse
@@ -28,17 +28,17 @@ def main() -> None:
 
 
 def check_comparable(first: Result, second: Result, a: Path, b: Path) -> None:
-    """Raise DataError unless both, of folders a and b, scored the same images and labels."""
+    """Raise DataError unless both results are for the same images, labels and classes."""
     if first.names != second.names:
         raise DataError(
             f"{a} has {len(first.names)} classes ({_some(first.names)}), {b} has "
-            f"{len(second.names)} ({_some(second.names)}): only results of the same classes compare"
+            f"{len(second.names)} ({_some(second.names)}): compare results with the same classes"
         )
     lists = [result.scores["protocol"]["list_sha256"] for result in (first, second)]
     if first.images != second.images or lists[0] != lists[1]:
         raise DataError(
-            f"{a} has {len(first.images)} images, {b} has {len(second.images)}, of different "
-            "lists or parts of lists: test both on the same TEST.test_list"
+            f"{a} has {len(first.images)} images, {b} has {len(second.images)}, and they are not "
+            "the same ones: test both on the same TEST.test_list"
         )
     is_other = (first.areas.target != second.areas.target).any(axis=1)
     if is_other.any():
@@ -53,7 +53,7 @@ def _some(names: list[str]) -> str:
 
 
 def print_table(first: Result, second: Result) -> None:
-    """A line for each class and one for the mean: both IoUs, their difference, its interval."""
+    """Print both IoUs, their difference and its interval for each class and the mean."""
     ends = difference_intervals(first.areas, second.areas, draw_counts(len(first.images)))
     width = max(map(len, [*first.names, "mIoU"]))
     print(f"{'id':>4} {'class':<{width}}  IoU A  IoU B    B - A  {CONFIDENCE:.0%} interval")
@@ -68,12 +68,12 @@ def print_table(first: Result, second: Result) -> None:
     chance = (1 - CONFIDENCE) * len(first.names)
     print(
         f"\n* the interval excludes 0 ({DRAWS} draws of images): {marks} of {len(first.names)} "
-        f"classes; about {chance:.1f} would by chance between equals"
+        f"classes; about {chance:.1f} would by chance if A and B were equally good"
     )
 
 
 def _cells(a: float, b: float, ends: np.ndarray) -> tuple[str, bool]:
-    """The line of two IoUs, and whether they differ beyond chance."""
+    """Format the line of two IoUs; return it and whether they differ significantly."""
     if np.isnan(ends).any():
         return f"{a:.4f} {b:.4f}  absent from both", False
     low, high = ends

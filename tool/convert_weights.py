@@ -1,4 +1,4 @@
-"""Bring weights into the layout of this project, or a trained network into the published one."""
+"""Convert weight files to the layout of this project, or a trained network to the published one."""
 
 import argparse
 import hashlib
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--from", dest="source", required=True, help="a weight file, or torchvision"
     )
-    parser.add_argument("--name", default="resnet50", help="with --from torchvision: the network")
+    parser.add_argument("--name", default="resnet50", help="network for --from torchvision")
     parser.add_argument("--to", dest="target", type=Path, required=True, help="file to write")
     parser.add_argument(
         "--published",
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def layout(content: dict, state: dict[str, Tensor], *, is_published: bool) -> dict:
-    """The bare state dict in float32 and complete, or wrapped as published files are."""
+    """Return a complete float32 state dict, bare or wrapped like published files."""
     state = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }

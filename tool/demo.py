@@ -1,5 +1,6 @@
-"""Show what a trained network sees: label map, colour map, overlay and class shares of an image,
-of all images of a folder, or of the frames of a video file or a camera.
+"""Run a trained network on an image, a folder of images, a video file or a camera.
+
+Writes label maps, colour maps, overlays and class shares.
 """
 
 import argparse
@@ -44,8 +45,8 @@ from util.palette import (
 )
 from util.training.checkpoint import find_checkpoint
 
-LEGEND_HEIGHT = 54  # of a video, in pixels: its frames are of one size
-SHOWN_SHARE = 0.01  # classes with less are not in a video's legend
+LEGEND_HEIGHT = 54  # pixels; fixed for videos, whose frames all have the same size
+SHOWN_SHARE = 0.01  # smaller classes are left out of a video's legend
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def main() -> None:
     colors = load_colors(cfg.colors_path, cfg.classes)
     source = open_source(args.image)
     if pixel and isinstance(source, VideoReader):
-        raise ConfigError("--attention shows images: give one, or a folder of them, to --image")
+        raise ConfigError("--attention works on images: give --image an image or a folder")
     checkpoint = find_checkpoint(cfg.model_path, cfg.save_path)
     default = Path(cfg.save_path or Path(checkpoint).parent).parent / "demo"
     output = Path(args.output) if args.output else default
@@ -88,15 +89,15 @@ def main() -> None:
 
 
 def show_exported() -> None:
-    """Images predicted by a file of tool/export.py, which brings its names and colours along."""
+    """Predict images with a file exported by tool/export.py, which includes names and colours."""
     parser = argparse.ArgumentParser(description=show_exported.__doc__, allow_abbrev=False)
-    parser.add_argument("--model", required=True, help="an .onnx file of tool/export.py")
+    parser.add_argument("--model", required=True, help="an .onnx file written by tool/export.py")
     parser.add_argument("--image", required=True, help="an image or a folder of images")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="default: demo")
     args = parser.parse_args()
     model, source = ExportedModel(args.model), open_source(args.image)
     if isinstance(source, VideoReader):
-        raise ConfigError("--model shows images: give one, or a folder of them, to --image")
+        raise ConfigError("--model works on images: give --image an image or a folder")
     names, colors = model.names_and_colors()
     make_folder(args.output, key="--output")
     inputs = [path for path, _ in source]
@@ -117,7 +118,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--output", help="folder for the results; default: <run folder>/demo")
     parser.add_argument(
-        "--attention", metavar="X,Y", help="PSANet: also show what this pixel collects, distributes"
+        "--attention", metavar="X,Y", help="PSANet: also draw this pixel's collect/distribute maps"
     )
     return parser.parse_args()
 
@@ -125,7 +126,7 @@ def parse_args() -> argparse.Namespace:
 def show_image(
     image: np.ndarray, pred: np.ndarray, stem: Path, names: list[str], colors: np.ndarray
 ) -> None:
-    """<stem>_gray.png (ids), _color.png, _overlay.png (with legend); says what was found where."""
+    """Write <stem>_gray.png (ids), _color.png and _overlay.png (with legend), and print classes."""
     shares = class_shares(pred, len(names))
     present = [i for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
     labels = [f"{names[i]} {shares[i]:.1%}" for i in present]
@@ -144,9 +145,9 @@ def show_video(
     names: list[str],
     colors: np.ndarray,
 ) -> None:
-    """<stem>_overlay.mp4 and <stem>_shares.csv: frame, seconds, and the share of every class.
+    """Write <stem>_overlay.mp4 and <stem>_shares.csv (frame, seconds, share of each class).
 
-    Ctrl-C ends a camera; both files are whole then, and so they are where a video breaks off.
+    Both files are complete even after Ctrl-C (to stop a camera) or if the video is truncated.
     """
     path, table_path = video_paths(stem)
     total, frames, start = np.zeros(len(names)), 0, time.perf_counter()
@@ -176,7 +177,7 @@ def show_video(
 def frame_image(
     frame: np.ndarray, pred: np.ndarray, shares: np.ndarray, names: list[str], colors: np.ndarray
 ) -> np.ndarray:
-    """Overlay and legend; its classes stand in the order of ids, so that the eye finds them."""
+    """Draw overlay and legend, ordered by id so that classes keep their place between frames."""
     shown = np.flatnonzero(shares >= SHOWN_SHARE)
     labels = [f"{names[i]} {shares[i]:.0%}" for i in shown]
     strip = legend(labels, colors[shown], frame.shape[1], height=LEGEND_HEIGHT)
@@ -199,13 +200,12 @@ def parse_pixel(text: str, arch: str) -> tuple[int, int]:
 def show_attention(
     predictor: SlidingPredictor, image: np.ndarray, pixel: tuple[int, int], stem: Path
 ) -> None:
-    """<stem>_collect.png and <stem>_distribute.png: heat maps of the pixel's attention."""
+    """Write the pixel's attention as heat maps <stem>_collect.png and <stem>_distribute.png."""
     x, y = pixel
     height, width = image.shape[:2]
     if not (0 <= x < width and 0 <= y < height):
         raise ConfigError(
-            f"--attention {x},{y} lies outside the image: x must be 0..{width - 1}, "
-            f"y 0..{height - 1}"
+            f"--attention {x},{y} is outside the image: x must be 0..{width - 1}, y 0..{height - 1}"
         )
     window, row, column, box = predictor.window_at(image, x, y)
     for name, heat in predictor.model.attention_of(window, row, column).items():

@@ -1,7 +1,7 @@
-"""Export a trained network to one file, ONNX or a torch.export program, and check that it agrees.
+"""Export a trained network to ONNX or a torch.export program, and verify the exported file.
 
-The file takes uint8 RGB images (N, H, W, 3) of any size and gives class ids (N, H, W). With --int8
-a second file with 8-bit weights and activations is written beside it.
+It maps uint8 RGB images (N, H, W, 3) of any size to class ids (N, H, W). --int8 writes a second
+file with 8-bit weights and activations.
 """
 
 import sys
@@ -32,14 +32,14 @@ def main() -> None:
     parser.add_argument(
         "--probabilities",
         action="store_true",
-        help="give probabilities (N, classes, H, W) instead of class ids",
+        help="output probabilities (N, classes, H, W) instead of class ids",
     )
     parser.add_argument(
         "--int8",
         type=Path,
         metavar="FOLDER_OR_LIST",
-        help="also write OUTPUT.int8.onnx with 8-bit weights and activations; their ranges come "
-        "from images like those it will see, a folder or a list file of training images",
+        help="also write OUTPUT.int8.onnx with 8-bit weights and activations, calibrated on these "
+        "images: a folder or a list file of training images",
     )
     args = parser.parse_args()
     if args.output.suffix != SUFFIXES[args.format]:
@@ -47,7 +47,7 @@ def main() -> None:
             f"--output {args.output} must end in {SUFFIXES[args.format]} (--format {args.format})"
         )
     if args.int8 and args.format != "onnx":
-        raise ConfigError(f"--int8 works with --format onnx, got {args.format}: leave one out")
+        raise ConfigError(f"--int8 needs --format onnx, got {args.format}: omit one of them")
     small = args.output.with_suffix(".int8.onnx")
     for path in (args.output, *([small] if args.int8 else [])):
         check_file(path, key="--output")
@@ -61,9 +61,9 @@ def main() -> None:
     network = load_trained(cfg, checkpoint)
     fixed = (cfg.test_h, cfg.test_w) if cfg.arch == "psa" else None  # its attention has that size
     if fixed and images:
-        raise ConfigError("--int8 works with networks for images of any size, not with PSANet")
+        raise ConfigError("--int8 does not work with PSANet, whose input size is fixed")
     if fixed:
-        print(f"PSANet works at its training crop alone: images must be {fixed[0]} x {fixed[1]}")
+        print(f"PSANet needs its training crop: images must be {fixed[0]} x {fixed[1]}")
     metadata = metadata_of(cfg, dump_config(cfg), names, colors, checkpoint)
     with warnings.catch_warnings(), replacing(args.output) as path:
         warnings.simplefilter("ignore")

@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and run_tests.sh in the project's folder.
-# install FILE: makes .venv, unless it works, with the packages of a requirements file; sets PYTHON.
+# install FILE: creates .venv if needed, installs a requirements file into it and sets PYTHON.
 PYTHON=python3
 . tool/python.sh
 
@@ -10,17 +10,17 @@ sys.exit(sys.version_info < tuple(map(int, least.groups())))'; then
         echo "error: python3 is $(python3 --version 2>&1), need$(sed -n 's/^requires-python =//p' pyproject.toml)" >&2
         exit 2
     fi
-    # A run that was interrupted, or an upgrade of Python, leaves a .venv without pip or without Python.
+    # An interrupted run or an upgrade of Python can leave a .venv without pip or Python.
     if ! .venv/bin/python -c 'import pip' 2>/dev/null && ! .venv/bin/python -m ensurepip >/dev/null 2>&1; then
-        if [ -e .venv ]; then echo "== making .venv again: it has no working Python with pip"; else echo "== making .venv"; fi
+        if [ -e .venv ]; then echo "== recreating .venv: it has no working Python with pip"; else echo "== creating .venv"; fi
         run python3 -m venv --clear .venv || {
             code=$?
             [ "$code" -gt 128 ] && exit "$code"
-            echo "error: python3 cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
+            echo "error: python3 cannot create a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2
             exit 2
         }
     fi
     PYTHON=.venv/bin/python
-    echo "== installing $1 into .venv (the first time about 6 GB with CUDA libraries)"
+    echo "== installing $1 into .venv (about 6 GB the first time, with CUDA libraries)"
     run "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$1"
 }

@@ -1,5 +1,6 @@
-"""Say what a recipe needs on this machine before it is started: memory by batch size, time, disk,
-loader workers, and which keys to set where it does not fit. Takes a few real steps.
+"""Estimate what a recipe needs on this machine: memory by batch size, time, disk, loader workers.
+
+Runs a few real training steps. If the recipe does not fit, suggests keys that save memory.
 """
 
 import sys
@@ -37,14 +38,14 @@ def main() -> None:
     report_time(cfg, own, load, images)
     seconds, count = plan.test_seconds(cfg, device)
     minutes = seconds * count / 60
-    print(f"test: {seconds:.2f} s an image at scales {cfg.scales}, {minutes:.1f} min for {count}")
+    print(f"test: {seconds:.2f} s/image at scales {cfg.scales}, {minutes:.1f} min for {count}")
     disk = plan.checkpoint_bytes(cfg) / 2**20
-    print(f"disk: {disk:.0f} MiB a checkpoint, {plan.KEPT * disk:.0f} MiB for the {plan.KEPT} kept")
+    print(f"disk: {disk:.0f} MiB/checkpoint, {plan.KEPT * disk:.0f} MiB for the {plan.KEPT} kept")
     report_savings(cfg, device, own)
 
 
 def report_memory(cfg: Config, line: plan.Line, total: float) -> None:
-    """Memory and speed by batch size."""
+    """Print memory and speed by batch size."""
     print(f"\n{'batch size':>10} {'memory GiB':>10} {'s/step':>8} {'images/s':>8}")
     for size in plan.batch_sizes(cfg):
         cost = line.at(size)
@@ -57,29 +58,29 @@ def report_memory(cfg: Config, line: plan.Line, total: float) -> None:
 
 
 def report_time(cfg: Config, own: plan.Cost, load: float, images: int) -> None:
-    """Time of an epoch and of the run, and what the loader must do for it."""
+    """Print the time of an epoch and of the run, and the loader workers this needs."""
     found = plan.schedule(cfg, own, load, images)
     print(
-        f"\ntime: {found['steps_per_epoch']} steps of {found['seconds_per_step']:.3f} s an epoch: "
-        f"{found['seconds_per_epoch']:.0f} s; {found['hours']:.2f} h for {cfg.epochs} epochs"
+        f"\ntime: {found['steps_per_epoch']} steps/epoch of {found['seconds_per_step']:.3f} s: "
+        f"{found['seconds_per_epoch']:.0f} s/epoch; {found['hours']:.2f} h for {cfg.epochs} epochs"
     )
     needed = found["workers_needed"]
     print(
-        f"loader: {load * 1000:.1f} ms an image and core; {needed} workers keep the device busy, "
-        f"TRAIN.workers is {cfg.workers}"
+        f"loader: {load * 1000:.1f} ms per image on one core; {needed} workers keep the device "
+        f"busy, TRAIN.workers is {cfg.workers}"
     )
     if needed > cfg.workers and cfg.augment == "stepwise":
-        print("        TRAIN.augment fused needs a fraction of that")
+        print("        TRAIN.augment fused takes a fraction of that")
 
 
 def report_savings(cfg: Config, device: torch.device, own: plan.Cost) -> None:
-    """What each key saves, for a recipe that does not fit."""
-    print("\nto save memory, one after another:")
+    """Print what each memory-saving key saves, for a recipe that does not fit."""
+    print("\nto save memory, cumulatively:")
     for words, line in plan.savings(cfg, device):
         cost = line.at(cfg.batch_size)
         print(
             f"  TRAIN: {words}: {cost.gib:.2f} GiB ({cost.gib / own.gib - 1:+.0%}), "
-            f"{cost.seconds:.3f} s a step ({cost.seconds / own.seconds - 1:+.0%})"
+            f"{cost.seconds:.3f} s/step ({cost.seconds / own.seconds - 1:+.0%})"
         )
     parts = min(2, cfg.batch_size)
     print(f"  TRAIN.accumulate_steps {parts}: the memory of batch size {cfg.batch_size // parts}")

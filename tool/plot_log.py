@@ -1,6 +1,6 @@
-"""Plot training curves of one or several runs: loss, mIoU and learning rate against the epoch.
+"""Plot training curves of one or more runs: loss, mIoU and learning rate by epoch.
 
-Reads metrics.jsonl, which tool/train.py writes beside its checkpoints. Needs matplotlib
+Reads metrics.jsonl, which tool/train.py writes next to its checkpoints. Needs matplotlib
 (pip install matplotlib).
 """
 
@@ -17,7 +17,7 @@ from util.error import ConfigError, DataError, run_cli, show  # isort: split
 from util.data.file import replacing
 from util.evaluation.output import check_file
 
-PANELS = {  # title -> line style -> where the value is in a record
+PANELS = {  # title -> line style -> keys of the value in a record
     "loss": {"-": ("train_loss",), "--": ("val_loss",)},
     "mIoU": {"-": ("train_miou",), "--": ("val", "miou")},
     "learning rate": {"-": ("lr",)},
@@ -47,11 +47,11 @@ def main() -> None:
 
 
 def read_metrics(run: Path) -> list[Record]:
-    """One record per epoch. A last line that a kill has cut is left out."""
+    """Read one record per epoch; a truncated last line (killed run) is ignored."""
     places = (run, run / "metrics.jsonl", run / "model/metrics.jsonl")
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise DataError(f"{run} holds no metrics.jsonl: give the folder of a run, such as exp/a/b")
+        raise DataError(f"{run} has no metrics.jsonl: give the folder of a run, such as exp/a/b")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     records = [_record(line) for line in lines]
     if records and records[-1] is None:
@@ -61,7 +61,7 @@ def read_metrics(run: Path) -> list[Record]:
         line = show(lines[number - 1])
         raise DataError(f"{path}: line {number} is not the record of an epoch ({line})")
     if not records:
-        raise DataError(f"{path} holds no epoch: plot it once the first one has ended")
+        raise DataError(f"{path} is empty: plot it after the first epoch")
     return [record for record in records if record]
 
 
@@ -75,7 +75,7 @@ def _record(line: str) -> Record | None:
 
 
 def value(record: Record, keys: tuple[str, ...]) -> float | None:
-    """The number at record[key][key]..., None where there is none."""
+    """Return the number at record[key][key]..., None if it is missing."""
     found: Any = record
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
@@ -83,7 +83,7 @@ def value(record: Record, keys: tuple[str, ...]) -> float | None:
 
 
 def labels(runs: list[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart."""
+    """Label runs by the shortest path suffixes that are unique."""
     for length in range(1, max(len(run.resolve().parts) for run in runs) + 1):
         names = ["/".join(run.resolve().parts[-length:]) for run in runs]
         if max(Counter(names).values()) == 1:
@@ -92,7 +92,7 @@ def labels(runs: list[Path]) -> list[str]:
 
 
 def plot(runs: list[list[Record]], names: list[str], output: Path) -> None:
-    """A panel for each of PANELS with all runs, written to `output`."""
+    """Draw all runs, one panel per entry of PANELS, and write the figure to `output`."""
     try:
         import matplotlib
     except ImportError:

@@ -1,8 +1,8 @@
-"""Prepares ADE20K (scene parsing benchmark, 150 classes) for config/ade20k.
+"""Prepare ADE20K (scene parsing benchmark, 150 classes) for config/ade20k.
 
     python tool/prepare_ade20k.py --source ADEChallengeData2016 --out dataset/ade20k
 
-Raw ids 1..150 become 0..149 and 0 (other) becomes 255. Download: ADEChallengeData2016.zip of
+Raw ids 1..150 become 0..149 and 0 (other) becomes 255. Download: ADEChallengeData2016.zip from
 http://sceneparsing.csail.mit.edu
 """
 
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def plan_ade20k(source: Path) -> Plan:
-    """images/<split>/*.jpg with annotations/<split>/*.png -> training and validation."""
+    """Pair images/<split>/*.jpg with annotations/<split>/*.png: training and validation."""
     refuse_full_release(source)
     root = find_root(
         source,
@@ -50,15 +50,17 @@ def plan_ade20k(source: Path) -> Plan:
 
 
 def refuse_full_release(source: Path) -> None:
-    """Raise DataError for the full ADE20K (2016 or 2021): scenes in folders, labels as *_seg.png,
-    thousands of classes in index_ade20k.*; the benchmark's 150 are another download."""
+    """Raise DataError for the full ADE20K release (2016 or 2021), which is not the benchmark.
+
+    It has one folder per scene, labels as *_seg.png and thousands of classes in index_ade20k.*.
+    """
     for folder in (source, *source.glob("ADE20K_20*"), *source.glob("dataset")):
         for mark in ("index_ade20k.pkl", "index_ade20k.mat", "images/ADE"):
             if (folder / mark).exists():
                 raise DataError(
                     f"--source {source} is the full ADE20K release (it holds {folder / mark}), "
                     "which has other classes and no benchmark ids: download "
-                    "ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu instead"
+                    "ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu instead"
                 )
 
 

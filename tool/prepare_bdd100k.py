@@ -1,10 +1,11 @@
-"""Prepares BDD100K: semantic segmentation (19 classes, as Cityscapes) or drivable area (3 classes).
+"""Prepare BDD100K: semantic segmentation (Cityscapes' 19 classes) or drivable area (3 classes).
 
     python tool/prepare_bdd100k.py --source bdd100k --out dataset/bdd100k
     python tool/prepare_bdd100k.py --source bdd100k --task drivable --out dataset/bdd100k_drivable
 
-Knows the present layout (labels/sem_seg/masks, labels/drivable/masks with images/10k, images/100k)
-and the one of 2018 (seg/, drivable_maps/). Classes of `drivable`: direct, alternative, background.
+Supports the current layout (labels/sem_seg/masks, labels/drivable/masks with images/10k,
+images/100k) and that of 2018 (seg/, drivable_maps/). Drivable classes: direct, alternative,
+background.
 """
 
 import sys
@@ -27,7 +28,7 @@ from util.extra.prepare.write import Plan, carry_out, prepare_parser
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a release keeps a task's files, and its raw ids -> ours."""
+    """Where a release keeps the files of a task, and how its ids map to ours."""
 
     images: str
     labels: str
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def plan_bdd100k(source: Path, task: str) -> Plan:
-    """Images with the masks of `task` -> train, val; and test, which has no public labels."""
+    """Pair images with the masks of `task`: train and val, and test without labels."""
     root, layout = find_layout(source, task)
     splits = {
         split: pair_up(
@@ -81,7 +82,7 @@ def plan_bdd100k(source: Path, task: str) -> Plan:
 
 
 def find_layout(source: Path, task: str) -> tuple[Path, Layout]:
-    """The folder and layout of the release in `source`; the present one where there is none."""
+    """Find the folder and layout of the release in `source`; default: the current layout."""
     present, old = LAYOUTS[task]
     is_old = any((root / old.labels).is_dir() for root in (source, source / "bdd100k"))
     layout = old if is_old else present

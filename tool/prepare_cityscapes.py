@@ -1,10 +1,10 @@
-"""Prepares Cityscapes (fine annotations, 19 classes) for config/cityscapes.
+"""Prepare Cityscapes (fine annotations, 19 classes) for config/cityscapes.
 
     python tool/prepare_cityscapes.py --source cityscapes --out dataset/cityscapes
 
-The source holds leftImg8bit/ and gtFine/ as unpacked from leftImg8bit_trainvaltest.zip and
-gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com. Names stay the official ones;
-*_gtFine_labelTrainIds.png are made from *_gtFine_labelIds.png.
+The source has leftImg8bit/ and gtFine/ as unpacked from leftImg8bit_trainvaltest.zip and
+gtFine_trainvaltest.zip from https://www.cityscapes-dataset.com. Official file names are kept;
+*_gtFine_labelTrainIds.png are created from *_gtFine_labelIds.png.
 """
 
 import sys
@@ -35,13 +35,15 @@ IMAGES, LABELS = "*_leftImg8bit.png", "*_gtFine_labelIds.png"
 
 
 def main() -> None:
-    options = prepare_parser(__doc__, source="the folder of leftImg8bit/ and gtFine/").parse_args()
+    options = prepare_parser(__doc__, source="folder with leftImg8bit/ and gtFine/").parse_args()
     carry_out(plan_cityscapes(options.source), options)
 
 
 def plan_cityscapes(source: Path) -> Plan:
-    """leftImg8bit/<split>/<city>/ with gtFine/<split>/<city>/ -> fine_train, fine_val, fine_test
-    (images alone: the labels of the test split are not public)."""
+    """Pair leftImg8bit/<split>/<city>/ with gtFine/...: fine_train, fine_val, fine_test.
+
+    The test split has no public labels.
+    """
     root = find_root(
         source,
         FOLDERS,
@@ -57,7 +59,7 @@ def plan_cityscapes(source: Path) -> Plan:
 
 
 def with_official_names(split: Split, root: Path) -> Split:
-    """Names below `root`, with *_gtFine_labelTrainIds.png for the labels."""
+    """Keep the names below `root`; labels become *_gtFine_labelTrainIds.png."""
 
     def renamed(item: Item) -> Item:
         image_name = item.image.relative_to(root).as_posix()

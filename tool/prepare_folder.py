@@ -1,13 +1,13 @@
-"""Prepares your own data: any folder of images and any folder of masks of the same names.
+"""Prepare your own data: a folder of images and a folder of masks with the same names.
 
     python tool/prepare_folder.py --images photos --masks masks --out dataset/mine
 
-Subfolders train/ and val/ (and test/) are kept as the split; else --val-fraction of the pairs go to
-validation, at random, or --folds makes K lists. Masks hold class ids (gray or palette files) or
-colours. Without --colors or --names, the values found in all masks become ids 0, 1, ... in order;
-255 is unlabelled in masks of more than two ids, unless they are evenly spread grays. Beside --out
-come <name>_names.txt and <name>_colors.txt, made to be edited, and below config/ a recipe for
-PSPNet50 and one for PSPNet18.
+Subfolders train/ and val/ (and test/) define the split; otherwise --val-fraction of the pairs are
+chosen at random for validation, or --folds writes K pairs of lists. Masks hold class ids (gray or
+palette files) or colours. Without --colors or --names, the values found in all masks become ids
+0, 1, ... in order; 255 is unlabelled in masks with more than two ids, unless they are evenly spaced
+grays. Also writes <name>_names.txt and <name>_colors.txt next to --out, for you to edit, and
+recipes for PSPNet18 and PSPNet50 to config/.
 """
 
 import os
@@ -77,7 +77,7 @@ def main() -> None:
     folders = {"--config": options.config / name}
     carry_out(Plan(name, splits, classes.read, raw, record=record, folders=folders), options)
     for path, text in texts.items():
-        if path.is_file() and path.read_bytes() != text.encode():  # made to be edited
+        if path.is_file() and path.read_bytes() != text.encode():  # the user may have edited it
             print(f"  {path}: exists, left unchanged")
         else:
             write_new(path, text)
@@ -87,23 +87,25 @@ def main() -> None:
 
 
 def parse_options() -> Namespace:
-    """Raises UserError for options that cannot work."""
+    """Parse the command line. Raises UserError for invalid options."""
     parser = prepare_parser(__doc__)
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="folder of images, with subfolders")
-    add("--masks", type=Path, required=True, help="folder of masks, named as the images")
-    add("--mask-suffix", default="", help="what follows the image's name, such as _mask")
-    add("--pair", nargs=2, metavar=("IMAGE", "MASK"), help="patterns, as in '*_sat' '*_mask'")
-    add("--pairs", type=Path, metavar="FILE", help="lines `image<TAB>mask` or with <TAB>class")
-    add("--class-folders", action="store_true", help="masks/<class>/ hold masks of one class each")
-    add("--val-fraction", type=float, help="part of the pairs for validation, at random (0.2)")
+    add("--images", type=Path, required=True, help="folder of images, searched recursively")
+    add("--masks", type=Path, required=True, help="folder of masks, named like the images")
+    add("--mask-suffix", default="", help="suffix of mask names, such as _mask")
+    add(
+        "--pair", nargs=2, metavar=("IMAGE", "MASK"), help="name patterns, such as '*_sat' '*_mask'"
+    )
+    add("--pairs", type=Path, metavar="FILE", help="file of `image<TAB>mask[<TAB>class]` lines")
+    add("--class-folders", action="store_true", help="masks/<class>/ has the masks of a class")
+    add("--val-fraction", type=float, help="fraction of pairs for validation (0.2)")
     add("--folds", type=int, default=0, metavar="K", help="K pairs of lists, for cross-validation")
-    add("--seed", type=int, default=0, help="another seed splits in another way")
+    add("--seed", type=int, default=0, help="seed of the random split")
     add("--colors", type=Path, help="file of `R G B [name]` lines in order of ids; void: 255")
-    add("--names", type=Path, help="file of class names, one a line, in order of ids")
-    add("--void", nargs="+", default=[], help="unlabelled: ids (0), colours (0,0,0) or none")
-    add("--like", type=Path, metavar="OUT", help="a prepared folder whose classes and ids to keep")
-    add("--config", type=Path, default=ROOT / "config", help="folder where the recipes go")
+    add("--names", type=Path, help="file of class names, one per line, in order of ids")
+    add("--void", nargs="+", default=[], help="unlabelled ids (0), colours (0,0,0), or none")
+    add("--like", type=Path, metavar="OUT", help="prepared folder whose classes and ids to use")
+    add("--config", type=Path, default=ROOT / "config", help="folder for the recipes")
     options = parser.parse_args()
     check_out(options.out)
     fraction, folds = options.val_fraction, options.folds
@@ -117,7 +119,7 @@ def parse_options() -> Namespace:
 
 
 def dataset_name(out: Path) -> str:
-    """The last part of --out: it names the recipes and the runs."""
+    """Return the last part of --out, which names the recipes and the runs."""
     name = Path(os.path.abspath(out)).name
     if not re.fullmatch(r"[\w.-]+", name):
         raise UserError(f"--out {out} must end in a name of letters, digits, - _ . only")
@@ -125,7 +127,7 @@ def dataset_name(out: Path) -> str:
 
 
 def choose_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
-    """The classes of all masks: as --like has them, as the user says, or as found."""
+    """Determine the classes: from --like, from the user's options, or from all masks."""
     given = read_class_file(options.colors, options.names)
     if any("" not in pair.masks for pair in pairs):
         return classes_of_folders([pair.masks for pair in pairs], given.names)
@@ -134,13 +136,13 @@ def choose_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
         return find_classes(masks, given, options.void)
     if options.void or given.names or given.colors:
         raise UserError(
-            "--like keeps names, colours and void: give it without --names, --colors, --void"
+            "--like sets names, colours and void: give it without --names, --colors, --void"
         )
     return classes_like(options.like, masks)
 
 
 def classes_like(folder: Path, masks: Sequence[Mask]) -> Classes:
-    """The classes of a prepared folder, which must be those of the masks, too."""
+    """Load the classes of a prepared folder and check that the masks have no others."""
     name = dataset_name(folder)
     names_path, colors_path = attribute_paths(folder, name)
     path = record_path(folder, name)
@@ -148,8 +150,8 @@ def classes_like(folder: Path, masks: Sequence[Mask]) -> Classes:
     table = recorded_ids(record)
     if not (names_path.is_file() and colors_path.is_file() and table):
         raise UserError(
-            f"--like {folder}: no folder that prepare_folder.py wrote (its {path.name}, "
-            f"{name}_names.txt and {name}_colors.txt beside it)"
+            f"--like {folder}: no folder that prepare_folder.py wrote (with {path.name}, and "
+            f"{name}_names.txt and {name}_colors.txt next to it)"
         )
     count = len({*table.values()} - {VOID})
     names, colors = load_names(str(names_path), count), load_colors(str(colors_path), count)
@@ -159,7 +161,7 @@ def classes_like(folder: Path, masks: Sequence[Mask]) -> Classes:
 
 
 def other_ids(options: Namespace, classes: Classes) -> Iterator[str]:
-    """A warning for each prepared folder beside --out that gives a value another id."""
+    """Yield a warning for each prepared folder next to --out that maps a value to another id."""
     out = options.out.resolve()
     for path in sorted(out.parent.glob("*/prepare_*.json")) if options.like is None else ():
         try:
@@ -178,7 +180,7 @@ def other_ids(options: Namespace, classes: Classes) -> Iterator[str]:
 
 
 def recorded_ids(record: Mapping[str, Any]) -> dict[int, int]:
-    """{value in a mask: id} of a record, {} where it has none."""
+    """Return {value in a mask: id} of a record; {} if it has none."""
     try:
         return {int(value): int(i) for value, i in dict(record.get("values", {})).items()}
     except (ValueError, TypeError):
@@ -186,13 +188,13 @@ def recorded_ids(record: Mapping[str, Any]) -> dict[int, int]:
 
 
 def attribute_paths(out: Path, name: str) -> tuple[Path, Path]:
-    """The files of names and colours, beside `out`."""
+    """Return the paths of the names and colours files, next to `out`."""
     folder = Path(os.path.abspath(out)).parent
     return folder / f"{name}_names.txt", folder / f"{name}_colors.txt"
 
 
 def attribute_files(out: Path, name: str, classes: Classes) -> dict[Path, str]:
-    """Names and colours as texts of files."""
+    """Return the content of the names and colours files."""
     names = "".join(f"{n}\n" for n in classes.names)
     colors = "".join(f"{r} {g} {b}\n" for r, g, b in classes.colors)
     texts = dict(zip(attribute_paths(out, name), (names, colors), strict=True))

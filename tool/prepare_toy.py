@@ -1,9 +1,9 @@
-"""Draws the toy dataset of the quick start: procedural street scenes with exact labels.
+"""Draw the toy dataset of the quick start: procedural street scenes with exact labels.
 
     python tool/prepare_toy.py --out dataset/toy
 
-A scene depends on nothing but (seed, split, index) and the size; util/extra/toy draws it. An
-interrupted run is completed by the next one.
+A scene depends only on (seed, split, index) and the size. After an interruption the same command
+continues.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import numpy as np
 
 from util.data.file import replacing, write_text
 from util.extra.parallel import in_threads
+from util.extra.prepare.write import claim, read_record
 from util.extra.toy.scene import MIN_SIZE, VERSION, draw_scene
 
 SPLITS = ("train", "val")  # the position of a split is part of its random seed
@@ -28,18 +29,18 @@ SPLITS = ("train", "val")  # the position of a split is part of its random seed
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
+    parser.add_argument("--out", type=Path, required=True, help="output folder, new or empty")
     parser.add_argument("--train", type=int, default=300, help="number of training images")
     parser.add_argument("--val", type=int, default=40, help="number of validation images")
     parser.add_argument("--height", type=int, default=240, help="height of an image in pixels")
     parser.add_argument("--width", type=int, default=320, help="width of an image in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws another city")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the scenes")
     options = vars(parser.parse_args())
     print(draw_dataset(options.pop("out"), **options))
 
 
 def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, seed: int) -> str:
-    """Write images, labels, lists and toy.json under `out`; return a sentence on what was done."""
+    """Write images, labels, lists and toy.json to `out`; return a one-line summary."""
     options = {"train": train, "val": val, "height": height, "width": width, "seed": seed}
     limits = {"train": 1, "val": 1, "height": MIN_SIZE, "width": MIN_SIZE, "seed": 0}
     for name, least in limits.items():
@@ -50,71 +51,41 @@ def draw_dataset(out: Path, *, train: int, val: int, height: int, width: int, se
     if is_complete(out, record):
         return f"toy: {what} exist; nothing to do"
     start = time.perf_counter()
-    for folder in (
-        "list",
-        *(f"{kind}/{split}" for kind in ("images", "labels") for split in SPLITS),
-    ):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    write_record(out, record | {"complete": False})
-    scenes = [(number, i) for number, split in enumerate(SPLITS) for i in range(options[split])]
-    draw = partial(write_scene, out=out, height=height, width=width, seed=seed)
-    lines = in_threads(draw, scenes, "toy scenes")
     for number, split in enumerate(SPLITS):
-        text = "".join(line for (n, _), line in zip(scenes, lines, strict=True) if n == number)
-        write_text(out / "list" / f"{split}.txt", text)
-    write_record(out, record)
+        for kind in ("images", "labels"):
+            (out / kind / split).mkdir(parents=True, exist_ok=True)
+        draw = partial(write_scene, number, out=out, height=height, width=width, seed=seed)
+        lines = in_threads(draw, range(options[split]), f"toy {split}")
+        write_text(out / "list" / f"{split}.txt", "".join(lines))
+    write_text(out / "toy.json", json.dumps(record, indent=2) + "\n")
     return f"toy: {what} ({time.perf_counter() - start:.1f} s)"
 
 
 def is_complete(out: Path, record: dict[str, int]) -> bool:
-    """True: this set is there. False: free to write. Anything else there is a UserError."""
-    cure = "remove the folder or choose another --out"
-    if not out.exists():
-        return False
-    if not out.is_dir():
-        raise UserError(f"--out {out} is a file, not a folder: choose another --out")
-    if not (out / "toy.json").is_file():
-        if any(out.iterdir()):
-            raise UserError(f"--out {out} holds other data (there is no toy.json): {cure}")
-        return False
-    try:
-        found = dict(json.loads((out / "toy.json").read_text()))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{out}/toy.json is damaged ({error}): {cure}") from None
-    is_whole = found.get("complete", True)
-    # The number of scenes does not change them: an interrupted set may become larger or smaller.
-    fixed = [key for key in record if is_whole or key not in SPLITS]
-    changes = [
-        f"{k} {found.get(k)} (asked: {record[k]})" for k in fixed if found.get(k) != record[k]
-    ]
-    if changes:
-        raise UserError(f"{out} holds a toy set with {', '.join(changes)}: {cure}")
+    """Whether the requested set exists already. Raises DataError if `out` holds anything else."""
+    path = out / "toy.json"
+    there = read_record(path) if path.is_file() else {"complete": False}
+    is_whole = there.get("complete", True)
+    # Scenes do not depend on their number, so an incomplete set may be resized.
+    fixed = {key: value for key, value in record.items() if is_whole or key not in SPLITS}
+    claim(out, path, fixed | {"complete": False})
     return is_whole
 
 
-def write_record(out: Path, record: dict[str, int]) -> None:
-    """toy.json, whole or not at all."""
-    write_text(out / "toy.json", json.dumps(record, indent=2) + "\n")
-
-
-def write_scene(place: tuple[int, int], *, out: Path, height: int, width: int, seed: int) -> str:
-    """Draw the scene (split, index) unless it is there; returns its list line."""
-    number, index = place
+def write_scene(number: int, index: int, *, out: Path, height: int, width: int, seed: int) -> str:
+    """Draw a scene of split `number` unless it exists; return its list line."""
     image_name = f"images/{SPLITS[number]}/{index:04d}.jpg"
     label_name = f"labels/{SPLITS[number]}/{index:04d}.png"
     if not ((out / image_name).exists() and (out / label_name).exists()):
         image, label = draw_scene(np.random.default_rng((seed, number, index)), height, width)
-        jpeg = (cv2.IMWRITE_JPEG_QUALITY, 95)
-        write_image(out / image_name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), jpeg)
-        write_image(out / label_name, label, ())
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        for name, pixels, flags in (
+            (image_name, image, (cv2.IMWRITE_JPEG_QUALITY, 95)),
+            (label_name, label, ()),
+        ):
+            with replacing(out / name) as temporary:
+                temporary.write_bytes(cv2.imencode(Path(name).suffix, pixels, flags)[1])
     return f"{image_name} {label_name}\n"
-
-
-def write_image(path: Path, image: np.ndarray, flags: tuple[int, ...]) -> None:
-    """An image file, whole or not at all."""
-    _, content = cv2.imencode(path.suffix, image, flags)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
 
 
 if __name__ == "__main__":

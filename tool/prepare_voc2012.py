@@ -1,12 +1,12 @@
-"""Prepares PASCAL VOC 2012 (21 classes) with the SBD annotations for config/voc2012.
+"""Prepare PASCAL VOC 2012 (21 classes) with the SBD annotations for config/voc2012.
 
     python tool/prepare_voc2012.py --source VOCdevkit/VOC2012 --sbd benchmark_RELEASE \\
         --out dataset/voc2012
 
-train_aug is VOC's train set and all of SBD that is not in VOC's val set. Images of VOC keep
-VOC's own labels; the others get SBD's .mat files, or the PNG files of a SegmentationClassAug
-folder, if that is in the source or named by --sbd. Downloads: VOCtrainval_11-May-2012.tar of
-http://host.robots.ox.ac.uk/pascal/VOC/voc2012, benchmark.tgz of
+train_aug is VOC's train set plus all of SBD that is not in VOC's val set. VOC images keep VOC's
+labels; the others get SBD's .mat files or the PNG files of a SegmentationClassAug folder (in the
+source or given by --sbd). Downloads: VOCtrainval_11-May-2012.tar from
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012, benchmark.tgz from
 https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours
 """
 
@@ -34,14 +34,14 @@ def main() -> None:
     parser.add_argument(
         "--sbd",
         type=Path,
-        help="benchmark_RELEASE or SegmentationClassAug folder (default: looked for in --source)",
+        help="benchmark_RELEASE or SegmentationClassAug folder (default: searched in --source)",
     )
     options = parser.parse_args()
     carry_out(plan_voc2012(options.source, options.sbd), options)
 
 
 def plan_voc2012(source: Path, sbd: Path | None) -> Plan:
-    """VOC's lists and SBD's labels -> train_aug, train and val."""
+    """Combine VOC's lists and SBD's labels: train_aug, train and val."""
     root = find_root(
         source,
         FOLDERS,
@@ -57,7 +57,7 @@ def plan_voc2012(source: Path, sbd: Path | None) -> Plan:
         have = [name for name in names if name in images and name in labels]
         items = [Item(images[n], f"images/{n}.jpg", labels[n], f"labels/{n}.png") for n in have]
         gone = [name for name in names if name not in images or name not in labels]
-        what = f"{split}: {len(gone)} images left out whose image or label is missing"
+        what = f"{split}: {len(gone)} entries skipped because the image or label is missing"
         return Split(items, [f"{what}, such as {gone[0]}"] if gone else [])
 
     train_aug = Split(
@@ -80,7 +80,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def find_more(root: Path, source: Path, sbd: Path | None) -> tuple[Named, Named]:
-    """Images and labels beyond VOC's own, by name: from SBD or SegmentationClassAug; else none.
+    """Find images and labels beyond VOC's, by name, in SBD or SegmentationClassAug.
 
     SBD has cls/<name>.mat and img/<name>.jpg in its `dataset` folder.
     """
@@ -105,14 +105,14 @@ def find_more(root: Path, source: Path, sbd: Path | None) -> tuple[Named, Named]
 
 
 def read_voc_label(path: Path) -> np.ndarray:
-    """Ids (H, W) of a palette PNG, or of an SBD file: GTcls[0].Segmentation."""
+    """Read ids (H, W) from a palette PNG or an SBD file (GTcls[0].Segmentation)."""
     if path.suffix == ".png":
         return to_ids(read_label(path), TABLE, path, EXPECTED)
     try:
         raw = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
         if raw.ndim != 2:
             raise ValueError(f"it holds an array of {raw.ndim} dimensions")
-    except Exception as error:  # scipy raises many kinds for a damaged file
+    except Exception as error:  # scipy raises many types of errors for damaged files
         raise DataError(f"{path} is not an SBD label file ({error})") from None
     return to_ids(raw, TABLE, path, EXPECTED)
 

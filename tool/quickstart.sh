@@ -1,8 +1,8 @@
 #!/bin/sh
-# From a bare machine to a trained network: installs, draws the toy dataset, trains, tests, shows.
+# From a bare machine to a trained network: install, draw the toy dataset, train, test, run the demo.
 #   sh tool/quickstart.sh [SECTION.key value ...]
-# Needs python3 (with venv), sh and a package index. TOY_TRAIN, TOY_VAL: how many images to draw.
-# Interrupted, the same command continues.
+# Needs python3 (with venv), sh and a package index. TOY_TRAIN, TOY_VAL: number of images to draw.
+# If interrupted, the same command continues.
 set -eu
 cd "$(dirname "$0")/.."
 . tool/install.sh
@@ -10,10 +10,10 @@ install requirements.txt
 
 config=config/toy/toy_pspnet18.yaml
 run=exp/toy/pspnet18
-echo "== from here to the end: about 4 minutes on 2 cores with bf16, up to 10 without; most of it is the training"
+echo "== this takes about 4 minutes on 2 cores with bf16, up to 10 without, mostly for training"
 run "$PYTHON" tool/prepare_toy.py --out dataset/toy --train "${TOY_TRAIN:-300}" --val "${TOY_VAL:-40}"
 
-# Without bf16 a CPU is about three times slower: a trial of 6 steps tells how many epochs fit into 6 minutes.
+# A CPU without bf16 is about three times slower: 6 trial steps tell how many epochs fit into 6 minutes.
 epochs=$(sed -n 's/^  epochs: //p' "$config")
 if [ ! -f "$run/epochs" ] && ! grep -q bf16 /proc/cpuinfo 2>/dev/null && [ "${TOY_TRAIN:-300}" -ge 24 ]; then
     echo "== measuring 6 steps of training"

@@ -1,6 +1,6 @@
-"""Test a trained network as a config says: predictions as images, scores.json, report.html.
+"""Test a trained network: write predictions, scores.json, confusion.npz and report.html.
 
-confusion.npz holds the counts behind the scores; tool/compare.py compares two such folders.
+tool/compare.py compares two result folders.
 """
 
 import logging
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def test(process: Process, cfg: Config) -> None:
-    """The whole test, in one of its processes."""
+    """Run the test in one process."""
     start_logging(is_main=process.is_main)
     class_names = load_names(cfg.names_path, cfg.classes)
     evaluator = build_evaluator(cfg, process)
@@ -74,10 +74,10 @@ def test(process: Process, cfg: Config) -> None:
 
 
 def build_evaluator(cfg: Config, process: Process) -> Evaluator:
-    """The images, the network that predicts them (unless they are predicted) and the folder."""
+    """Build the evaluator; the network is loaded only if images must be predicted."""
     samples, names = tested_images(cfg)
     if cfg.has_prediction:
-        needs_checkpoint = not cfg.save_folder  # only to find the folder
+        needs_checkpoint = not cfg.save_folder  # only to derive the result folder
         checkpoint = find_checkpoint(cfg.model_path, cfg.save_path) if needs_checkpoint else ""
         path, predict = result_path(cfg, checkpoint), None
         protocol = read_protocol(path) or UNKNOWN_PROTOCOL
@@ -97,14 +97,14 @@ def build_evaluator(cfg: Config, process: Process) -> Evaluator:
 
 
 def build_trained(cfg: Config, process: Process) -> tuple[str, str, SlidingPredictor]:
-    """The checkpoint, its SHA-256 and a predictor with its weights; the same in all processes."""
+    """Return the checkpoint's path, its SHA-256 and a predictor, the same in all processes."""
     checkpoint, digest, network = load_checkpoint(
         lambda: find_checkpoint(cfg.model_path, cfg.save_path),
         lambda path: load_trained(cfg, path),
     )
     if process.broadcast((checkpoint, digest)) != (checkpoint, digest):
         raise CheckpointError(f"{checkpoint} changed while it was read: start the test again")
-    if cfg.skip_existing and not cfg.batch_windows:  # as those that are there were made
+    if cfg.skip_existing and not cfg.batch_windows:  # use the batch size of existing predictions
         before = read_protocol(result_path(cfg, checkpoint))
         cfg = replace(cfg, batch_windows=before.get("batch_windows"))
     amp = usable_amp(cfg.test_amp, process.device)
@@ -114,10 +114,10 @@ def build_trained(cfg: Config, process: Process) -> tuple[str, str, SlidingPredi
 
 
 def open_folder(cfg: Config, process: Process, evaluator: Evaluator) -> dict[str, Any]:
-    """Have the first process make the result folder ready; where this test runs."""
+    """Prepare the result folder in the main process; return the content of environment.json."""
     origin, results = {}, evaluator.results
     if process.is_main:
-        if cfg.has_prediction:  # files that tell how the predictions were made stay
+        if cfg.has_prediction:  # keep the record of how the predictions were made
             results.open_existing(evaluator.names)
         else:
             inputs = (path for s in evaluator.samples for path in (s.image, s.label) if path)
@@ -134,7 +134,7 @@ def open_folder(cfg: Config, process: Process, evaluator: Evaluator) -> dict[str
 
 
 def describe_test(cfg: Config, process: Process, evaluator: Evaluator) -> None:
-    """What is tested and how, for the log."""
+    """Log the images, device, checkpoint and protocol."""
     protocol, place = evaluator.results.protocol, evaluator.results.path
     log.info(
         f"{len(evaluator.samples)} images, {describe(process.device)}, processes: "
@@ -149,7 +149,7 @@ def describe_test(cfg: Config, process: Process, evaluator: Evaluator) -> None:
 
 
 def run(cfg: Config, process: Process, evaluator: Evaluator) -> tuple[ImageCounts, int]:
-    """Work with the other processes; what all of them counted, and how many they predicted."""
+    """Run this process's share; return the counts and number of predictions of all processes."""
     number = len(evaluator.samples)
     with StopRequest() as stop:
         evaluator.run(
@@ -166,7 +166,7 @@ def run(cfg: Config, process: Process, evaluator: Evaluator) -> tuple[ImageCount
     done, predicted = (sum(part[i] for part in parts) for i in (1, 2))
     if is_asked_to_stop:
         log.info(
-            f"stopped by a signal, {done} of {number} images are done; the same command with "
+            f"stopped by a signal after {done} of {number} images; the same command with "
             "TEST.skip_existing True continues"
         )
         sys.exit(EXIT_STOPPED)
@@ -182,12 +182,12 @@ def report(
     protocol: dict[str, Any],
     predicted: int,
 ) -> None:
-    """The scores on the console, in scores.json, confusion.npz and report.html."""
+    """Print the scores and write scores.json, confusion.npz and report.html."""
     results, number = evaluator.results, len(evaluator.samples)
     if cfg.skip_existing:
-        log.info(f"{number - predicted} predictions reused, {predicted} made")
+        log.info(f"{number - predicted} predictions reused, {predicted} new")
     if cfg.export:
-        log.info(f"submission files (pack them for the server): {results.submission}")
+        log.info(f"submission files, to be packed for the server: {results.submission}")
     if cfg.split == "test":
         log.info(f"predictions without labels are in {results.path}")
         return
@@ -203,7 +203,7 @@ def report(
         title=str(results.path),
     )
     result.save(results.path)
-    log.info(f"results are in {results.path}, report.html shows them")
+    log.info(f"results are in {results.path}; see report.html there")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Test a trained network:  sh tool/test.sh <dataset> <net> [SECTION.key value ...]
 set -eu
-trap 'exit 75' TERM HUP USR1 # as the tool does, once it runs
+trap 'exit 75' TERM HUP USR1 # same exit code as the tool
 
 if [ $# -lt 2 ]; then
     echo "usage: sh tool/test.sh <dataset> <net> [SECTION.key value ...], as in: sh tool/test.sh ade20k pspnet50" >&2

@@ -1,4 +1,4 @@
-"""Train a network as a config says: losses, scores, checkpoints and images into save_path."""
+"""Train a network; logs, scores, checkpoints and images go to TRAIN.save_path."""
 
 import logging
 import sys
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def train(process: Process, cfg: Config) -> None:
-    """The whole run, in one of its processes."""
+    """Run the training in one process."""
     is_main = process.is_main
     start_logging(is_main=is_main)
     check_batch(cfg, process)
@@ -65,7 +65,7 @@ def train(process: Process, cfg: Config) -> None:
         order = order_of(cfg, train_loader.data.samples)
         if checkpoint:
             restore_state(state, cfg, checkpoint, order)
-        del checkpoint, content  # as large as the network and its momentum together
+        del checkpoint, content  # as large as the network plus its momentum
 
         is_same_run = not resumed or is_in(resumed, cfg.save_path)
         foreign = frozenset(() if is_same_run else checkpoints(cfg.save_path))
@@ -91,7 +91,7 @@ def train(process: Process, cfg: Config) -> None:
 
 
 def make_loader(cfg: Config, process: Process, *, is_training: bool) -> Loader:
-    """This process's batches of the training or the validation list."""
+    """Build this process's loader of the training or validation list."""
     return build_loader(
         cfg,
         is_training=is_training,
@@ -104,7 +104,7 @@ def make_loader(cfg: Config, process: Process, *, is_training: bool) -> Loader:
 def make_criterion(
     cfg: Config, process: Process, aux_scales: tuple[float, ...], data: SegmentationData
 ) -> SegmentationLoss:
-    """The loss of TRAIN.loss and TRAIN.class_weights; `median` counts all labels first."""
+    """Build the loss; TRAIN.class_weights `median` counts all labels first."""
     weights = cfg.class_weights or None
     if weights == "median":
         labels = [sample.label for sample in data.samples]
@@ -133,7 +133,7 @@ def make_criterion(
 def describe_run(
     cfg: Config, process: Process, state: State, data: SegmentationData, resumed: str
 ) -> None:
-    """Config and origin into the run's folder, and the first lines of its log."""
+    """Write the config and environment to the run's folder, and log a summary."""
     folder, device = Path(cfg.save_path), describe(process.device)
     with naming(folder / "config.yaml"):
         (folder / "config.yaml").write_text(dump_config(cfg), encoding="utf-8")
@@ -145,7 +145,7 @@ def describe_run(
     )
     if resumed:
         done = f" and {state.step_in_epoch} steps" if state.step_in_epoch else ""
-        log.info(f"continuing from {resumed}: {state.epoch} of {cfg.epochs} epochs{done} are done")
+        log.info(f"continuing from {resumed}: {state.epoch} of {cfg.epochs} epochs{done} done")
     if state.epoch >= cfg.epochs:
         log.info("nothing to train: raise TRAIN.epochs to continue")
 

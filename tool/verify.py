@@ -1,4 +1,4 @@
-"""Golden check: networks with generated weights against stored numbers, on this machine."""
+"""Compare networks with generated weights against stored reference values, on this machine."""
 
 import argparse
 import math
@@ -34,7 +34,7 @@ Values = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Check:
-    """One number compared: how far it is off, and how far it may be."""
+    """A comparison: how far a number is off, and how far it may be."""
 
     case: str
     what: str
@@ -43,16 +43,14 @@ class Check:
 
     @property
     def is_hit(self) -> bool:
-        return self.deviation <= self.tolerance  # NaN is a miss
+        return self.deviation <= self.tolerance  # False for NaN
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", help="names of cases; none: all")
+    parser.add_argument("cases", nargs="*", help="cases to check; default: all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="say what a weight file holds, instead"
-    )
+    parser.add_argument("--checkpoint", metavar="FILE", help="describe a weight file instead")
     args = parser.parse_args()
     if args.checkpoint:
         state = state_dict_of(load_file(args.checkpoint), source=args.checkpoint)
@@ -89,13 +87,13 @@ def main() -> None:
             )
             misses += not check.is_hit
     if misses:
-        print(f"{misses} numbers miss their tolerance")
+        print(f"{misses} numbers exceed their tolerance")
         sys.exit(EXIT_MISS)
     print("all numbers agree")
 
 
 def check_case(name: str, device: torch.device, *, with_reduced: bool = False) -> Iterator[Check]:
-    """All checks of one stored case; `with_reduced` also reports bf16 and fp16, not judged."""
+    """Run the checks of a case; `with_reduced` also reports bf16 and fp16, without a tolerance."""
     case, values = load_cases()[name], load_values()
     own = {k.removeprefix(f"{name}/"): v for k, v in values.items() if k.startswith(f"{name}/")}
     if name == "metric":
@@ -109,7 +107,7 @@ def check_case(name: str, device: torch.device, *, with_reduced: bool = False) -
 
 
 def build(case: dict[str, Any], device: torch.device) -> Segmentor:
-    """The case's network, without dropout, its weights generated."""
+    """Build the network of a case with generated weights and without dropout."""
     arguments = dict(case["variant"])
     network = CLASSES_OF_NETWORKS[arguments.pop("arch")](**arguments, dropout=0.0)
     return fill(network, case["salt"]).to(device)
@@ -118,7 +116,7 @@ def build(case: dict[str, Any], device: torch.device) -> Segmentor:
 def check_network(
     case: dict[str, Any], values: Values, device: torch.device, *, with_reduced: bool
 ) -> Iterator[tuple[str, float, float]]:
-    """Logits (in units of their spread), losses, gradients, and some steps of training."""
+    """Compare logits (in units of their spread), losses, gradients and a few training steps."""
     network = build(case, device)
     n, _, height, width = case["input"]
     sizes = (n, height, width), tuple(case["label"][1:]), case["variant"]["classes"]
@@ -145,7 +143,7 @@ def check_network(
 
 
 def train_steps(case: dict[str, Any], sizes: tuple, device: torch.device) -> list[list[float]]:
-    """(main, aux) loss at each of the case's SGD steps."""
+    """Return the (main, aux) loss of each SGD step of the case."""
     network, steps = build(case, device).train(), case["steps"]
     optimizer = torch.optim.SGD(network.param_groups(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     trajectory = []
@@ -164,7 +162,7 @@ def train_steps(case: dict[str, Any], sizes: tuple, device: torch.device) -> lis
 def check_protocol(
     case: dict[str, Any], values: Values, device: torch.device
 ) -> Iterator[tuple[str, float, float]]:
-    """Probabilities and label map of the sliding-window test."""
+    """Compare probabilities and label map of the sliding-window test."""
     predictor = SlidingPredictor(
         build(case, device),
         classes=case["variant"]["classes"],
@@ -180,7 +178,7 @@ def check_protocol(
 
 
 def check_metric(case: dict[str, Any], values: Values) -> Iterator[tuple[str, float, float]]:
-    """Pixel counts and scores of random label maps."""
+    """Compare pixel counts and scores of random label maps."""
     random, shape = generator(f"{case['salt']}/metric"), case["shape"]
     pred = random.randint(0, case["classes"], shape).astype(np.uint8)
     label = random.randint(0, case["classes"], shape)

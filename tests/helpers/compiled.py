@@ -1,4 +1,4 @@
-"""Three steps of a small network with and without the compiler, for tests/test_trouble.py.
+"""Train a small network for three steps with and without the compiler, for tests/test_trouble.py.
 
 torchrun --nproc_per_node=2 tests/helpers/compiled.py BACKEND
 """

@@ -1,4 +1,4 @@
-"""Counts of a test without running one."""
+"""Synthetic test results, without running a test."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ NAMES = ["sky", "road", "car", "never"]
 
 
 def counted(rng: np.random.Generator, *, wrong: float, images: int = 30) -> ImageCounts:
-    """Labels of three classes (always the same), a share of the second's pixels predicted wrong."""
+    """Count fixed labels of three classes; a fraction of the second class is predicted wrong."""
     counts = ImageCounts(len(NAMES))
     labels = np.random.default_rng(5).integers(0, 3, (images, 12, 12))
-    labels[1:][labels[1:] == 2] = 0  # the third class is in one image alone
+    labels[1:][labels[1:] == 2] = 0  # the third class is only in one image
     for i, label in enumerate(labels):
         pred = np.where((label == 1) & (rng.random(label.shape) < wrong), 0, label)
         counts.add(pred, label, image=i)
@@ -23,7 +23,7 @@ def counted(rng: np.random.Generator, *, wrong: float, images: int = 30) -> Imag
 
 
 def save(folder: Path, counts: ImageCounts, names: list[str] = NAMES, sha: str = "x") -> Path:
-    """A result folder as tool/test.py leaves it, as far as a comparison reads it."""
+    """Write what a comparison reads from a result folder of tool/test.py."""
     folder.mkdir()
     scores, areas = counts.total.scores(), Areas.stack(counts.areas)
     content = {"miou": scores.miou, "iou_class": scores.iou_class, "names": names}

@@ -1,4 +1,4 @@
-"""A sound dataset, the ways to spoil it, and how to follow the dataset check's advice."""
+"""A valid dataset, ways to corrupt it, and applying the fixes that the dataset check prints."""
 
 import json
 import re
@@ -16,7 +16,7 @@ COLORS = np.array([[128, 0, 0], [0, 128, 0], [0, 0, 128]])
 
 
 class Data:
-    """A sound dataset of `train` and `val` pairs, made to be spoilt."""
+    """A valid dataset of `train` and `val` pairs, to be corrupted."""
 
     def __init__(self, root: Path, *, train: int = 4, val: int = 2) -> None:
         self.root = root
@@ -37,7 +37,7 @@ class Data:
 
     @staticmethod
     def ids(classes: int, first: int = 0) -> np.ndarray:
-        """A label (H, W) uint8 with ids first..first+classes-1."""
+        """Draw a label (H, W) uint8 with ids first..first+classes-1."""
         return (np.arange(HEIGHT * WIDTH) % classes + first).astype(np.uint8).reshape(HEIGHT, WIDTH)
 
     def write_label(self, name: str, label: np.ndarray) -> None:
@@ -55,7 +55,7 @@ class Data:
         (self.root / target).write_bytes((self.root / source).read_bytes())
 
     def check(self, run_tool: RunTool, *words: str) -> tuple[int, dict, str]:
-        """(exit code, JSON, text) of the dataset check."""
+        """Run the dataset check; return (exit code, JSON, text)."""
         found = self.root / "found.json"
         code, out, err = run_tool(
             "check_data", "--config", self.config, "--json", found, *self.words, *words
@@ -65,7 +65,7 @@ class Data:
 
 
 def follow(cure: str) -> list[str]:
-    """Do what a cure says: the overrides it names, after running its command."""
+    """Apply a printed fix: run its command and return the overrides it names."""
     command = re.search(r"\(cat .*|printf .*|sed -i .*", cure)
     if command:
         words = command.group().split(", which")[0]
@@ -111,7 +111,7 @@ def repeat_a_line(data: Data) -> None:
 
 
 def leak_a_image(data: Data) -> None:
-    # Other bytes, the same pixels.
+    # Same pixels, different bytes.
     Image.open(data.root / "train/2.jpg").save(data.root / "val/leak2.png")
     data.add_line("val", "val/leak2.png val/0.png")
     data.copy("val/0.png", "val/own.png")

@@ -1,4 +1,4 @@
-"""Image files of every kind, written byte by byte where no library writes them."""
+"""Writers of unusual image files, byte by byte if no library supports them."""
 
 import struct
 import zlib

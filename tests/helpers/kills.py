@@ -23,14 +23,14 @@ WORDS = ["epochs", "60", "save_freq", "60", "batch_size", "2", "workers", "1"]  
 
 
 def start(config: str, folder: Path, *words: str) -> int:
-    """Train in a forked process, which has all modules already; returns its pid."""
+    """Train in a forked process, which need not import modules again; returns its pid."""
     pid = os.fork()
     if pid:
         return pid
     torch.set_num_threads(1)
     write_out = os.fsync
 
-    def slowly(file: int) -> None:  # so that some of the kills hit a checkpoint being written
+    def slowly(file: int) -> None:  # so that some kills interrupt saving
         time.sleep(0.1)
         write_out(file)
 
@@ -66,7 +66,7 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
         time.sleep(rng.uniform(0, 0.5))
         end = time.monotonic() + 10
         while kill % 3 == 0 and not is_saving(folder) and time.monotonic() < end:
-            time.sleep(0.001)  # every third is killed while it writes the next checkpoint
+            time.sleep(0.001)  # every third kill waits until the next checkpoint is being written
         os.kill(pid, signal.SIGKILL)
         code = exit_code(pid)
         assert code == -signal.SIGKILL, f"start {kill} ended by itself with {code}"
@@ -76,7 +76,7 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
 
 
 def is_saving(folder: Path) -> bool:
-    """Whether an unfinished checkpoint lies there."""
+    """Whether there is an unfinished checkpoint."""
     return any((folder / "model").glob("*.pth.tmp"))
 
 

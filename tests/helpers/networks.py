@@ -1,4 +1,4 @@
-"""Small networks and images for the tests of inference."""
+"""Small networks and images for inference tests."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from model.segmentor import SegOutput
 
 
 class Toy(nn.Module):
-    """A convolution that sees its window's borders, and is not symmetric."""
+    """A convolution that is asymmetric and depends on the window's borders."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -24,14 +24,14 @@ class Toy(nn.Module):
 
 
 class Low(Toy):
-    """Logits at 1/8 of the size, as the real networks have them."""
+    """Like the real networks, with logits at 1/8 of the input size."""
 
     def forward(self, x: Tensor) -> SegOutput:
         return SegOutput(super().forward(x).logits[..., ::8, ::8], None)
 
 
 def network64(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What the plain loop takes: the network in float64."""
+    """Wrap the network in float64 for the plain loop."""
     double = copy.deepcopy(model).double().eval()
     return lambda windows: double(windows).logits
 

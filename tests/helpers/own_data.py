@@ -1,4 +1,4 @@
-"""Raw data of a user, and tool/prepare_folder.py run on it."""
+"""Raw user data, and running tool/prepare_folder.py on it."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Raw:
         return self.root.parent / "dataset" / name
 
     def images(self, *splits: str, out: str = "mine") -> list[str]:
-        """The images of lists, all of which can be read, without images/."""
+        """Return the images of these lists without `images/`, after reading the lists."""
         for split in splits:
             read_list(self.out(out) / f"list/{split}.txt", self.out(out), has_labels=True)
         return [

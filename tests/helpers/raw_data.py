@@ -1,4 +1,4 @@
-"""What the tests of the preparations share: small raw files, and looks at what was written."""
+"""Helpers of the preparation tests: writing small raw files and checking the output."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ SIDE = (6, 8)  # height, width of the small images
 
 
 def write_image(path: Path, *, size: tuple[int, int] = SIDE) -> Path:
-    """An image of one colour that depends on its name."""
+    """Write an image of a single colour that depends on its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tone = sum(os.fsencode(path.name)) % 256
     Image.fromarray(np.full((*size, 3), tone, np.uint8)).save(path)
@@ -20,7 +20,7 @@ def write_image(path: Path, *, size: tuple[int, int] = SIDE) -> Path:
 
 
 def write_ids(path: Path, *values: int, palette: list[int] | None = None) -> Path:
-    """A label of SIDE that holds `values` one after the other, the first one on."""
+    """Write a label of size SIDE that cycles through `values`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = Image.fromarray(ids_of(*values))
     if palette is not None:
@@ -30,14 +30,14 @@ def write_ids(path: Path, *values: int, palette: list[int] | None = None) -> Pat
 
 
 def write_colors(path: Path, *colors: tuple[int, int, int]) -> Path:
-    """An RGB mask of SIDE that holds `colors` one after the other, the first one on."""
+    """Write an RGB mask of size SIDE that cycles through `colors`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.array(colors, np.uint8)[ids_of(*range(len(colors)))]).save(path)
     return path
 
 
 def ids_of(*values: int) -> np.ndarray:
-    """The label map that `write_ids` writes: (6, 8) uint8."""
+    """Return the label map written by `write_ids`, (6, 8) uint8."""
     flat = np.full(SIDE[0] * SIDE[1], values[0], np.uint8)
     flat[: len(values)] = values
     return flat.reshape(SIDE)
@@ -48,7 +48,7 @@ def lines_of(out: Path, split: str) -> list[str]:
 
 
 def assert_label(path: Path, *values: int) -> None:
-    """The file is one channel of ids and holds what `write_ids(path, *values)` would."""
+    """Assert that a single-channel file has the ids of `write_ids(path, *values)`."""
     with Image.open(path) as file:
         assert file.mode == "L"
     assert np.array_equal(read_label(path), ids_of(*values)), np.unique(read_label(path))
@@ -64,7 +64,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 def write_ade20k(root: Path, images: dict[str, int]) -> Path:
-    """ADE20K as it is published, with so many images `training` and `validation`."""
+    """Write ADE20K in its published layout with `training` and `validation` images."""
     for split, count in images.items():
         for i in range(1, count + 1):
             name = f"ADE_{'train' if split == 'training' else 'val'}_{i:08d}"

@@ -1,7 +1,7 @@
-"""The commands of the documentation. As a script: print those with a mark, to be run by a shell.
+"""The commands in the documentation. As a script: print the ones with a given mark for a shell.
 
-The mark of a block is the HTML comment above it, which readers do not see: `run: CI`,
-`run: after the quick start` or `needs ...` (data, a GPU, SLURM).
+The mark of a block is the (invisible) HTML comment above it: `run: CI`, `run: after the quick
+start` or `needs ...` (data, a GPU, SLURM).
 """
 
 import re
@@ -19,7 +19,7 @@ BLOCK = re.compile(
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
-    """(mark, command) of every marked block of a page; Python becomes a command, too."""
+    """Return (mark, command) of each marked block of a page; Python code becomes a command."""
     found = []
     for block in BLOCK.finditer((ROOT / page).read_text(encoding="utf-8")):
         body = textwrap.dedent(block["body"]).strip()

@@ -1,4 +1,4 @@
-"""What the tests read from a run's folder, or write there."""
+"""Reading from and writing to the folder of a run."""
 
 import json
 from pathlib import Path
@@ -11,17 +11,17 @@ from util.training.weight_file import save_atomically
 
 
 def records(run: Path) -> list[dict]:
-    """The lines of metrics.jsonl."""
+    """Read metrics.jsonl."""
     return [json.loads(line) for line in (run / "model/metrics.jsonl").open()]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a checkpoint."""
+    """Load the state dict of a checkpoint."""
     return torch.load(path, weights_only=True)["state_dict"]
 
 
 def with_weights(config: Path) -> Path:
-    """The config of a run, which now has a checkpoint: of random weights, of epoch 1."""
+    """Save a checkpoint with random weights for epoch 1; return the config."""
     torch.manual_seed(3)
     cfg = load_config(config)
     path = Path(cfg.save_path, "train_epoch_1.pth")

@@ -1,4 +1,4 @@
-"""A network of PSPNet's parts with few channels, so that a step takes milliseconds."""
+"""A network with PSPNet's modules and few channels, so that a step takes milliseconds."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,7 @@ from model.segmentor import Segmentor, head
 
 
 class SmallNet(Segmentor):
-    """Stride 8 as PSPNet, its pyramid and both heads: (N, 3, H, W) -> SegOutput."""
+    """Stride 8, pyramid pooling and both heads, like PSPNet: (N, 3, H, W) -> SegOutput."""
 
     def __init__(
         self, classes: int = 3, *, zoom_factor: int = 8, fused: bool = True, dropout: float = 0.0

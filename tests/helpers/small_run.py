@@ -1,4 +1,4 @@
-"""Steps of a small network on the tiny recipe, without the trainer around them."""
+"""Training steps of a small network on the tiny recipe, without the trainer."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ PLAIN = CrossEntropy(255)
 
 
 class SmallRun:
-    """A state and its steps; the data of a step depend on its number alone."""
+    """A state and its steps; the data of a step depends only on its number."""
 
     def __init__(self, tiny: Path, **values: object) -> None:
         self.cfg: Config = replace(load_config(tiny), **values)
@@ -46,14 +46,14 @@ class SmallRun:
         return result
 
     def content(self) -> dict:
-        """The state's checkpoint as it comes out of a file."""
+        """Return the checkpoint of the state, saved and loaded again."""
         path = Path(self.cfg.save_path).with_suffix(".pth")
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint_content(self.state, self.cfg, self.order), path)
         return torch.load(path, weights_only=True)
 
     def restore(self, content: dict) -> None:
-        """Continue from such a content, called c.pth."""
+        """Restore a state from the content of a checkpoint c.pth."""
         self.state.model.load_state_dict(content["state_dict"])
         check_numbers(Checkpoint("c.pth", content))
         restore_state(self.state, self.cfg, Checkpoint("c.pth", content), self.order)
@@ -62,11 +62,11 @@ class SmallRun:
         return [p.detach().clone() for p in self.state.model.parameters()]
 
     def buffers(self) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        """(parameter, the optimizer's buffers of it)."""
+        """Return (parameter, its optimizer buffers)."""
         return list(self.state.optimizer.state.items())
 
     def everything(self) -> dict[str, Tensor]:
-        """Weights, statistics and the optimizer's buffers, copied."""
+        """Copy weights, BatchNorm statistics and optimizer buffers."""
         found = dict(self.state.model.state_dict())
         for i, (_, buffers) in enumerate(self.buffers()):
             found |= {f"{name} {i}": buffer for name, buffer in buffers.items()}

@@ -1,4 +1,4 @@
-"""A test of a network of random weights, and what it leaves."""
+"""Testing a network with random weights, and reading the results."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ def words(config: Path, folder: Path, *more: object) -> list[object]:
 
 
 def scores(folder: Path) -> dict:
-    """scores.json but for the timings."""
+    """Read scores.json without timings."""
     content = json.loads((folder / "scores.json").read_text())
     for name in ("seconds", "images_per_second"):
         assert content["protocol"].pop(name) > 0
@@ -39,7 +39,7 @@ def assert_same_results(a: Path, b: Path) -> None:
 
 
 def with_cities(config: Path) -> Path:
-    """`tiny` with a checkpoint of random weights and a longer test list, of images by city."""
+    """Add a checkpoint with random weights and a longer test list, with a folder per city."""
     data, lines = config.parent / "data", []
     for i in range(IMAGES):
         image = Path("images", ("ulm", "bonn")[i % 2], f"ulm_000000_{i:06}_leftImg8bit.png")

@@ -1,8 +1,8 @@
-"""Train on two nodes of a real SLURM on this machine: undisturbed, requeued, stopped, killed.
+"""Train on two nodes of a real SLURM on this machine: uninterrupted, requeued, stopped, killed.
 
     python tests/slurm/run.py
 
-Needs root and Debian's slurm-wlm and munge; says so and does nothing where they are missing.
+Needs root and Debian's slurm-wlm and munge; without them it prints a message and does nothing.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def train_undisturbed(project: Path) -> Path:
-    """A job on two nodes trains, is tested, and leaves the logs of both; returns its run folder."""
+    """Train and test on two nodes, check both logs, and return the run folder."""
     job = submit(project, "exp/toy/whole")
     job.wait()
     assert job.state == "COMPLETED", job.story()
@@ -59,7 +59,7 @@ def train_undisturbed(project: Path) -> Path:
 
 
 def train_disturbed(project: Path, whole: Path) -> None:
-    """Requeued by hand, then told to stop as before a time limit: it resumes to the same end."""
+    """Requeue a job, then send the signal of a time limit: the resumed run ends the same."""
     job = submit(project, "exp/toy/disturbed")
     job.wait_for("Epoch: [2/")
     run("scontrol", "requeue", job.number)
@@ -68,7 +68,7 @@ def train_disturbed(project: Path, whole: Path) -> None:
     run("scancel", "--signal=USR1", job.number)
     job.wait()
     assert job.state == "COMPLETED", job.story()
-    assert "stopped and saved, as it was cancelled or requeued" in job.output, job.story()
+    assert "stopped and saved because it was cancelled or requeued" in job.output, job.story()
     assert "stopped and saved; it is requeued and will resume" in job.output, job.story()
     assert job.log(0).count("continuing from") == 2, job.story()
     assert scores(job.run) == scores(whole), job.story()
@@ -77,7 +77,7 @@ def train_disturbed(project: Path, whole: Path) -> None:
 
 
 def lose_a_process(project: Path) -> None:
-    """A node whose processes die fails the job, soon, with the reason and without a test."""
+    """If the processes of a node die, the job fails soon, names the cause and runs no test."""
     job = submit(project, "exp/toy/killed")
     job.wait_for("Epoch: [1/")
     for process in job.processes(node="n2"):
@@ -88,7 +88,7 @@ def lose_a_process(project: Path) -> None:
     assert job.state == "FAILED" and seconds < 60, job.story()
     assert "n2: task 1: Killed" in job.output, job.story()
     assert job.output.count("error: rank 0") == 1 and "lost another process" in job.output
-    assert "tool/train.py ended with exit code 137" in job.output, job.story()
+    assert "tool/train.py failed with exit code 137" in job.output, job.story()
     assert not (job.run / "result").exists(), job.story()
 
 
@@ -97,7 +97,7 @@ def lose_a_process(project: Path) -> None:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[Path]:
-    """Within it, SLURM runs and the given project folder holds the code and a small toy dataset."""
+    """Run SLURM, with the code and a small toy dataset in the given project folder."""
     project = folder / "project"
     for name in ("config", "dataset", "exp", "model", "tool", "util"):
         shutil.copytree(ROOT / name, project / name, ignore=own_files_only)
@@ -116,7 +116,7 @@ def cluster(folder: Path) -> Iterator[Path]:
 
 
 def own_files_only(folder: str, names: list[str]) -> set[str]:
-    """For copytree: leaves out the user's data and runs."""
+    """Ignore function for copytree that skips the user's data and runs."""
     path = Path(folder)
     is_users = path == ROOT / "exp" or path == ROOT / "dataset"
     return {name for name in names if is_users and (path / name).is_dir()} | {"__pycache__"}
@@ -150,17 +150,17 @@ class Job:
         wanted = {f"SLURM_JOB_ID={self.number}", f"SLURMD_NODENAME={node}", "SLURM_STEP_ID=0"}
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # it has exited meanwhile
                 if wanted <= set(path.read_text(errors="replace").split("\0")):
                     found.append(int(path.parent.name))
         return found
 
     def wait_for(self, words: str) -> None:
-        """Until the first node's log holds the words."""
+        """Wait until the first node's log contains the text."""
         self._wait(lambda: words in self.log(0))
 
     def wait(self) -> None:
-        """Until the job has ended for good."""
+        """Wait until the job has finished."""
         self._wait(lambda: False)
 
     def _wait(self, condition: Callable[[], bool]) -> None:
@@ -172,7 +172,7 @@ class Job:
             time.sleep(0.1)
 
     def story(self) -> str:
-        """All there is to read about the job, for a failed assertion."""
+        """Collect all output of the job for a failed assertion."""
         return f"job {self.number}: {self.state}\n{self.output}\n== node 1\n{self.log(1)}"
 
 
@@ -201,7 +201,7 @@ def scores(folder: Path) -> tuple[float, ...]:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The network after the last epoch."""
+    """Load the weights of the last epoch."""
     return torch.load(folder / f"model/train_epoch_{EPOCHS}.pth", weights_only=True)["state_dict"]
 
 

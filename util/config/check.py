@@ -1,13 +1,13 @@
-"""Rules about several keys at once; the rules of one network are in model/ (check_network)."""
+"""Checks that involve several keys; those of a single network are in model/ (check_network)."""
 
 from util.config.keys import Config, full_name
 from util.error import ConfigError
 
-MAX_SIDE = 65536  # of an image that is tested, in pixels
+MAX_SIDE = 65536  # pixels, of a scaled test image
 
 
 def check_labels(cfg: Config) -> None:
-    """Raise ConfigError when the ignored id is also a class."""
+    """Raise ConfigError if ignore_label is also a class id."""
     if cfg.ignore_label < cfg.classes:
         raise ConfigError(
             f"TRAIN.ignore_label {cfg.ignore_label} is also a class id (DATA.classes "
@@ -16,7 +16,7 @@ def check_labels(cfg: Config) -> None:
 
 
 def check_train(cfg: Config) -> None:
-    """Raise ConfigError unless the config can train."""
+    """Raise ConfigError if the config is not valid for training."""
     check_labels(cfg)
     _need(cfg, "train_list", "save_path", *(["val_list"] if cfg.evaluate else []))
     if isinstance(cfg.class_weights, list) and len(cfg.class_weights) != cfg.classes:
@@ -39,24 +39,24 @@ def check_train(cfg: Config) -> None:
         )
     if cfg.start_epoch >= cfg.epochs:
         raise ConfigError(
-            f"TRAIN.start_epoch {cfg.start_epoch} leaves nothing to train up to TRAIN.epochs "
-            f"{cfg.epochs}: raise epochs or set start_epoch 0"
+            f"TRAIN.start_epoch {cfg.start_epoch} is not below TRAIN.epochs {cfg.epochs}, so there "
+            "is nothing to train: raise epochs or set start_epoch 0"
         )
 
 
 def check_test(cfg: Config) -> None:
-    """Raise ConfigError unless the config can test."""
+    """Raise ConfigError if the config is not valid for testing."""
     check_labels(cfg)
     if not cfg.scales:
         raise ConfigError("TEST.scales is empty: give at least one scale, such as '[1.0]'")
     if max(cfg.scales) * cfg.base_size > MAX_SIDE:
         raise ConfigError(
-            f"TEST.scales {max(cfg.scales):g} x TEST.base_size {cfg.base_size} makes images of "
-            f"more than {MAX_SIDE} pixels a side: lower one of them"
+            f"TEST.scales {max(cfg.scales):g} x TEST.base_size {cfg.base_size} gives images with "
+            f"sides above {MAX_SIDE} pixels: lower one of them"
         )
     if cfg.test_mode == "whole" and cfg.test_compile:
         raise ConfigError(
-            "TEST.test_compile True needs windows of one size, and with TEST.test_mode whole each "
+            "TEST.test_compile True needs windows of one size, but with TEST.test_mode whole each "
             "image has its own: set test_compile False or test_mode slide"
         )
 

@@ -1,4 +1,4 @@
-"""What a configuration key is: a dataclass field with a default, limits and help."""
+"""Definition of a configuration key: a dataclass field with a default, limits and help."""
 
 from dataclasses import MISSING, field
 from typing import Any
@@ -15,11 +15,11 @@ def key(
     words: tuple[str, ...] = (),
     network: bool = False,
 ) -> Any:
-    """A field of the config; without a default the file must give its value.
+    """Define a config field; without a default the key is required in the file.
 
-    A number lies in `span`, both ends included, or in `above`, without the lower end. Each has an
-    upper end, beyond which only a crash later on is possible. `words` are values of a path that are
-    not paths. `network`: the key is part of what makes a network, and so of a test's protocol.
+    Numbers are limited to `span`, inclusive, or to `above`, without the lower end. Upper limits
+    exclude values that can only crash later. `words` are values of a path key that are not paths.
+    `network` keys define the network and are part of the test protocol.
     """
     metadata = {
         "help": help,

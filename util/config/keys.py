@@ -1,6 +1,6 @@
-"""The table of all configuration keys; TRAIN has a file of its own.
+"""All configuration keys; those of TRAIN are in train_keys.py.
 
-To add a key, add an entry to its section and read it where it is needed.
+To add a key, add an entry to its section and use it in the code.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from util.config.train_keys import Train
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Lists of images and labels, and what their ids mean."""
+    """Image and label lists, and the meaning of label ids."""
 
-    data_root: str = key(is_path=True, help="folder that the lines of the lists are relative to")
+    data_root: str = key(is_path=True, help="folder to which the paths in the lists are relative")
     train_list: str = key(
         "", is_path=True, help="list of the training images, `image label` per line"
     )
@@ -27,11 +27,11 @@ class Data:
         "",
         is_path=True,
         words=("cityscapes", "ade20k"),
-        help="maps the ids of the label files to class ids while reading: `cityscapes`, `ade20k`, "
+        help="mapping from ids in the label files to class ids: `cityscapes`, `ade20k`, "
         "a mapping such as `{0: 0, 255: 1}` or a file",
     )
     ignore_ids: list[int] = key(
-        [], span=(-32768, 65535), help="ids of the label files that are treated as ignore_label"
+        [], span=(-32768, 65535), help="ids in the label files that are treated as ignore_label"
     )
 
 
@@ -46,7 +46,7 @@ class Distributed:
         "nccl", choices=("nccl", "gloo"), help="communication between GPUs; CPUs always use gloo"
     )
     multiprocessing_distributed: bool = key(
-        True, help="kept for old files: there is always one process per GPU"
+        True, help="one process per listed GPU; False: a single process on the first GPU"
     )
     num_processes: int = key(1, span=(1, 1024), help="processes per node if there is no GPU")
     timeout_minutes: float = key(
@@ -60,19 +60,19 @@ class Distributed:
 
 @dataclass(frozen=True, kw_only=True)
 class Test:
-    """What is tested, how, and where the results go."""
+    """Images to test, test protocol and output."""
 
-    test_list: str = key("", is_path=True, help="list to test; empty: val_list")
+    test_list: str = key("", is_path=True, help="list of the images to test; empty: val_list")
     split: str = key(
         "val",
         choices=("train", "val", "test"),
-        help="`test` needs no labels; also names the result folder",
+        help="name of the split, used in the result folder; `test` needs no labels",
     )
     base_size: int = key(512, span=(1, 65536), help="long side of an image at scale 1")
     test_h: int = key(473, span=(1, 8193), help="height of the sliding window, as train_h")
     test_w: int = key(473, span=(1, 8193), help="width of the sliding window")
     scales: list[float] = key(
-        [1.0], span=(0.01, 100), help="factors of base_size; predictions are averaged over them"
+        [1.0], span=(0.01, 100), help="factors on base_size; predictions are averaged over them"
     )
     test_mode: str = key(
         "slide",
@@ -96,7 +96,7 @@ class Test:
     test_amp: str = key(
         "off",
         choices=("off", "tf32", "bf16", "fp16"),
-        help="precision of the network when testing, as TRAIN.amp",
+        help="precision of the network when testing, see TRAIN.amp",
     )
     test_gpu: list[int] = key([0], span=(0, 1023), help="GPUs to test on, one process each")
     model_path: str = key(
@@ -105,7 +105,7 @@ class Test:
     save_folder: str = key(
         "",
         is_path=True,
-        help="folder of the results; empty: `<run folder>/result/epoch_<N>/<split>/<ss or ms>`",
+        help="folder for the results; empty: `<run folder>/result/epoch_<N>/<split>/<ss or ms>`",
     )
     export: dict[int, int] | str = key(
         "",
@@ -123,7 +123,7 @@ class Test:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Test, Distributed, Train, Data):
-    """All keys, flat. An empty value in YAML means None for `| None` types and '' for text."""
+    """All keys in one flat class. Empty YAML values are None for `| None` types and '' for text."""
 
 
 SECTIONS = {"DATA": Data, "TRAIN": Train, "Distributed": Distributed, "TEST": Test}

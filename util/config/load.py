@@ -1,4 +1,4 @@
-"""A YAML file and `SECTION.key value` pairs -> Config, each value checked on its own."""
+"""Loading a Config from a YAML file and `SECTION.key value` overrides."""
 
 import os
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from util.config.keys import FIELDS, SECTION_OF, SECTIONS, TYPES, Config, full_n
 from util.config.parse import Raw, convert, describe, mapping_of, read_mapping
 from util.error import ConfigError, nearest, show
 
-ROOT = Path(__file__).resolve().parents[2]  # relative paths in a YAML file start here
+ROOT = Path(__file__).resolve().parents[2]  # base of relative paths in YAML files
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply `key value` pairs, check every value on its own.
+    """Read a YAML file, apply `key value` overrides and check each value. Raises ConfigError.
 
-    Relative paths in the file start at the project's folder, those in overrides at the current one.
-    Raises ConfigError. Rules about several keys are in check.py and in the networks.
+    Paths in the file are relative to the project's folder, those in overrides to the current one.
+    Checks that involve several keys are in check.py and model/.
     """
     document = read_mapping(_existing(Path(path)))
     return _config_of(document, overrides, source=str(path))
 
 
 def restore_config(text: str, overrides: Sequence[str] = (), *, source: str) -> Config:
-    """What `dump_config` wrote, with overrides, as `load_config` does."""
+    """Load the text written by `dump_config` and apply overrides, like `load_config`."""
     return _config_of(mapping_of(text, source=source), overrides, source=source)
 
 
@@ -42,7 +42,7 @@ def _config_of(document: dict[str, Raw], overrides: Sequence[str], *, source: st
             continue
         if f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(
-                f"{full_name(name)} is missing in {source}: add it or give it as override"
+                f"{full_name(name)} is missing in {source}: add it or pass it as an override"
             )
         if f.metadata["is_path"]:
             values[name] = _absolute(name, str(f.default), ROOT)
@@ -50,7 +50,7 @@ def _config_of(document: dict[str, Raw], overrides: Sequence[str], *, source: st
 
 
 def dump_config(cfg: Config) -> str:
-    """The config as YAML that `load_config` reads back to an equal one."""
+    """Serialise a config as YAML; `load_config` restores an equal one."""
     sections: dict[str, dict] = {section: {} for section in SECTIONS}
     for name, section in SECTION_OF.items():
         value = getattr(cfg, name)
@@ -70,7 +70,7 @@ def _existing(path: Path) -> Path:
 
 
 def _values(document: dict[str, Raw], *, source: str) -> dict[str, Raw]:
-    """Key -> raw value of all sections, names and sections checked."""
+    """Flatten the sections to key -> raw value, checking names and sections."""
     values: dict[str, Raw] = {}
     for section, content in document.items():
         if section not in SECTIONS:
@@ -86,7 +86,7 @@ def _values(document: dict[str, Raw], *, source: str) -> dict[str, Raw]:
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-    """`SECTION.key value key value ...` -> (key, text) pairs, names and sections checked."""
+    """Parse `SECTION.key value key value ...` to (key, text) pairs, checking names and sections."""
     pairs = []
     for word, text in zip(words[::2], words[1::2], strict=False):
         section, _, name = word.rpartition(".")
@@ -108,7 +108,7 @@ def _unknown_section(section: str) -> str:
 
 
 def _check_name(section: str, name: str, *, source: str) -> None:
-    """Raise ConfigError unless the key exists in that section (or in any, where it is '')."""
+    """Raise ConfigError unless the key exists in that section ('': in any section)."""
     shown = show(f"{section}.{name}" if section else name)
     if name not in FIELDS:
         near = nearest(name, list(FIELDS))
@@ -119,7 +119,7 @@ def _check_name(section: str, name: str, *, source: str) -> None:
 
 
 def parse_value(name: str, raw: Raw, *, source: str, folder: Path) -> Any:
-    """A raw YAML value or an override's text as the key's type, within its limits."""
+    """Convert a raw YAML value or an override's text to the type of the key; check its limits."""
     kind = TYPES[name]
     try:
         value = convert(raw, kind)
@@ -157,7 +157,7 @@ def _check_limits(name: str, item: Any) -> None:
 
 
 def _absolute(name: str, path: str, folder: Path) -> str:
-    # Links stay as they are: dataset/<name> is one, and the user knows it by that name.
+    # Do not resolve symlinks: dataset/<name> may be one, and users know it by that name.
     if path in ("", *FIELDS[name].metadata["words"]):
         return path
     if any(ord(character) < 32 for character in path):
@@ -169,5 +169,5 @@ def _absolute(name: str, path: str, folder: Path) -> str:
     except RuntimeError:
         raise ConfigError(
             f"{full_name(name)} '{show(path)}' starts with the home folder of a user who does not "
-            "exist: write the folder out"
+            "exist: write the full path"
         ) from None

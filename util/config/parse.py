@@ -1,7 +1,7 @@
-"""YAML files and the command line's words -> typed values, bounded; knows no key by name.
+"""Parsing YAML and command-line text into typed values, independent of the keys.
 
-All scalars stay text until the type of their key is known: `no`, `010`, `1e-4` and `2026-13-45`
-mean what the key makes of them, not what YAML would guess.
+Scalars stay text until the type of their key is known, so that `no`, `010`, `1e-4` and `2026-13-45`
+are interpreted by that type rather than by YAML's guess.
 """
 
 import re
@@ -19,21 +19,21 @@ MAX_BYTES = 2**18
 MAX_DEPTH = 5
 MAX_DIGITS = 40
 
-Raw = str | list | dict  # of text, or of lists and mappings of text
+Raw = str | list | dict  # text, or (nested) lists and mappings of text
 
 
 def read_mapping(path: Path) -> dict[str, Raw]:
-    """The mapping that a YAML file holds. Raises ConfigError for anything else."""
+    """Read a YAML file that holds a mapping. Raises ConfigError for anything else."""
     if path.stat().st_size > MAX_BYTES:
         raise ConfigError(
-            f"{path} has {path.stat().st_size} bytes, more than the {MAX_BYTES} of a config: give "
-            "a file such as config/ade20k/ade20k_pspnet50.yaml"
+            f"{path} has {path.stat().st_size} bytes, more than the limit of {MAX_BYTES} for a "
+            "config: give a file such as config/ade20k/ade20k_pspnet50.yaml"
         )
     return mapping_of(read_text(path, ConfigError), source=str(path))
 
 
 def mapping_of(text: str, *, source: str) -> dict[str, Raw]:
-    """The mapping that YAML text holds. Raises ConfigError for anything else."""
+    """Parse YAML text that holds a mapping. Raises ConfigError for anything else."""
     try:
         document = parse_yaml(text)
     except YamlSyntaxError as error:
@@ -45,7 +45,7 @@ def mapping_of(text: str, *, source: str) -> dict[str, Raw]:
 
 
 class YamlSyntaxError(ValueError):
-    """YAML that cannot be read: ` at line 3, column 1` and why. `mark` is PyYAML's, or None."""
+    """Invalid YAML: `place`, such as ` at line 3, column 1`, and `why`. `mark` may be None."""
 
     def __init__(self, mark: Any, why: str) -> None:
         self.place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -54,10 +54,10 @@ class YamlSyntaxError(ValueError):
 
 
 def parse_yaml(text: str) -> Raw:
-    """YAML as text, lists and mappings of text. Raises YamlSyntaxError.
+    """Parse YAML to text, lists and mappings of text. Raises YamlSyntaxError.
 
-    Refused: keys given twice (YAML would silently keep the last one), tags, anchors and aliases
-    (a few bytes of them can stand for gigabytes), deep nesting.
+    Also rejects duplicate keys (YAML would silently keep the last one), tags, anchors and aliases
+    (a few bytes can expand to gigabytes), and deep nesting.
     """
     try:
         _check_events(text)
@@ -72,7 +72,7 @@ def parse_yaml(text: str) -> Raw:
 
 
 class _TextLoader(yaml.BaseLoader):
-    """Scalars as text; a key that is given twice is an error."""
+    """Loads scalars as text and rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
@@ -105,7 +105,7 @@ def _check_events(text: str) -> None:
 
 
 def convert(raw: Raw, kind: Any) -> Any:
-    """`raw` as `kind`, without loss. Raises ValueError, with a hint where one helps.
+    """Convert `raw` to `kind` without loss. Raises ValueError, with a hint if possible.
 
     `kind` is bool, int, float, str, list of these, one of these `| None`, or
     dict[int, int] or list[float] `| str`.
@@ -132,7 +132,7 @@ def convert(raw: Raw, kind: Any) -> Any:
 
 
 def _collection(raw: Raw) -> Raw:
-    """The list or mapping that a text holds, as on the command line; any other text as it is."""
+    """Parse text from the command line that holds a list or mapping; return other text as is."""
     if not isinstance(raw, str) or not raw.lstrip().startswith(("[", "{")):
         return raw
     if len(raw) > MAX_BYTES:
@@ -179,7 +179,7 @@ def _scalar(raw: Raw, kind: type) -> bool | int | float:
 
 
 def describe(kind: Any) -> str:
-    """What a value of `kind` looks like, for messages."""
+    """Describe valid values of `kind` for messages."""
     return _KINDS[kind]
 
 

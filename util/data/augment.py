@@ -12,13 +12,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
-from torch import Tensor
 
-from util.data.transform import BLUR, MEAN, Compose, Crop, scaled_size
+from util.data.transform import BLUR, MEAN, Box, Compose, Crop, Tensors, scaled_size
 
 FILL = tuple(round(value) for value in MEAN)  # what surrounds an image
 FUSED = 5  # steps: scale, rotate, blur, flip, crop
-Box = tuple[slice, slice]  # rows, columns
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,7 @@ class FusedAugmentation:
     steps: Compose
     largest_id: int  # that a label may hold
 
-    def __call__(
-        self, image: np.ndarray, label: np.ndarray, rng: Generator
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: np.ndarray, label: np.ndarray, rng: Generator) -> Tensors:
         drawn = [step.draw(rng) for step in self.steps.steps]
         scale, angle, is_blurred, is_flipped, place = drawn[:FUSED]
         crop = self.steps.steps[FUSED - 1]
@@ -133,7 +129,13 @@ class Warp:
 
 
 def _warp(
-    image: np.ndarray, matrix: np.ndarray, box: Box, *, flags: int, border: int, fill: object
+    image: np.ndarray,
+    matrix: np.ndarray,
+    box: Box,
+    *,
+    flags: int,
+    border: int,
+    fill: int | tuple[int, ...],
 ) -> np.ndarray:
     """An array of the box's size, its pixel (x, y) from place `matrix` @ (x, y, 1) of the image.
 
@@ -153,7 +155,7 @@ def _warp(
     part = image[y, x]
     if part.ndim == 3:
         part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)
-    elif part.dtype != np.uint8 or fill > 255:
+    elif part.dtype != np.uint8 or (isinstance(fill, int) and fill > 255):
         # warpAffine has no 32-bit integers; float32 holds ids up to 2**24 exactly.
         part = part.astype(np.float32)
     matrix = _matrix((1, 1), (-x.start, -y.start)) @ matrix

@@ -18,6 +18,7 @@ import numpy as np
 from util.data.file import read_header, replacing
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
+from util.data.transform import Pair
 from util.error import DataError, UserError
 
 log = logging.getLogger("semseg")
@@ -34,17 +35,17 @@ class DecodedCache:
     samples: Sequence[Sample]
     layouts: Sequence[np.dtype]  # of the files of the samples that are kept
 
-    def load(self, index: int, decode: Callable[[], Pair]) -> Pair:
+    def load(self, index: int, decode: Callable[[int], Pair]) -> Pair:
         """Image (H, W, 3) uint8 and label (H, W), read-only, from the cache or decoded into it."""
         if index >= len(self.layouts):
-            return decode()
+            return decode(index)
         path, layout = self.folder / f"{index}.raw", self.layouts[index]
         source = self._source(index)
         with suppress(OSError, ValueError):  # missing; empty or cut
             found = np.asarray(np.memmap(path, layout, mode="r", shape=()))
             if found["source"] == source:
                 return found["image"], found["label"]
-        image, label = decode()
+        image, label = decode(index)
         if label.shape == layout["label"].shape:
             try:
                 _write(path, np.array((source, label, image), layout))
@@ -56,7 +57,7 @@ class DecodedCache:
         """A number that changes with the files of a sample."""
         sample = self.samples[index]
         try:
-            states = [os.stat(path) for path in (sample.image, sample.label)]
+            states = [os.stat(path) for path in (sample.image, sample.label) if path]
         except OSError:
             return -1  # decoding says what is wrong
         return _digest(*((state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states))

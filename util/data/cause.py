@@ -1,6 +1,6 @@
 """What wrong ids come from, most likely, and the setting that fixes them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -16,19 +16,14 @@ class Cause:
 
 def probable_cause(
     found: Mapping[int, int], *, classes: int, ignore_label: int, colors: Sequence[int] = ()
-) -> Cause | None:
-    """Why ids (id -> pixels of a file, or a dataset) are not 0..classes-1 or ignored; None if so.
-
-    Only 0 and 255 counts as wrong for two classes even where 255 is the ignore label: there would
-    be nothing to learn. `colors` of the classes are r*65536 + g*256 + b, () where not known.
-    """
+) -> Cause:
+    """Why ids (id -> pixels of a file, or a dataset), some of which are wrong, are not 0..classes-1
+    or ignored. `colors` of the classes are r*65536 + g*256 + b, () where not known."""
     ids = set(found)
     is_mask = classes == 2 or (classes <= 255 and ignore_label != 255)
     if is_mask and ids <= {0, 255} and 255 in ids:
         return Cause("mask-0-255", "looks like a 0/255 mask", _map({0: 0, 255: 1}))
     wrong = sorted(i for i in ids if not 0 <= i < classes and i != ignore_label)
-    if not wrong:
-        return None
     kept = ids - {ignore_label}
     if classes == 19 and max(kept) <= 33 and min(kept) >= -1:
         return Cause(
@@ -125,12 +120,3 @@ def _void(wrong: list[int]) -> Cause | None:
     if len(wrong) > 2:
         return None
     return Cause("void-id", "looks like another number for void", f"DATA.ignore_ids: {wrong}")
-
-
-def union(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """Id -> pixels of several labels together."""
-    total: dict[int, int] = {}
-    for histogram in histograms:
-        for i, pixels in histogram.items():
-            total[i] = total.get(i, 0) + pixels
-    return total

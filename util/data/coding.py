@@ -1,7 +1,7 @@
 """Labels of one dataset against each other: a file that is coded otherwise than the rest is named.
 
 The dataset check looks at all labels, the loaders at the first ones and at every label that is
-stored otherwise than the first, the preparations at all masks.
+stored otherwise than the first.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util.data.label import Label
+from util.data.label import Label, count_ids
 from util.data.label_map import LabelMap, color_text
 from util.error import DataError
 
@@ -43,7 +43,7 @@ class LabelFacts:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with some labels, as `2 labels <what>`, and the fix."""
+    """What is wrong with some labels, as `label X <what>`, and the fix."""
 
     kind: str
     paths: Sequence[Path]
@@ -65,17 +65,6 @@ def _halves(raw: np.ndarray) -> dict[str, int]:
         for name, half in halves.items()
         if half.size and half[0, 0] == half[-1, -1] and (half == half[0, 0]).all()
     }
-
-
-def count_ids(label: np.ndarray) -> dict[int, int]:
-    """Id -> pixels."""
-    if label.min(initial=0) >= 0 and label.max(initial=0) < 2**16:
-        counts = np.bincount(label.ravel())
-        ids = np.flatnonzero(counts)
-        counts = counts[ids]
-    else:
-        ids, counts = np.unique(label, return_counts=True)
-    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def check_coding(facts: Sequence[LabelFacts], label_map: LabelMap) -> None:
@@ -110,7 +99,8 @@ def _depths(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]
 def _palettes(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     """An index that shows one colour in a file and another in the next."""
     first: dict[int, LabelFacts] = {}
-    odd, shown = [], ""
+    odd: list[LabelFacts] = []
+    shown = ""
     for f in facts:
         for index, color in f.palette.items():
             earlier = first.setdefault(index, f)
@@ -130,13 +120,13 @@ def _palettes(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Faul
 def _class_colors(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     """Palettes of the class colours in another order than that of the classes."""
     class_of = {color: i for i, color in enumerate(label_map.colors)}
-    odd, shown = [], ""
+    odd: list[LabelFacts] = []
+    shown = ""
     if len(class_of) < len(label_map.colors):
         return
     for f in facts:
-        ids = label_map.lookup(np.array(list(f.palette), np.int64)).tolist()
-        pairs = zip(ids, f.palette.values(), strict=True)
-        shown_by = {i: color for i, color in pairs if 0 <= i < len(class_of)}
+        ids = label_map.classes_of(f.palette)
+        shown_by = {ids[raw]: c for raw, c in f.palette.items() if 0 <= ids[raw] < len(class_of)}
         shown_colors = set(shown_by.values())
         if len(shown_colors) < len(shown_by) or not shown_colors <= class_of.keys():
             continue
@@ -187,17 +177,16 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
 def voids(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     """Labels of void alone, where they are half or more of all; labels of which one half is void,
     though that of most others is not."""
-
-    def is_void(raw: Iterable[int]) -> bool:
-        ids = label_map.lookup(np.array(list(raw), np.int64))
-        return bool(len(ids)) and bool((ids == label_map.ignore_label).all())
-
-    empty = [f for f in facts if is_void(f.ids)]
+    empty = [f for f in facts if label_map.are_void(f.ids)]
     if 2 * len(empty) >= len(facts) > 1:
         fix = "check DATA.label_map, DATA.ignore_ids and what the labels hold"
         yield Fault("all-void", [f.path for f in empty], "holds nothing but void", fix)
-    rest = [f for f in facts if f not in empty]
-    half = {f.path: name for f in rest for name, raw in f.halves.items() if is_void([raw])}
+    half = {
+        f.path: name
+        for f in facts
+        for name, raw in f.halves.items()
+        if label_map.are_void([raw]) and f not in empty
+    }
     if half and 5 * len(half) <= len(facts):
         what = f"is void in its whole {next(iter(half.values()))} half, unlike the other labels"
         yield Fault("half-void", list(half), what, "annotate that half, or leave the label out")

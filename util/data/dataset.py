@@ -21,11 +21,11 @@ from util.data.coding import LabelFacts
 from util.data.label_map import LabelMap, label_map_of
 from util.data.list_file import Sample, read_list
 from util.data.load import check_first, load
-from util.data.transform import train_transform, val_transform
+from util.data.transform import Tensors, train_transform, val_transform
 from util.data.worker import release, signals_held, start_worker
 from util.error import ConfigError, DataError, UserError, is_out_of_memory
 
-LabelledTransform = Callable[[np.ndarray, np.ndarray, Generator], tuple[Tensor, Tensor]]
+LabelledTransform = Callable[[np.ndarray, np.ndarray, Generator], Tensors]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SegmentationData(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor] | UserError:
+    def __getitem__(self, place: tuple[int, int]) -> Tensors | UserError:
         epoch, index = place
         try:
             image, label = self.load(index)
@@ -63,9 +63,7 @@ class SegmentationData(Dataset):
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image (H, W, 3) and label (H, W) of checked ids, the label map applied."""
-        if self.cache is not None:
-            return self.cache.load(index, lambda: self._decode(index))
-        return self._decode(index)
+        return self.cache.load(index, self._decode) if self.cache else self._decode(index)
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, label = load(self.samples[index], self.label_map, like=self.like)
@@ -78,9 +76,9 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
     list_path = cfg.train_list if is_training else cfg.val_list
     samples, label_map = read_list(list_path, cfg.data_root, has_labels=True), label_map_of(cfg)
     crop = (cfg.train_h, cfg.train_w)
-    transform = val_transform(crop, ignore_label=cfg.ignore_label)
+    transform: LabelledTransform = val_transform(crop, ignore_label=cfg.ignore_label)
     if is_training:
-        transform = train_transform(
+        transform = steps = train_transform(
             crop,
             scale=(cfg.scale_min, cfg.scale_max),
             rotate=(cfg.rotate_min, cfg.rotate_max),
@@ -88,7 +86,7 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
         )
         if cfg.augment == "fused":
             largest_id = max(cfg.classes - 1, cfg.ignore_label)
-            transform = FusedAugmentation(transform, largest_id)
+            transform = FusedAugmentation(steps, largest_id)
     like = check_first(samples, label_map)
     cache = None
     if is_training and cfg.cache_folder:
@@ -179,7 +177,7 @@ class Loader:
         batches = self.sampler.batches(epoch, step)
         return [[self.data.samples[i].image.name for i in batch] for batch in batches]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Tensors]:
         with signals_held():
             batches = iter(self._loader)
         for batch in batches:

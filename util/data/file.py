@@ -95,7 +95,8 @@ def upright(pixels: np.ndarray, turned: int) -> np.ndarray:
 
 def raw_mode(file: Image.Image) -> str:
     """How samples lie in a file that is open but not decoded, such as `L;4` or `RGB;16B`."""
-    layout = file.tile[0][3] if file.tile else ""
+    tile = getattr(file, "tile", None)
+    layout = tile[0][3] if tile else ""
     layout = layout[0] if isinstance(layout, tuple) and layout else layout
     return layout if isinstance(layout, str) else ""
 
@@ -113,7 +114,7 @@ def _check_frames(file: Image.Image, path: Path, what: str) -> None:
     count = getattr(file, "n_frames", 1)
     if count > 1 and file.format == "TIFF":  # smaller copies and masks of the first page are fine
         file.seek(1)
-        count = 1 if file.tag_v2.get(254, 0) & 0b101 else count
+        count = 1 if getattr(file, "tag_v2", {}).get(254, 0) & 0b101 else count
         file.seek(0)
     if count > 1 and file.format in ("TIFF", "GIF", "WEBP", "PNG", "AVIF"):
         raise CodingError(

@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 from util.data.file import (
     NOTE,
     CodingError,
+    Header,
     note_of,
     opened,
     orientation,
@@ -34,8 +35,8 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(path)[0]
 
 
-def decode_image(path: Path) -> tuple[np.ndarray, int]:
-    """RGB (H, W, 3) uint8, upright, and the EXIF orientation that was applied (1: none).
+def decode_image(path: Path) -> tuple[np.ndarray, Header]:
+    """An image as `read_image` gives it, and the header that fits it.
 
     Alpha is dropped: the stored colours count, also where they are transparent.
     """
@@ -49,17 +50,19 @@ def decode_image(path: Path) -> tuple[np.ndarray, int]:
         if (rgb := _decode_jpeg(file)) is None:
             file.info.pop("transparency", None)
             rgb = np.array(file.convert("RGB"))
-        return upright(rgb, orientation(file)), turned
+        rgb = upright(rgb, orientation(file))
+        return rgb, Header(path, "RGB", rgb.shape[0], rgb.shape[1], turned)
 
 
 def _decode_jpeg(file: Image.Image) -> np.ndarray | None:
     """An undamaged colour JPEG by simplejpeg, where that is installed: the same pixels as Pillow's
     in two thirds of the time. None for any other file."""
-    if simplejpeg is None or (file.format, file.mode) != ("JPEG", "RGB"):
+    source = getattr(file, "fp", None)
+    if simplejpeg is None or source is None or (file.format, file.mode) != ("JPEG", "RGB"):
         return None
-    file.fp.seek(0)
+    source.seek(0)
     try:
-        return simplejpeg.decode_jpeg(file.fp.read())
+        return simplejpeg.decode_jpeg(source.read())
     except ValueError:  # damaged, or not quite a JPEG: Pillow decides
         return None
 

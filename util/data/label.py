@@ -6,7 +6,7 @@ can be read in two ways is refused.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -54,7 +54,8 @@ class Label:
     @property
     def header(self) -> Header:
         """As of the decoded map."""
-        return Header(self.path, self.kind, *self.raw.shape, self.turned)
+        height, width = self.raw.shape
+        return Header(self.path, self.kind, height, width, self.turned)
 
     @cached_property
     def palette(self) -> dict[int, int]:
@@ -91,17 +92,28 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
                 "name ids there"
             )
         file.info.pop("transparency", None)  # of a palette; else Pillow would warn
-        pixels = _opaque(np.array(file), path)
-        if file.mode == "P":
-            palette = bytes(file.getpalette("RGB") or b"")
-            label = Label(path, pixels, "palette", bits, palette)
-        else:
-            label = _gray_or_colors(path, pixels, bits, is_float=file.mode == "F")
+        pixels, palette = _opaque(np.array(file), path), b""
         if as_colors:
-            raw = pack_colors(np.array(file.convert("RGB")))
-            label = replace(label, raw=raw, kind="colors")
-        left = orientation(file)  # of TIFF files Pillow has turned the pixels already
-        return replace(label, raw=upright(label.raw, left), turned=turned)
+            raw, kind = pack_colors(np.array(file.convert("RGB"))), "colors"
+        elif file.mode == "P":
+            raw, kind, palette = pixels, "palette", bytes(file.getpalette("RGB") or b"")
+        elif pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
+            raw, kind = pack_colors(pixels), "colors"
+        else:  # one channel, or gray saved as RGB
+            raw, kind = _ids(pixels if pixels.ndim == 2 else pixels[..., 0], bits, path), "ids"
+        raw = upright(raw, orientation(file))  # of TIFF files Pillow has turned the pixels already
+        return Label(path, raw, kind, bits, palette, turned)
+
+
+def count_ids(label: np.ndarray) -> dict[int, int]:
+    """Id -> pixels."""
+    if label.min(initial=0) >= 0 and label.max(initial=0) < 2**16:
+        counts = np.bincount(label.ravel())
+        ids = np.flatnonzero(counts)
+        counts = counts[ids]
+    else:
+        ids, counts = np.unique(label, return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def pack_colors(rgb: np.ndarray) -> np.ndarray:
@@ -133,8 +145,9 @@ def _check_coding(file: Image.Image, path: Path) -> None:
             f"label {path} is stored inverted (0 is white), and whether its ids are too is not "
             f"known: {_AS_PNG}"
         )
-    if file.format == "PPM" and file.tile[0][0] != "raw" and file.tile[0][3][-1] != 255:
-        largest = file.tile[0][3][-1]
+    tile = getattr(file, "tile", None)
+    if file.format == "PPM" and tile and tile[0][0] != "raw" and tile[0][3][-1] != 255:
+        largest = tile[0][3][-1]
         raise CodingError(
             f"label {path} is a PGM file of values 0..{largest}, which decoders stretch to 0..255: "
             f"{_AS_PNG}"
@@ -154,13 +167,10 @@ def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
 
 
-def _gray_or_colors(path: Path, pixels: np.ndarray, bits: int, *, is_float: bool) -> Label:
-    if pixels.ndim == 3:
-        if (pixels != pixels[..., :1]).any():
-            return Label(path, pack_colors(pixels), "colors", bits)
-        pixels = pixels[..., 0]  # gray saved as RGB
-    if is_float:  # as GIS programs write classes; NaN and infinity differ from what they round to
-        with np.errstate(invalid="ignore"):
+def _ids(pixels: np.ndarray, bits: int, path: Path) -> np.ndarray:
+    """One channel (H, W) of any type as ids, uint8 or int32."""
+    if pixels.dtype.kind == "f":  # as GIS programs write classes
+        with np.errstate(invalid="ignore"):  # NaN and infinity differ from what they round to
             wrong = pixels[pixels != pixels.astype(np.int32)]
         if wrong.size:
             raise CodingError(
@@ -168,5 +178,5 @@ def _gray_or_colors(path: Path, pixels: np.ndarray, bits: int, *, is_float: bool
                 "numbers: save it again with integers"
             )
     if bits in (2, 4) and pixels.dtype == np.uint8:  # Pillow stretched them to 0..255
-        pixels = pixels // (255 // (2**bits - 1))
-    return Label(path, pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32), "ids", bits)
+        return pixels // (255 // (2**bits - 1))
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)

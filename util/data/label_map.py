@@ -4,18 +4,18 @@ No file is rewritten. What a map does not name is an error, so that a wrong map 
 The way back, from class ids to those that a benchmark's server wants, is TEST.export.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from util.config import Config
-from util.data.cause import probable_cause
+from util.data.cause import Cause, probable_cause
 from util.data.id_table import color_text, read_table
-from util.data.label import pack_colors
+from util.data.label import count_ids, pack_colors
 from util.error import ConfigError, DataError
 from util.palette import load_colors
 
@@ -36,6 +36,7 @@ class LabelMap:
 
     `ignore_ids` are raw ids. `ignore_label` itself stays unless the table names it. Of colours, raw
     ids are r*65536 + g*256 + b. `colors` (so too) are those of the classes, () where not known.
+    `source` is the file of a table.
     """
 
     classes: int
@@ -44,13 +45,15 @@ class LabelMap:
     ignore_ids: Sequence[int] = ()
     is_of_colors: bool = False
     colors: Sequence[int] = ()
+    source: str = ""
 
     def apply(self, label: np.ndarray, path: Path) -> np.ndarray:
         """Class ids of a map of raw ids (H, W). Raises DataError for ids without a place."""
         mapped = self.lookup(label)
-        if mapped is not label and mapped.min(initial=0) < 0:
-            raise DataError(self._complaint(label[mapped < 0], path))
-        check_label(mapped, path, classes=self.classes, ignore_label=self.ignore_label)
+        wrong = (mapped >= self.classes) | (mapped < 0)
+        wrong &= mapped != self.ignore_label
+        if wrong.any():
+            raise DataError(f"label {path} {self._complaint(count_ids(label))}")
         return mapped
 
     def lookup(self, label: np.ndarray) -> np.ndarray:
@@ -59,68 +62,86 @@ class LabelMap:
             return label
         if label.dtype == np.uint8:
             return np.take(self._small, label, mode="clip")  # the fast mode; nothing to clip
-        inside = (label >= 0) & (label < len(self._large))
-        mapped = np.where(inside, np.take(self._large, label, mode="clip"), 0) - 1
-        for raw in {*self.table, *self.ignore_ids}:
-            if raw < 0:
-                mapped[label == raw] = self._class_of(raw)
-        return mapped
+        return np.take(self._large, label - self._first, mode="clip") - 1
 
-    def _class_of(self, raw: int) -> int:
-        return self.ignore_label if raw in self.ignore_ids else self.table[raw]
+    @property
+    def _first(self) -> int:
+        """The raw id of the first entry of `_large`: one that no file holds."""
+        return -1 if self.is_of_colors else _LOWEST - 1
 
     @cached_property
     def _large(self) -> np.ndarray:
-        """Class id + 1 at each raw id, 0 at ids without a place."""
-        size = 2**24 if self.is_of_colors else 2**16
-        if self.table:
-            lookup = np.zeros(size, np.int32)  # pages that are never written take no memory
-            if not self.is_of_colors and self.ignore_label < size:
-                lookup[self.ignore_label] = self.ignore_label + 1
-        else:
-            lookup = np.arange(1, size + 1, dtype=np.int32)
-        for raw in {*self.table, *self.ignore_ids}:
-            if raw >= 0:
-                lookup[raw] = self._class_of(raw) + 1
-        return lookup
+        """Class id + 1 at each raw id, 0 at ids without a place, such as both ends."""
+        size = 2**24 if self.is_of_colors else _HIGHEST + 1 - _LOWEST
+        large = np.zeros(size + 2, np.int32)  # pages that are never written take no memory
+        if not self.table:
+            large[1:-1] = np.arange(size) + _LOWEST + 1
+        elif not self.is_of_colors and self.ignore_label <= _HIGHEST:
+            large[self.ignore_label - self._first] = self.ignore_label + 1
+        named = dict(self.table) | dict.fromkeys(self.ignore_ids, self.ignore_label)
+        for raw, i in named.items():
+            large[raw - self._first] = i + 1
+        return large
 
     @cached_property
     def _small(self) -> np.ndarray:
-        return self._large[:256] - 1
+        return self._large[-self._first :][:256] - 1
 
-    def _complaint(self, raw: np.ndarray, path: Path) -> str:
-        ids, counts = np.unique(raw, return_counts=True)
-        what, more = "id", f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-        names = [str(i) for i in ids[:3]]
+    def classes_of(self, raw: Iterable[int]) -> dict[int, int]:
+        """{raw id: what `lookup` makes of it}."""
+        raw = sorted(raw)
+        return dict(zip(raw, self.lookup(np.array(raw, np.int64)).tolist(), strict=True))
+
+    def wrong_ids(self, raw: Iterable[int]) -> list[int]:
+        """The raw ids that are neither of a class nor ignored, sorted."""
+        return [
+            i
+            for i, class_id in self.classes_of(raw).items()
+            if not 0 <= class_id < self.classes and class_id != self.ignore_label
+        ]
+
+    def are_void(self, raw: Iterable[int]) -> bool:
+        """Whether these raw ids, at least one, are all ignored."""
+        return set(self.classes_of(raw).values()) == {self.ignore_label}
+
+    def text(self, raw: int) -> str:
+        """A raw id as files name it."""
+        return color_text(raw) if self.is_of_colors else str(raw)
+
+    def cause(self, found: Mapping[int, int]) -> Cause:
+        """Why raw ids (id -> pixels), of which some are wrong, do not fit."""
+        wrong = self.wrong_ids(found)
+        ignoring = f"DATA.ignore_ids: {sorted({*self.ignore_ids, *wrong})}"
         if self.is_of_colors:
-            what, names = "colour", [color_text(int(i)) for i in ids[:3]]
-        shown = ", ".join(f"{i} ({n} pixels)" for i, n in zip(names, counts[:3], strict=True))
-        fix = (
-            f"add a line `{names[0]} {self.ignore_label}` to that file to ignore it, or one with "
-            "the id of its class"
-            if self.is_of_colors
-            else f"name it there, or set DATA.ignore_ids to [{names[0]}]"
+            lines = " ".join(f"'{color_text(i)} {self.ignore_label}'" for i in wrong)
+            fix = f"printf '%s\\n' {lines} >> {self.source}"
+            return Cause("unnamed-colours", "are not named in DATA.label_map", fix)
+        if self.table:
+            return Cause("unnamed-ids", "are not named in DATA.label_map", ignoring)
+        others = {i: pixels for i, pixels in found.items() if i not in self.ignore_ids}
+        cause = probable_cause(
+            others, classes=self.classes, ignore_label=self.ignore_label, colors=self.colors
         )
-        return f"label {path} holds {what} {shown}{more}, which DATA.label_map does not name: {fix}"
+        if cause.kind == "void-id" and self.ignore_ids:
+            return replace(cause, fix=ignoring)
+        return cause
 
-
-def check_label(label: np.ndarray, path: Path, *, classes: int, ignore_label: int) -> None:
-    """Raise DataError naming file, id and pixel count if an id is not 0..classes-1 or ignored."""
-    wrong = (label >= classes) | (label < 0)
-    wrong &= label != ignore_label
-    if not wrong.any():
-        return
-    ids, counts = np.unique(label, return_counts=True)
-    found = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-    bad = [i for i in found if not 0 <= i < classes and i != ignore_label]
-    shown = ", ".join(f"{i} ({found[i]} pixels)" for i in bad[:4])
-    more = f" and {len(bad) - 4} more ids" if len(bad) > 4 else ""
-    cause = probable_cause(found, classes=classes, ignore_label=ignore_label)
-    assert cause is not None
-    raise DataError(
-        f"label {path} holds id {shown}{more}: ids must be 0..{classes - 1} (DATA.classes "
-        f"{classes}) or {ignore_label} (TRAIN.ignore_label); {cause.looks_like}: set {cause.fix}"
-    )
+    def _complaint(self, found: Mapping[int, int]) -> str:
+        wrong, cause = self.wrong_ids(found), self.cause(found)
+        shown = ", ".join(f"{self.text(i)} ({found[i]} pixels)" for i in wrong[:4])
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        holds = f"holds {'colour' if self.is_of_colors else 'id'} {shown}{more}"
+        if self.is_of_colors:
+            return (
+                f"{holds}, which DATA.label_map does not name: add a line `{self.text(wrong[0])} "
+                f"{self.ignore_label}` to that file to ignore it, or one with the id of its class"
+            )
+        if self.table:
+            return f"{holds}, which DATA.label_map does not name: name it there, or {cause.fix}"
+        return (
+            f"{holds}: ids must be 0..{self.classes - 1} (DATA.classes {self.classes}) or "
+            f"{self.ignore_label} (TRAIN.ignore_label); {cause.looks_like}: set {cause.fix}"
+        )
 
 
 def label_map_of(cfg: Config) -> LabelMap:
@@ -174,7 +195,8 @@ def load_label_map(
             f"DATA.ignore_ids {list(ignore_ids)} are ids, but DATA.label_map {shown} names "
             f"colours: write {ignore_label} as the id of colours to ignore there"
         )
-    return LabelMap(classes, ignore_label, table, tuple(ignore_ids), is_of_colors, tuple(colors))
+    ignored, colors = tuple(ignore_ids), tuple(colors)
+    return LabelMap(classes, ignore_label, table, ignored, is_of_colors, colors, shown)
 
 
 def load_export(setting: str | Mapping[int, int], *, classes: int) -> np.ndarray | None:

@@ -3,7 +3,7 @@
 import csv
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,19 +80,24 @@ def parse_line(line: str, data_root: str | Path, *, has_labels: bool, place: str
     root = os.fspath(data_root)
     if not has_labels:
         # A list with labels serves as well: the label is not used.
-        for words, separator in _columns(line):
-            for end in range(len(words), 0, -1):
-                if image := find_file(root, separator.join(words[:end])):
-                    return Sample(Path(image), None)
+        for name in (line, *sorted((image for image, _ in _splits(line)), key=len, reverse=True)):
+            if image := find_file(root, name):
+                return Sample(Path(image), None)
         raise DataError(f"{place}: {_missing(root, line, 'image')}")
     # Where paths hold spaces, the right split is the one whose two files exist.
+    for image_name, label_name in _splits(line):
+        image = find_file(root, image_name)
+        label = image and find_file(root, label_name)
+        if image and label:
+            return Sample(Path(image), Path(label))
+    raise DataError(f"{place}: {_line_fault(line, root)}")
+
+
+def _splits(line: str) -> Iterator[tuple[str, str]]:
+    """The ways to split a line in two: (image, label)."""
     for words, separator in _columns(line):
         for i in range(1, len(words)):
-            image = find_file(root, separator.join(words[:i]))
-            label = image and find_file(root, separator.join(words[i:]).strip())
-            if image and label:
-                return Sample(Path(image), Path(label))
-    raise DataError(f"{place}: {_line_fault(line, root)}")
+            yield separator.join(words[:i]), separator.join(words[i:]).strip()
 
 
 def _columns(line: str) -> Iterator[tuple[list[str], str]]:
@@ -124,24 +129,24 @@ def find_file(root: str, name: str) -> str | None:
 
 def _line_fault(line: str, root: str) -> str:
     """What is wrong with a line of which no split names two files."""
-    splits = list(_columns(line))
-    if all(len(words) == 1 for words, _ in splits):
+    columns = list(_columns(line))
+    if all(len(words) == 1 for words, _ in columns):
         if find_file(root, line):
             return f"holds one path, '{show(line)}': `image label` is needed to have labels"
         return _missing(root, line, "image")
-    if any({word.strip().lower() for word in words} <= _HEADER for words, _ in splits):
+    if any({word.strip().lower() for word in words} <= _HEADER for words, _ in columns):
         return f"'{show(line)}' looks like the header of a table: remove that line"
-    for words, separator in splits:
+    for words, separator in columns:
         found = [word for word in words if find_file(root, word)]
         if len(found) >= 2 and len(words) > 2:
             return (
                 f"has {len(words)} columns, '{show(line)}': leave just `image label`, here "
                 f"`{show(separator.join(found[:2]))}`"
             )
-        for i in range(1, len(words)):
-            if find_file(root, separator.join(words[:i])):
-                return _missing(root, separator.join(words[i:]).strip(), "label")
-    return _missing(root, splits[-1][0][0], "image")
+    for image_name, label_name in _splits(line):
+        if find_file(root, image_name):
+            return _missing(root, label_name, "label")
+    return _missing(root, columns[-1][0][0], "image")
 
 
 def _missing(root: str, name: str, what: str) -> str:

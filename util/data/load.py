@@ -26,24 +26,24 @@ def load(
 
     Both are upright, of one size, and coded as the label `like`. Raises DataError.
     """
-    image, turned = decode_image(sample.image)
+    image, header = decode_image(sample.image)
     if sample.label is None:
         return image, None
     label = decode_label(sample.label, as_colors=label_map.is_of_colors)
-    check_pair(Header(sample.image, "RGB", *image.shape[:2], turned), label.header)
-    return image, class_ids(label, label_map, like=like)
-
-
-def load_label(path: Path, label_map: LabelMap, *, like: LabelFacts | None = None) -> np.ndarray:
-    """The class ids (H, W) of a label without its image. Raises DataError."""
-    return class_ids(decode_label(path, as_colors=label_map.is_of_colors), label_map, like=like)
-
-
-def class_ids(label: Label, label_map: LabelMap, *, like: LabelFacts | None = None) -> np.ndarray:
-    """Raw ids through the map, checked. Raises DataError."""
-    raw = label.raw if label_map.is_of_colors else ids_of(label)
+    check_pair(header, label.header)
     if like is not None and label.storage != like.storage:
         check_coding([like, facts_of(label)], label_map)
+    return image, class_ids(label, label_map)
+
+
+def load_label(path: Path, label_map: LabelMap) -> np.ndarray:
+    """The class ids (H, W) of a label without its image. Raises DataError."""
+    return class_ids(decode_label(path, as_colors=label_map.is_of_colors), label_map)
+
+
+def class_ids(label: Label, label_map: LabelMap) -> np.ndarray:
+    """Raw ids through the map, checked. Raises DataError."""
+    raw = label.raw if label_map.is_of_colors else ids_of(label)
     return label_map.apply(raw, label.path)
 
 

@@ -19,6 +19,9 @@ MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 PROBABILITY = 0.5  # of each optional step
 BLUR = 5  # pixels
+Pair = tuple[np.ndarray, np.ndarray]  # image, label
+Tensors = tuple[Tensor, Tensor]  # so too
+Box = tuple[slice, slice]  # rows, columns
 
 
 class Transform(Protocol):
@@ -26,9 +29,7 @@ class Transform(Protocol):
 
     def draw(self, rng: Generator) -> Any: ...
 
-    def apply(
-        self, image: np.ndarray, label: np.ndarray, drawn: Any
-    ) -> tuple[np.ndarray, np.ndarray]: ...
+    def apply(self, image: np.ndarray, label: np.ndarray, drawn: Any) -> Pair: ...
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ class RandomScale:
     def draw(self, rng: Generator) -> float:
         return rng.uniform(self.low, self.high)
 
-    def apply(
-        self, image: np.ndarray, label: np.ndarray, drawn: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, image: np.ndarray, label: np.ndarray, drawn: float) -> Pair:
         size = scaled_size(label.shape, drawn)[::-1]
         return (
             cv2.resize(image, size, interpolation=cv2.INTER_LINEAR),
@@ -63,9 +62,7 @@ class RandomRotate:
         angle = rng.uniform(self.low, self.high)
         return angle if rng.random() < PROBABILITY else None
 
-    def apply(
-        self, image: np.ndarray, label: np.ndarray, drawn: float | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, image: np.ndarray, label: np.ndarray, drawn: float | None) -> Pair:
         if drawn is None:
             return image, label
         height, width = label.shape
@@ -93,9 +90,7 @@ class RandomBlur:
     def draw(self, rng: Generator) -> bool:
         return rng.random() < PROBABILITY
 
-    def apply(
-        self, image: np.ndarray, label: np.ndarray, drawn: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, image: np.ndarray, label: np.ndarray, drawn: bool) -> Pair:
         return (cv2.GaussianBlur(image, (BLUR, BLUR), 0) if drawn else image), label
 
 
@@ -106,9 +101,7 @@ class RandomFlip:
     def draw(self, rng: Generator) -> bool:
         return rng.random() < PROBABILITY
 
-    def apply(
-        self, image: np.ndarray, label: np.ndarray, drawn: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, image: np.ndarray, label: np.ndarray, drawn: bool) -> Pair:
         return (image[:, ::-1], label[:, ::-1]) if drawn else (image, label)
 
 
@@ -126,36 +119,29 @@ class Crop:
     def draw(self, rng: Generator) -> tuple[float, float]:
         return rng.random(), rng.random()
 
-    def apply(
-        self, image: np.ndarray, label: np.ndarray, drawn: tuple[float, float]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        pads = []
-        for side, wanted in zip(label.shape, (self.height, self.width), strict=True):
-            missing = max(0, wanted - side)
-            pads += [missing // 2, missing - missing // 2]
+    def apply(self, image: np.ndarray, label: np.ndarray, drawn: tuple[float, float]) -> Pair:
+        window, pads, inside = self.window(label.shape, drawn), [], []
+        for part, side in zip(window, label.shape, strict=True):
+            pads += [max(0, -part.start), max(0, part.stop - side)]
+            inside.append(slice(max(0, part.start), min(side, part.stop)))
+        image, label = image[tuple(inside)], label[tuple(inside)]
         if any(pads):
-            border = cv2.BORDER_CONSTANT
-            image = cv2.copyMakeBorder(image, *pads, border, value=MEAN)
-            label = cv2.copyMakeBorder(label, *pads, border, value=self.ignore_label)
-        y, x = self._corner(label.shape, drawn)
-        window = slice(y, y + self.height), slice(x, x + self.width)
-        return image[window], label[window]
+            top, bottom, left, right = pads
+            sides = top, bottom, left, right, cv2.BORDER_CONSTANT
+            image = cv2.copyMakeBorder(image, *sides, value=MEAN)
+            label = cv2.copyMakeBorder(label, *sides, value=self.ignore_label)
+        return image, label
 
-    def window(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> tuple[slice, slice]:
+    def window(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> Box:
         """Rows and columns of an image of that shape; where it is smaller they reach beyond."""
-        sides = self.height, self.width
-        padded = [max(side, wanted) for side, wanted in zip(shape, sides, strict=True)]
-        starts = [
-            corner - (large - small) // 2
-            for corner, large, small in zip(self._corner(padded, drawn), padded, shape, strict=True)
-        ]
-        return slice(starts[0], starts[0] + sides[0]), slice(starts[1], starts[1] + sides[1])
-
-    def _corner(self, shape: Sequence[int], drawn: tuple[float, float]) -> tuple[int, int]:
-        return (
-            int(drawn[0] * (shape[0] - self.height + 1)),
-            int(drawn[1] * (shape[1] - self.width + 1)),
+        y, x = (
+            self._start(max(0, side - wanted), position) - max(0, wanted - side) // 2
+            for side, wanted, position in zip(shape, (self.height, self.width), drawn, strict=True)
         )
+        return slice(y, y + self.height), slice(x, x + self.width)
+
+    def _start(self, free: int, position: float) -> int:
+        return int(position * (free + 1))
 
 
 class CenterCrop(Crop):
@@ -164,8 +150,8 @@ class CenterCrop(Crop):
     def draw(self, rng: Generator) -> tuple[float, float]:
         return 0.5, 0.5
 
-    def _corner(self, shape: Sequence[int], drawn: tuple[float, float]) -> tuple[int, int]:
-        return (shape[0] - self.height) // 2, (shape[1] - self.width) // 2
+    def _start(self, free: int, position: float) -> int:
+        return free // 2
 
 
 @dataclass(frozen=True)
@@ -174,14 +160,12 @@ class Compose:
 
     steps: Sequence[Transform]
 
-    def __call__(
-        self, image: np.ndarray, label: np.ndarray, rng: Generator
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: np.ndarray, label: np.ndarray, rng: Generator) -> Tensors:
         drawn = [step.draw(rng) for step in self.steps]
         image, label = image.astype(np.float32), label.astype(np.int32)
         for step, numbers in zip(self.steps, drawn, strict=True):
             image, label = step.apply(image, label, numbers)
-        image = (image - np.float32(MEAN)) / np.float32(STD)
+        image = (image - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
         return (
             torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             torch.from_numpy(label.astype(np.int64)),
@@ -197,7 +181,8 @@ def denormalise(image: Tensor) -> np.ndarray:
     """An image (3, H, W), normalised or uint8, as RGB (H, W, 3) uint8."""
     if image.dtype == torch.uint8:
         return image.cpu().permute(1, 2, 0).numpy()
-    pixels = image.float().cpu().permute(1, 2, 0).numpy() * np.float32(STD) + np.float32(MEAN)
+    pixels = image.float().cpu().permute(1, 2, 0).numpy()
+    pixels = pixels * np.array(STD, np.float32) + np.array(MEAN, np.float32)
     return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
 
 

@@ -78,7 +78,7 @@ def _newest(found: list[Path], save_path: str) -> Checkpoint:
         try:
             return Checkpoint(str(path), load_file(path))
         except CheckpointError as error:
-            log.warning(f"{error}; using the checkpoint before it")
+            log.warning(f"{error}; using the previous checkpoint")
     raise CheckpointError(
         f"none of the {len(found)} checkpoints in {save_path} can be read: remove them to start "
         "again"

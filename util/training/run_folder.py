@@ -91,7 +91,7 @@ def _lock(file: IO[str]) -> None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether this is the lock of a training, which a kill may have left empty."""
+    """Whether this is the lock file of a training; it may be empty after a kill."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else "none"
     except (OSError, ValueError):

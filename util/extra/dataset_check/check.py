@@ -1,24 +1,16 @@
 """Checks a whole dataset: every problem, the files affected, and the fix."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from util.config import Config
 from util.data.label_map import label_map_of
 from util.error import ConfigError
 from util.extra.dataset_check.counts import ClassCounts, count_classes, mapped_histogram
-from util.extra.dataset_check.files import (
-    damaged_files,
-    missing_files,
-    read_entries,
-    repetitions,
-)
+from util.extra.dataset_check.entry import Entry, read_entries
+from util.extra.dataset_check.files import damaged_files, repetitions, wrong_root
 from util.extra.dataset_check.labels import label_findings
-from util.extra.dataset_check.pairs import inspect_pair
 from util.extra.dataset_check.report import Finding, Report, plural
-from util.extra.parallel import in_threads
 from util.palette import load_colors, load_names
 
 
@@ -28,27 +20,28 @@ def examine(cfg: Config, lists: Mapping[str, str]) -> Report:
     Raises DataError without a list, ConfigError for DATA.label_map.
     """
     label_map = label_map_of(cfg)
-    findings, entries = [], []
-    for split, list_path in lists.items():
-        found, broken = read_entries(split, list_path, cfg.data_root)
-        findings += missing_files(broken, cfg.data_root, are_all=not found)
-        entries += found
-    read = partial(inspect_pair, as_colors=label_map.is_of_colors)
-    facts = in_threads(read, [entry.sample for entry in entries], "pairs")
-    entries = [replace(e, facts=f) for e, f in zip(entries, facts, strict=True)]
+    findings: list[Finding] = []
+    entries: list[Entry] = []
+    for split, path in lists.items():
+        lines = read_entries(split, path, cfg.data_root, as_colors=label_map.is_of_colors)
+        if any(entry.sample for entry in lines):
+            entries += lines
+        else:
+            findings.append(wrong_root(lines, cfg.data_root))
     of_labels = label_findings(entries, label_map, cfg)
     of_attributes = list(attribute_findings(cfg))
     findings += [*damaged_files(entries), *of_labels, *repetitions(entries), *of_attributes]
-    counts, notes = {}, []
+    counts: dict[str, ClassCounts] = {}
+    notes: list[Finding] = []
     names = load_names("" if of_attributes else cfg.names_path, cfg.classes)
     for split in lists:
-        raw = [e.facts.ids for e in entries if e.split == split and not e.facts.is_color_image]
+        raw = [e.ids for e in entries if e.split == split and not e.is_color_image]
         histograms = (mapped_histogram(ids, label_map) for ids in raw)
         counts[split] = count_classes(histograms, classes=cfg.classes)
         if all(finding.kind == "all-void" for finding in of_labels):
             absent = absent_classes(counts[split], split, names)
             (findings if split == "train" else notes).extend(absent)
-    pairs = {split: sum(e.split == split for e in entries) for split in lists}
+    pairs = {s: sum(e.split == s and e.sample is not None for e in entries) for s in lists}
     return Report(findings, notes, counts, pairs)
 
 

@@ -1,14 +1,14 @@
 """Pixels and images per class, and the class weights that follow from them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from util.data.coding import count_ids
+from util.data.label import count_ids
 from util.data.label_map import LabelMap
 from util.data.load import load_label
 from util.error import ConfigError
@@ -48,24 +48,18 @@ def count_classes(histograms: Iterable[Mapping[int, int]], *, classes: int) -> C
     return ClassCounts(pixels, images, pixels_of_images)
 
 
-def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> dict[int, int]:
+def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> Counter[int]:
     """Raw id -> pixels as class id -> pixels; -1 collects ids that the map does not name."""
-    histogram: dict[int, int] = {}
-    ids = label_map.lookup(np.array(list(raw), np.int64))
-    for i, pixels in zip(ids.tolist(), raw.values(), strict=True):
-        histogram[i] = histogram.get(i, 0) + pixels
+    histogram: Counter[int] = Counter()
+    for i, class_id in label_map.classes_of(raw).items():
+        histogram[class_id] += raw[i]
     return histogram
 
 
 def median_weights(labels: Sequence[Path], label_map: LabelMap, *, classes: int) -> list[float]:
     """The weights of a set of label files, after reading them all. Raises DataError."""
-    read = partial(class_histogram, label_map=label_map)
-    return count_classes(in_threads(read, labels, "labels"), classes=classes).median_weights()
-
-
-def class_histogram(path: Path, *, label_map: LabelMap) -> dict[int, int]:
-    """Class id -> pixels of a label file, mapped and checked as in training. Raises DataError."""
-    return count_ids(load_label(path, label_map))
+    histograms = in_threads(lambda p: count_ids(load_label(p, label_map)), labels, "labels")
+    return count_classes(histograms, classes=classes).median_weights()
 
 
 def read_weights(path: Path, *, classes: int) -> list[float]:

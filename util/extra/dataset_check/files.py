@@ -6,10 +6,12 @@ from pathlib import Path
 
 from util.data.list_file import parse_line, read_lines
 from util.error import DataError
-from util.extra.dataset_check.report import Entry, Finding, blank_lines, plural
+from util.extra.dataset_check.entry import Entry, blank_lines
+from util.extra.dataset_check.report import Finding, plural
 
 AGAIN = "copy it from the source again, or leave it out"
 FAULTS = {  # kind -> what, fix
+    "missing": ("line of missing files", ""),
     "empty-file": ("file of no bytes", AGAIN),
     "truncated": ("file that ends too early", AGAIN),
     "unreadable": ("file that cannot be read", AGAIN),
@@ -29,36 +31,12 @@ FAULTS = {  # kind -> what, fix
 }
 
 
-def read_entries(
-    split: str, list_path: str, data_root: str
-) -> tuple[list[Entry], list[tuple[Entry, str]]]:
-    """(entries whose files exist, others with what is wrong) of a list.
-
-    Raises DataError where there is no list.
-    """
-    entries, broken = [], []
-    for number, line in read_lines(list_path, data_root):
-        try:
-            place = f"{list_path} line {number}"
-            sample = parse_line(line, data_root, has_labels=True, place=place)
-            entries.append(Entry(split, Path(list_path), number, sample))
-        except DataError as error:
-            broken.append((Entry(split, Path(list_path), number), str(error)))
-    return entries, broken
-
-
-def missing_files(
-    broken: Sequence[tuple[Entry, str]], data_root: str, *, are_all: bool
-) -> Iterable[Finding]:
-    """Lines of a list that name files which are not there."""
-    if not broken:
-        return
-    cure = blank_lines(entry for entry, _ in broken)
-    if are_all:
-        root = _likely_root(broken[0][0].list_path, data_root)
-        cure = f"DATA.data_root: {root}" if root else f"correct the list: {broken[0][1]}"
-    sentences = [sentence for _, sentence in broken]
-    yield Finding("missing", f"{plural(len(broken), 'line')} of missing files", sentences, cure)
+def wrong_root(entries: Sequence[Entry], data_root: str) -> Finding:
+    """A list of which no line names files that exist."""
+    sentences = [fault.sentence for entry in entries for fault in entry.faults]
+    root = _likely_root(entries[0].list_path, data_root)
+    cure = f"DATA.data_root: {root}" if root else f"correct the list: {sentences[0]}"
+    return Finding("missing", plural(len(entries), FAULTS["missing"][0]), sentences, cure)
 
 
 def _likely_root(list_path: Path, data_root: str) -> Path | None:
@@ -78,33 +56,39 @@ def damaged_files(entries: Iterable[Entry]) -> Iterable[Finding]:
     """Files that training could not read, or could not use as a pair."""
     found = defaultdict(list)
     for entry in entries:
-        for kind, path, sentence in entry.facts.faults:
-            found[kind].append((entry, path, sentence))
+        for fault in entry.faults:
+            found[fault.kind].append((entry, fault))
     for kind, cases in found.items():
         what, cure = FAULTS[kind]
-        sentences = list(dict.fromkeys(sentence for _, _, sentence in cases))
-        lines = blank_lines(entry for entry, _, _ in cases)
-        count = len({path for _, path, _ in cases})
-        yield Finding(kind, plural(count, what), sentences, f"{cure}: {lines}")
+        sentences = list(dict.fromkeys(fault.sentence for _, fault in cases))
+        lines = blank_lines(entry for entry, _ in cases)
+        count = len(sentences) if kind == "missing" else len({fault.path for _, fault in cases})
+        yield Finding(kind, plural(count, what), sentences, f"{cure}: {lines}" if cure else lines)
 
 
 def repetitions(entries: Sequence[Entry]) -> Iterable[Finding]:
     """Images listed twice, labels of several images, images of train that are in val too."""
+    entries = [entry for entry in entries if entry.sample]
     again, shared, leaked = [], [], []
-    for first, *others in _groups(entries, lambda e: (e.split, e.sample.image)):
+    for first, *others in _groups(entries, lambda e: (e.split, e.image_path)):
         place = f"as line {first.number}"
-        again += [(e, f"{e.list_path} line {e.number}: {e.sample.image}, {place}") for e in others]
-    for same in _groups(entries, lambda e: (e.split, e.sample.label)):
-        _, *others = {e.sample.image: e for e in same}.values()
-        shared += [(e, f"{e.sample.label}: {e.sample.image}") for e in others]
-    for same in _groups(entries, lambda e: e.facts.digest):
+        again += [(e, f"{e.list_path} line {e.number}: {e.image_path}, {place}") for e in others]
+    for same in _groups(entries, lambda e: (e.split, e.label_path)):
+        _, *others = {e.image_path: e for e in same}.values()
+        shared += [(e, f"{e.label_path}: {e.image_path}") for e in others]
+    for same in _groups([e for e in entries if e.digest], lambda e: e.digest):
         val = next((e for e in same if e.split == "val"), None)
-        if val and val.facts.digest:
+        if val:
             train = [e for e in same if e.split == "train"]
-            leaked += [(e, f"{e.sample.image} = {val.sample.image}") for e in train]
-    yield from _leave_out("duplicate-line", "line for an image again", again)
-    yield from _leave_out("shared-label", "image with the label of another one", shared)
-    yield from _leave_out("train-val-leak", "image in both train and val (the same pixels)", leaked)
+            leaked += [(e, f"{e.image_path} = {val.image_path}") for e in train]
+    for kind, what, cases in (
+        ("duplicate-line", "line for an image again", again),
+        ("shared-label", "image with the label of another one", shared),
+        ("train-val-leak", "image in both train and val (the same pixels)", leaked),
+    ):
+        if cases:
+            texts = [text for _, text in cases]
+            yield Finding(kind, plural(len(cases), what), texts, blank_lines(e for e, _ in cases))
 
 
 def _groups(entries: Iterable[Entry], key: Callable[[Entry], Hashable]) -> Iterable[list[Entry]]:
@@ -112,10 +96,3 @@ def _groups(entries: Iterable[Entry], key: Callable[[Entry], Hashable]) -> Itera
     for entry in entries:
         groups[key(entry)].append(entry)
     return groups.values()
-
-
-def _leave_out(kind: str, what: str, cases: Sequence[tuple[Entry, str]]) -> Iterable[Finding]:
-    """A finding whose fix is to leave the lines out."""
-    if cases:
-        texts = [text for _, text in cases]
-        yield Finding(kind, plural(len(cases), what), texts, blank_lines(e for e, _ in cases))

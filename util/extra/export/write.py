@@ -8,7 +8,8 @@ Sliding windows, several scales and mirror images stay in this project.
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from model import Segmentor
 from util.config import Config
 from util.data.transform import MEAN, STD
-from util.error import ConfigError
+from util.error import ConfigError, RunError, show
 from util.extra.export.model import INSTALL
 from util.inference.network import fold_batchnorm
 
@@ -71,14 +72,18 @@ def export_network(
     probabilities: bool,
     fixed: tuple[int, int] | None,
 ) -> None:
-    """Write a file of the kind onnx or pt2; with `fixed` for images of that size alone."""
+    """Write a file of the kind onnx or pt2; with `fixed` for images of that size alone.
+
+    Raises RunError for a network that PyTorch's exporter refuses, as it may a backbone of timm.
+    """
     deployed = Deployed(network, probabilities=probabilities).eval()
     height, width = fixed or example_sizes(network, None)[1]
     image = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC
     shapes = ({0: free} if fixed else {0: free, 1: free, 2: free},)
     if kind == "pt2":
-        program = torch.export.export(deployed, (image,), dynamic_shapes=shapes)
+        with _refusals(kind):
+            program = torch.export.export(deployed, (image,), dynamic_shapes=shapes)
         content = io.BytesIO()  # of a full disk torch says nothing that names it
         torch.export.save(program, content)
         path.write_bytes(content.getvalue())
@@ -89,17 +94,33 @@ def export_network(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"ONNX needs the package {error.name}: {INSTALL}") from None
-    onnx_program = torch.onnx.export(
-        deployed,
-        (image,),
-        input_names=["image"],
-        output_names=["probabilities" if probabilities else "label"],
-        dynamo=True,
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+    with _refusals(kind):
+        onnx_program = torch.onnx.export(
+            deployed,
+            (image,),
+            input_names=["image"],
+            output_names=["probabilities" if probabilities else "label"],
+            dynamo=True,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     assert onnx_program is not None
     onnx_program.save(path, external_data=False)
+
+
+@contextmanager
+def _refusals(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # whatever torch raises where it cannot follow a network
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next((line for line in str(cause).splitlines() if line.strip()), repr(cause))
+        raise RunError(
+            f"torch {torch.__version__} cannot export this network to {kind}: {show(reason)}; "
+            "choose another TRAIN.backbone, another --format or another torch version"
+        ) from None
 
 
 def write_metadata(path: Path, metadata: dict[str, Any]) -> None:

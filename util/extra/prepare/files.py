@@ -28,7 +28,15 @@ class Item:
 
     @property
     def line(self) -> str:
-        return f"{self.image_name} {self.label_name}".rstrip()
+        """Raises DataError for names that a list cannot hold."""
+        line = f"{self.image_name} {self.label_name}".rstrip()
+        is_utf8 = line.encode(errors="ignore").decode() == line
+        if is_utf8 and len(line.splitlines()) == 1 and "\t" not in line:
+            return line
+        raise DataError(
+            f"image {str(self.image)!a}: a list cannot hold names with tabs, line breaks or bytes "
+            "that are not UTF-8: rename it"
+        )
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,13 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     if base is not None:  # the raw images are below --out already
         splits = {name: [_in_place(item, base) for item in splits[name]] for name in splits}
     lists = {
-        out / "list" / f"{name}.txt": "".join(f"{_checked_line(item)}\n" for item in items)
+        out / "list" / f"{name}.txt": "".join(f"{item.line}\n" for item in items)
         for name, items in splits.items()
     }
-    _claim(plan, options, in_place=base is not None)
+    source = [str(raw.resolve()) for raw in plan.raw[:1]]
+    record = {"source": source, "copy": options.copy, **plan.record}
+    path, is_raw = record_path(out, plan.name), base is not None
+    claim(out, path, record, in_place=is_raw, folders=plan.folders)
     for path, text in lists.items():
         _refuse_other(path, text)
     items = list({item.image_name: item for items in splits.values() for item in items}.values())
@@ -120,18 +123,6 @@ def _refuse_other(path: Path, text: str) -> None:
         raise DataError(f"{path} holds something else already: remove it or choose another --out")
 
 
-def _checked_line(item: Item) -> str:
-    """The line of an item. Raises DataError for names that a list cannot hold."""
-    line = item.line
-    is_utf8 = line.encode(errors="ignore").decode() == line
-    if is_utf8 and len(line.splitlines()) == 1 and "\t" not in line:
-        return line
-    raise DataError(
-        f"image {str(item.image)!a}: a list cannot hold names with tabs, line breaks or bytes that "
-        "are not UTF-8: rename it"
-    )
-
-
 def check_out(out: Path) -> None:
     """Raise DataError where --out is there and is no folder."""
     if out.is_symlink() and not out.exists():
@@ -140,12 +131,17 @@ def check_out(out: Path) -> None:
         raise DataError(f"--out {out} is a file, not a folder: choose another --out")
 
 
-def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
-    """Make --out this plan's folder by a record of source and options; refuse any other's."""
-    out = options.out
-    source = [str(raw.resolve()) for raw in plan.raw[:1]]
-    record = {"source": source, "copy": options.copy, **plan.record}
-    path = record_path(out, plan.name)
+def claim(
+    out: Path,
+    path: Path,
+    record: Mapping[str, Any],
+    *,
+    in_place: bool = False,
+    folders: Mapping[str, Path] | None = None,
+) -> None:
+    """Make --out the folder of a record of source and options, kept as `path`; refuse any other's,
+    and, if not `in_place`, one with other data. `folders` (option -> folder) are made, too."""
+    check_out(out)
     if path.is_file():
         there = read_record(path)
         changes = [k for k in record if k in there and there[k] != record[k]]
@@ -154,7 +150,7 @@ def _claim(plan: Plan, options: argparse.Namespace, *, in_place: bool) -> None:
             raise DataError(f"{out} was prepared with {found}: {CURE}")
     elif out.is_dir() and not in_place and any(out.iterdir()):
         raise DataError(f"--out {out} holds other data ({sorted(out.iterdir())[0].name} …): {CURE}")
-    for option, folder in plan.folders.items():
+    for option, folder in (folders or {}).items():
         make_folder(folder, key=option)
     if not path.is_file():
         write_text(path, json.dumps(record, indent=2) + "\n")
@@ -186,7 +182,8 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
         label, image, turned = read(item.label), read_header(item.image), 1
         if item.label.suffix.lower() in IMAGE_SUFFIXES:
             turned = read_header(item.label, "label").turned
-        check_pair(image, Header(item.label, "", *label.shape, turned))
+        height, width = label.shape
+        check_pair(image, Header(item.label, "", height, width, turned))
         if path.exists() and not np.array_equal(read_label(path), label):
             raise DataError(f"{path} is another label map: remove it or choose another --out")
     _place(item.image, out / item.image_name, copy)

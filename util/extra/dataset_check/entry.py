@@ -1,0 +1,129 @@
+"""The lines of lists, and what their files hold."""
+
+import hashlib
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from util.data.coding import LabelFacts, facts_of
+from util.data.file import CodingError
+from util.data.image import decode_image
+from util.data.label import decode_label
+from util.data.list_file import Sample, parse_line, read_lines
+from util.data.load import check_pair
+from util.error import DataError
+from util.extra.parallel import in_threads
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file."""
+
+    kind: str
+    path: Path
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a list and what its files hold; no sample where one of them is missing.
+
+    `label` says how the label is stored; where it `is_color_image` (against the config) its ids are
+    colours r*65536+g*256+b.
+    """
+
+    split: str
+    list_path: Path
+    number: int
+    sample: Sample | None
+    faults: list[Fault]
+    digest: bytes = b""  # of the image's pixels
+    label: LabelFacts | None = None
+    is_color_image: bool = False
+
+    @property
+    def image_path(self) -> Path:
+        """Of an entry with a sample."""
+        assert self.sample is not None
+        return self.sample.image
+
+    @property
+    def label_path(self) -> Path:
+        """Of an entry with a sample."""
+        assert self.sample is not None and self.sample.label is not None
+        return self.sample.label
+
+    @property
+    def ids(self) -> Mapping[int, int]:
+        """Raw id -> pixels."""
+        return self.label.ids if self.label else {}
+
+
+def read_entries(split: str, list_path: str, data_root: str, *, as_colors: bool) -> list[Entry]:
+    """The lines of a list, their files decoded as in training. Raises DataError without a list."""
+    read = partial(_read_entry, split, Path(list_path), data_root, as_colors)
+    return in_threads(read, read_lines(list_path, data_root), split)
+
+
+def _read_entry(
+    split: str, list_path: Path, data_root: str, as_colors: bool, line: tuple[int, str]
+) -> Entry:
+    faults: list[Fault] = []
+    header, digest, label = None, b"", None
+    number, text = line
+    try:
+        place = f"{list_path} line {number}"
+        sample = parse_line(text, data_root, has_labels=True, place=place)
+    except DataError as error:
+        missing = Fault("missing", list_path, str(error))
+        return Entry(split, list_path, number, None, [missing])
+    assert sample.label is not None
+    with _noting(faults, sample.image):
+        image, header = decode_image(sample.image)
+        digest = hashlib.blake2b(image.data, digest_size=16, key=str(image.shape).encode()).digest()
+    with _noting(faults, sample.label):
+        label = decode_label(sample.label, as_colors=as_colors)
+    if label is None:
+        return Entry(split, list_path, number, sample, faults, digest)
+    if header is not None:
+        with _noting(faults, sample.label, kind="size-mismatch"):
+            check_pair(header, label.header)
+    if label.turned > 1:
+        sentence = f"label {sample.label} has EXIF orientation {label.turned}"
+        faults.append(Fault("turned-label", sample.label, sentence))
+    is_color_image = label.kind == "colors" and not as_colors
+    facts = facts_of(label)
+    return Entry(split, list_path, number, sample, faults, digest, facts, is_color_image)
+
+
+@contextmanager
+def _noting(faults: list[Fault], path: Path, *, kind: str = "") -> Iterator[None]:
+    """A DataError in the `with` block becomes a fault of the file."""
+    try:
+        yield
+    except DataError as error:
+        kind = "coding" if isinstance(error, CodingError) else kind or _damage(path, error)
+        faults.append(Fault(kind, path, str(error)))
+
+
+def _damage(path: Path, error: DataError) -> str:
+    if path.is_file() and path.stat().st_size == 0:
+        return "empty-file"
+    # What Pillow says of a JPEG and of a PNG that end too early.
+    is_cut = any(words in str(error) for words in ("truncated", "unrecognized data stream"))
+    return "truncated" if is_cut else "unreadable"
+
+
+def blank_lines(entries: Iterable[Entry]) -> str:
+    """The command that empties the lines of entries: the numbers of others stay, and lists may hold
+    blank lines, so that several such commands can follow each other."""
+    numbers: dict[Path, set[int]] = {}
+    for entry in entries:
+        numbers.setdefault(entry.list_path, set()).add(entry.number)
+    return " && ".join(
+        f"sed -i '{';'.join(f'{n}s/.*//' for n in sorted(lines))}' {shlex.quote(str(path))}"
+        for path, lines in numbers.items()
+    )
