@@ -24,7 +24,6 @@ from util.error import DataError, UserError
 log = logging.getLogger("semseg")
 
 VERSION = 3  # of the files
-Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def result_names(samples: Sequence[Sample]) -> list[str]:
     the folder that all images share, without extension (with it where two images differ in nothing
     else)."""
     paths = [os.path.abspath(sample.image) for sample in samples]  # resolves `..`
-    base = _shared_folder(paths)
+    base = os.path.commonpath([os.path.dirname(path) for path in paths])
     return unique_names([os.path.relpath(path, base) for path in paths])
 
 
@@ -191,7 +191,3 @@ def unique_names(paths: Sequence[str]) -> list[str]:
         if not shared:
             return [names[path] for path in paths]
         names |= {path: path for path in shared}
-
-
-def _shared_folder(paths: Iterable[str]) -> str:
-    return os.path.commonpath([os.path.dirname(path) for path in paths])
