@@ -12,7 +12,7 @@ from tests.conftest import ROOT, RunTool, assert_one_sentence, write_pair
 from util.config import dump_config, load_config
 from util.data.dataset import BatchSampler, Loader, SegmentationData
 from util.data.image import read_image, read_label, write_label
-from util.data.label_map import LabelMap, check_label, load_label_map
+from util.data.label_map import LabelMap, load_label_map
 from util.data.list_file import read_list
 from util.data.load import load_label
 from util.data.transform import train_transform
@@ -149,7 +149,7 @@ def test_out_of_range_ids_name_the_cause(
     ids: list[int], classes: int, ignored: int, cause: str, cure: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        check_label(np.array(ids), Path("a/b.png"), classes=classes, ignore_label=ignored)
+        LabelMap(classes, ignored).apply(np.array([ids]), Path("a/b.png"))
     for part in ("label a/b.png holds id ", f"{ids[-1]} (1 pixels)", cause, cure):
         assert part in str(error.value)
 
@@ -200,5 +200,5 @@ def test_id_check_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
     loading = fastest(read_image, tmp_path / "x.jpg") + fastest(read_label, tmp_path / "x.png")
     transform = train_transform((257, 257), scale=(1, 1.01), rotate=(-1, 1), ignore_label=255)
     loading += fastest(lambda: transform(smooth, label, np.random.default_rng(0)))
-    nonfinite = fastest(check_label, label, tmp_path / "x.png", classes=11, ignore_label=255)
-    assert nonfinite < 0.03 * loading
+    check = fastest(LabelMap(11, 255).apply, label, tmp_path / "x.png")
+    assert check < 0.03 * loading
