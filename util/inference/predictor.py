@@ -191,15 +191,13 @@ class SlidingPredictor:
         """Map windows to float32 logits (classes, h', w') in the same order, in batches."""
         batch: list[Tensor] = []
         for window in windows:
-            if batch and (
-                window.shape != batch[0].shape or len(batch) >= self._batch_size(batch[0])
-            ):
+            if batch and (window.shape != batch[0].shape or len(batch) >= self._limit(batch[0])):
                 yield from self._forward(batch)
                 batch = []
             batch.append(window)
         yield from self._forward(batch)
 
-    def _batch_size(self, window: Tensor) -> int:
+    def _limit(self, window: Tensor) -> int:
         """Return how many windows of this size go into a forward pass."""
         pixels = self.batch_windows * self.crop[0] * self.crop[1]
         return max(1, pixels // (window.shape[1] * window.shape[2]))
@@ -224,7 +222,7 @@ class SlidingPredictor:
         return self._forward(batch[:half]) + self._forward(batch[half:])
 
     def _logits(self, batch: list[Tensor]) -> list[Tensor]:
-        inputs, most = torch.stack(batch).to(self._dtype), self._batch_size(batch[0])
+        inputs, most = torch.stack(batch).to(self._dtype), self._limit(batch[0])
         if self.compiled:  # pad to one batch shape, so that it compiles once
             inputs = torch.cat([inputs, inputs.new_zeros(most - len(batch), *inputs.shape[1:])])
         inputs = inputs.contiguous(memory_format=torch.channels_last)
