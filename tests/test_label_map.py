@@ -106,6 +106,9 @@ def test_maps_that_cannot_work_are_refused(tmp_path: Path) -> None:
         made({-40000: 0}, classes=2)
     with pytest.raises(ConfigError, match="names id 70000"):
         made("", classes=2, ignore_ids=(70000,))
+    (tmp_path / "r").write_text("5-0: 1\n")  # it would name no id, and all would stay as they are
+    with pytest.raises(ConfigError, match="holds the range 5-0, whose end is below its start"):
+        made(str(tmp_path / "r"), classes=2)
     (tmp_path / "c").write_text("1 2 3\n")
     with pytest.raises(ConfigError, match="names colours"):
         made(str(tmp_path / "c"), classes=2, ignore_ids=(3,))

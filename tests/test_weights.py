@@ -46,7 +46,7 @@ def test_fine_tuning_skips_exactly_the_classifier(
     path = published(tmp_path / "w.pth", PSPNet(layers=18, classes=21))
     code, out, err = run_tool("train", "--config", tiny, "TRAIN.weight", path)
     assert code == 0, err
-    skipped = "cls.4.weight, cls.4.bias, aux.4.weight, aux.4.bias start random"
+    skipped = "cls.4.weight, cls.4.bias, aux.4.weight, aux.4.bias start from random weights"
     assert out.count(skipped) == 1
     path = published(tmp_path / "a.pth", PSANet(layers=18, classes=21, mask_h=5, mask_w=5))
     code, _, err = run_tool(

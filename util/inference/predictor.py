@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from util.config import Config
 from util.data.transform import MEAN, STD
+from util.error import RunError
 from util.inference.grid import Grid, make_grid, next_8k1, resize, window_starts
 from util.inference.memory import check_scaled_size, memory_errors, windows_that_fit
 from util.inference.network import gpu_flags, inference_copy
@@ -23,6 +24,8 @@ __all__ = ["TEST_MODES", "SlidingPredictor", "build_predictor", "window_starts"]
 
 TEST_MODES = ("slide", "whole")
 log = logging.getLogger("semseg")
+
+_DAMAGED = "its weights are damaged, or the training that wrote them had diverged"
 
 
 class SlidingPredictor:
@@ -93,15 +96,23 @@ class SlidingPredictor:
         """Predict class ids: (H, W, 3) uint8 RGB -> (H, W) uint8, int32 for over 256 classes.
 
         Unlike `probabilities`, it never stores a map of classes x H x W. Raises RunError if memory
-        runs out.
+        runs out, or if the network's values are not finite.
         """
         size = image.shape[:2]
         dtype = torch.uint8 if self.classes <= 256 else torch.int32
         with memory_errors(size):
             label = torch.empty(size, dtype=dtype, device=self.device)
+            is_nan = torch.zeros((), dtype=torch.bool, device=self.device)
             for first, strip in label_strips(self._scales_of(image), size):
                 # On a CPU max() is 2-3 times as fast as argmax() and gives the same indices.
-                label[first : first + len(strip)] = strip.max(dim=1).indices
+                best = strip.max(dim=1)
+                label[first : first + len(strip)] = best.indices
+                is_nan |= best.values.isnan().any()  # infinite logits end as NaN, too
+            if is_nan:
+                raise RunError(
+                    "the network gives infinite or NaN values instead of logits: "
+                    + ("set TEST.test_amp to bf16 or off" if self.amp == "fp16" else _DAMAGED)
+                )
             return label.cpu().numpy()
 
     def window_at(self, image: np.ndarray, x: int, y: int) -> tuple[Tensor, int, int, tuple]:

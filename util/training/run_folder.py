@@ -20,7 +20,8 @@ except ImportError:  # Windows
 log = logging.getLogger("semseg")
 
 LOCK = ".training.lock"
-_HOLDER = "process "  # start of the lock file's text
+_HOLDER = "process "  # how its text begins
+_LOCKED = 2**30  # the byte that is locked on Windows, far behind the text
 FILES = ("config.yaml", "environment.json", "git.diff", "metrics.jsonl")
 
 
@@ -83,7 +84,7 @@ class RunFolder:
 def _lock(file: IO[str]) -> None:
     """Lock a file for this process; flock would share the lock with forked loader workers."""
     if sys.platform == "win32":
-        file.seek(0)
+        file.seek(_LOCKED)  # others cannot read what is locked
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,8 +94,6 @@ def _is_lock(path: Path) -> bool:
     """Whether this is the lock file of a training; it may be empty after a kill."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else "none"
-    except PermissionError:  # Windows: locked by another training
-        return True
     except (OSError, ValueError):
         return False
     return not text or text.startswith(_HOLDER)
