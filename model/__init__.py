@@ -1,4 +1,4 @@
-"""The networks: build.py has them by name, each has a file of its own."""
+"""The networks, one file each; build.py builds them by name."""
 
 from model.build import (
     ARCHS,

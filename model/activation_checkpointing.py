@@ -1,4 +1,4 @@
-"""Less memory for activations: keep a block's input, and compute its inside again when needed."""
+"""Activation checkpointing: recompute the inside of residual blocks in the backward pass."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,9 +11,9 @@ from model.resnet import BasicBlock, Bottleneck
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Let every residual block of the model keep only its input while training (Chen et al., 2016).
+    """Make every residual block store only its input while training (Chen et al., 2016).
 
-    Results and gradients are the same; names in the state dict, too.
+    Results, gradients and names in the state dict do not change.
     """
     for block in model.modules():
         if isinstance(block, (BasicBlock, Bottleneck)):
@@ -35,7 +35,7 @@ def _forward(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Without this the second pass would count each batch twice in the running statistics."""
+    """Freeze running statistics during recomputation, which would update them a second time."""
     norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     buffers = [(norm, name, value) for norm in norms for name, value in norm.named_buffers()]
     for norm, name, value in buffers:

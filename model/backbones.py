@@ -1,7 +1,7 @@
-"""Backbones of torchvision and timm behind one face: image -> features of the last two stages.
+"""Backbones of torchvision and timm with one interface: image -> features of the last two stages.
 
-What a backbone can do is tried, not listed: built without memory for its weights, it shows which
-arguments for dense features it takes, what it returns and which image sizes it accepts.
+Properties of a backbone are detected rather than listed: it is built on the meta device to find out
+which arguments for dense features it supports, what it returns and which image sizes it accepts.
 """
 
 import functools
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from util.error import ConfigError, nearest, show
 
 LIBRARIES = ("torchvision", "timm")
-# Arguments that make features finer or accept any image size, the best first.
+# Arguments for a finer stride or for any image size, best first.
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "torchvision": ({"dilated": True}, {"replace_stride_with_dilation": [False, True, True]}, {}),
     "timm": (
@@ -27,36 +27,35 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
         {},
     ),
 }
-STAGES = (  # of torchvision's networks: the last two, where they are not in `features`
+STAGES = (  # last two stages of torchvision's networks that have no `features`
     ("layer3", "layer4"),
     ("trunk_output.block3", "trunk_output.block4"),
     ("stage3", "stage4"),
 )
-STEPS = (1, 2, 4, 8, 14, 16, 32, 64)  # tried for the sides of an image: multiples of these
-BLOCK_STAGE = 3  # a transformer of equal blocks: its last third counts as the last stage
+STEPS = (1, 2, 4, 8, 14, 16, 32, 64)  # candidates: image sides must be multiples of one of these
+BLOCK_STAGE = 3  # in a transformer of equal blocks the last third counts as the last stage
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What was found out about a backbone: arguments of its builder, names or numbers of the last
-    two stages, their channels, whether channels come last; image sides are multiples of `step`."""
+    """Detected properties of a backbone."""
 
     name: str
-    options: dict[str, Any]
-    stages: tuple
-    channels: tuple[int, int]
-    is_nhwc: bool
-    step: int
+    options: dict[str, Any]  # arguments of its builder
+    stages: tuple  # names or numbers of the last two stages
+    channels: tuple[int, int]  # of these stages
+    is_nhwc: bool  # whether features are NHWC
+    step: int  # image sides must be multiples of this
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the last features, read from the network and never computed."""
+        """Return height and width of the last features, from a run on the meta device."""
         net = without_memory(lambda: _build(self.name, self.options, self.stages))
         last = Backbone(net, self)(_zeros(net, height, width))[1]
         return last.shape[2], last.shape[3]
 
 
 class Backbone(nn.Module):
-    """(N, 3, H, W) -> features of the stage before the last and of the last, NCHW each."""
+    """(N, 3, H, W) -> features of the last two stages, NCHW each."""
 
     def __init__(self, net: nn.Module, traits: Traits) -> None:
         super().__init__()
@@ -71,9 +70,10 @@ class Backbone(nn.Module):
 
 
 def build_backbone(name: str, **pretrained: Any) -> Backbone:
-    """The backbone `torchvision/<name>` or `timm/<name>`, with random weights.
+    """Build the backbone `torchvision/<name>` or `timm/<name>`.
 
-    `pretrained` is handed to the library. Raises ConfigError where it has no such backbone.
+    Weights are random unless `pretrained`, which is passed to the library, says otherwise. Raises
+    ConfigError if the backbone does not exist or cannot be used.
     """
     traits = traits_of(name)
     return Backbone(_build(name, traits.options, traits.stages, **pretrained), traits)
@@ -81,20 +81,23 @@ def build_backbone(name: str, **pretrained: Any) -> Backbone:
 
 @functools.lru_cache(maxsize=8)
 def traits_of(name: str) -> Traits:
-    """Find out what a backbone can do. Raises ConfigError where it cannot serve."""
+    """Detect the properties of a backbone. Raises ConfigError if it cannot be used."""
     check_name(name)
-    problem = "its stages cannot be told apart"
+    problem = "its stages cannot be identified"
     for options in OPTIONS[name.partition("/")[0]]:
         try:
             stages = _stages(name, options)
             net = without_memory(functools.partial(_build, name, options, stages))
         except (TypeError, NotImplementedError, AssertionError, AttributeError, ValueError):
-            continue  # a builder without these arguments, or no stages
+            continue  # the builder does not have these arguments, or there are no stages
         for step in STEPS:
-            size = step * (96 // step + 1), step * (128 // step + 1)  # multiples of no larger step
+            size = (
+                step * (96 // step + 1),
+                step * (128 // step + 1),
+            )  # not multiples of a larger step
             try:
                 outputs = _outputs(net, _zeros(net, *size))
-            except Exception as error:  # whatever a library raises for a size that it rejects
+            except Exception as error:  # libraries raise all sorts of errors for sizes they reject
                 problem = str(error).partition("\n")[0]
                 continue
             is_nhwc = outputs[1].shape[1] < outputs[1].shape[3]
@@ -102,8 +105,8 @@ def traits_of(name: str) -> Traits:
             channels = outputs[0].shape[axis], outputs[1].shape[axis]
             return Traits(name, options, stages, channels, is_nhwc, step)
     raise ConfigError(
-        f"TRAIN.backbone {name} cannot be used: {problem}; choose one that takes images of any "
-        "size (model/README.md lists families that were tried)"
+        f"TRAIN.backbone {name} cannot be used: {problem}; choose one that accepts images of any "
+        "size (model/README.md lists tested families)"
     )
 
 
@@ -116,7 +119,7 @@ def check_name(name: str) -> None:
             f"timm/<name>, got {show(name)}"
         )
     known = _known(library)
-    if network.partition(".")[0] not in known:  # timm: name.tag, the tag names the weights
+    if network.partition(".")[0] not in known:  # timm: name.tag, where the tag selects weights
         near = nearest(network, known)
         hint = f"; nearest: {library}/{near[0]}" if near else ""
         raise ConfigError(f"TRAIN.backbone: {library} has no network {show(network)}{hint}")
@@ -138,7 +141,7 @@ def _known(library: str) -> list[str]:
 
 
 def _stages(name: str, options: dict[str, Any]) -> tuple:
-    """The last two stages: names of modules for torchvision, numbers for timm."""
+    """Return the last two stages: module names for torchvision, numbers for timm."""
     library, _, network = name.partition("/")
     if library == "timm":
         import timm
@@ -187,7 +190,7 @@ def _outputs(net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def without_memory(build: Callable[[], Any]) -> Any:
-    """The network on the meta device, or on the CPU where its builder needs numbers."""
+    """Build a network on the meta device, or on the CPU if its builder needs real values."""
     try:
         with torch.device("meta"), torch.no_grad():
             return build().eval()

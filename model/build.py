@@ -1,6 +1,6 @@
-"""The networks by name, and how each is built and filled from a config or a checkpoint.
+"""Building networks by name and loading their weights, from a config or a checkpoint.
 
-A new network is a file beside this one and a row in ARCHS.
+To add a network, add a file to this folder and a row to ARCHS.
 """
 
 import logging
@@ -31,9 +31,9 @@ ARCHS: dict[str, type[Segmentor]] = {"psp": PSPNet, "psa": PSANet, "icnet": ICNe
 def check_network(
     cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
 ) -> None:
-    """Raise ConfigError unless the network of TRAIN.arch can be trained (tested) so.
+    """Raise ConfigError if the network of TRAIN.arch cannot be trained or tested as configured.
 
-    `batch_norm_images`: how many images BatchNorm averages over, where that is known.
+    `batch_norm_images` is the number of images in each BatchNorm statistic, if known.
     """
     _network_class(cfg).check_config(cfg, is_test=is_test, batch_norm_images=batch_norm_images)
 
@@ -49,22 +49,23 @@ def _network_class(cfg: Config) -> type[Segmentor]:
 
 
 def backbone_name(cfg: Config) -> str:
-    """`resnet50` or what else TRAIN.backbone says."""
+    """Return the name of the backbone, such as `resnet50`."""
     return cfg.backbone or f"resnet{cfg.layers}"
 
 
 def build_model(cfg: Config, *, state: Mapping[str, Tensor] | None = None) -> Segmentor:
-    """The network of a config with random weights, its stem as TRAIN.deep_base says.
+    """Build the network of a config with random weights.
 
-    Where that is empty, the stem is the one of `state`, the weights to be loaded; else deep.
+    If TRAIN.deep_base is empty, the stem is that of `state`, the weights to be loaded, if given,
+    else deep.
     """
     return _network_class(cfg).from_config(cfg, build_trunk(cfg, state))
 
 
 def load_pretrained(cfg: Config) -> Segmentor:
-    """The network of a config, its backbone with the weights of TRAIN.init_weight.
+    """Build the network of a config and load TRAIN.init_weight into its backbone.
 
-    The context module and the heads always start random.
+    The context module and the heads start from random weights.
     """
     return _network_class(cfg).from_config(cfg, pretrained_trunk(cfg))
 
@@ -72,17 +73,19 @@ def load_pretrained(cfg: Config) -> Segmentor:
 def start_network(
     cfg: Config, resume: str = "", content: Mapping[str, Any] | None = None
 ) -> Segmentor:
-    """The network before training: of the resumed file's content, of TRAIN.weight, else pretrained.
+    """Build the network to train, with weights from the resumed checkpoint, else TRAIN.weight, else
+    TRAIN.init_weight.
 
-    Raises CheckpointError when the weights do not fit.
+    Raises CheckpointError if the weights do not fit.
     """
     if content:
-        network = _filled(cfg, state_dict_of(content, source=resume), source=resume)
+        network = _build_with_weights(cfg, state_dict_of(content, source=resume), source=resume)
     elif cfg.weight:
         network, skipped = load_for_finetuning(cfg)
         if skipped:
             log.info(
-                f"TRAIN.weight has another number of classes: {', '.join(skipped)} start random"
+                f"TRAIN.weight has another number of classes: {', '.join(skipped)} start from "
+                "random weights"
             )
     else:
         network = load_pretrained(cfg)
@@ -92,14 +95,16 @@ def start_network(
 
 
 def load_trained(cfg: Config, path: str | Path) -> Segmentor:
-    """The network of a config with the weights of a segmentation checkpoint, all of them.
+    """Build the network of a config and load all weights of a segmentation checkpoint.
 
-    Raises CheckpointError with a report when names or shapes do not fit.
+    Raises CheckpointError with a report if names or shapes do not match.
     """
-    return _filled(cfg, state_dict_of(load_file(path), source=str(path)), source=str(path))
+    return _build_with_weights(
+        cfg, state_dict_of(load_file(path), source=str(path)), source=str(path)
+    )
 
 
-def _filled(cfg: Config, state: Mapping[str, Tensor], *, source: str) -> Segmentor:
+def _build_with_weights(cfg: Config, state: Mapping[str, Tensor], *, source: str) -> Segmentor:
     check_stem(cfg, state, source)
     network = build_model(cfg, state=state)
     load_weights(network, state, source=source)
@@ -107,9 +112,9 @@ def _filled(cfg: Config, state: Mapping[str, Tensor], *, source: str) -> Segment
 
 
 def load_for_finetuning(cfg: Config) -> tuple[Segmentor, list[str]]:
-    """The network of a config with the weights of TRAIN.weight, and the names left random.
+    """Build the network of a config with TRAIN.weight; also return the names left random.
 
-    These are the classifiers', if the file has another number of classes; all else must fit.
+    These are the classifiers if the number of classes differs; everything else must match.
     """
     state = state_dict_of(load_file(cfg.weight), source=cfg.weight)
     check_stem(cfg, state, cfg.weight)
@@ -128,11 +133,11 @@ def load_predictor(
     overrides: Sequence[str] = (),
     device: str | torch.device | None = None,
 ) -> SlidingPredictor:
-    """What predicts images with a trained network: `load_predictor("best.pth").predict(image)`.
+    """Load a trained network for prediction: `load_predictor("best.pth").predict(image)`.
 
-    The config is the one that the checkpoint was trained with, or the file `config`; `overrides`
-    change it as on the command line: `["scales", "[0.75, 1.0, 1.25]"]`. The device is that of
-    TEST.test_gpu unless given. Raises UserErrors.
+    Uses the config stored in the checkpoint, or the file `config`; `overrides` change keys as on
+    the command line, such as `["scales", "[0.75, 1.0, 1.25]"]`. The device defaults to
+    TEST.test_gpu. Raises UserError.
     """
     content = load_file(checkpoint)
     if config is not None:
@@ -141,11 +146,11 @@ def load_predictor(
         cfg = restore_config(text, overrides, source=f"the config in {checkpoint}")
     else:
         raise CheckpointError(
-            f"{checkpoint} holds no config, as files of other programs and versions: say which it "
-            "was trained with, config='config/<dataset>/<name>.yaml'"
+            f"{checkpoint} holds no config, like files of other programs and versions: give the "
+            "one it was trained with, config='config/<dataset>/<name>.yaml'"
         )
     check_network(cfg, is_test=True)
     state = state_dict_of(content, source=str(checkpoint))
-    network = _filled(cfg, state, source=str(checkpoint))
+    network = _build_with_weights(cfg, state, source=str(checkpoint))
     device = single_device(cfg.test_gpu) if device is None else torch.device(device)
     return build_predictor(cfg, network, device=device, amp=usable_amp(cfg.test_amp, device))

@@ -1,6 +1,6 @@
 """ICNet: Image Cascade Network for real-time segmentation (Zhao et al., ECCV 2018).
 
-Also the worked example of a new network: this file, and a row in `model/build.py`.
+Also an example of how to add a network: this file, and a row in `model/build.py`.
 """
 
 import torch.nn.functional as F
@@ -13,16 +13,16 @@ from model.segmentor import Segmentor, SegOutput
 from util.config import Config
 from util.error import ConfigError
 
-FUSED = 128  # channels in which two branches meet
+FUSED = 128  # channels of fused branches
 BINS = (1, 2, 3, 6)
 
 
 class ICNet(Segmentor):
-    """Three branches, coarse to fine, each with less of the network: (N, 3, H, W) -> SegOutput.
+    """Three branches, from deep and coarse to shallow and fine: (N, 3, H, W) -> SegOutput.
 
-    A quarter of the image goes through the whole ResNet, a half through its first layers, with the
-    same weights (computed once), the full image through three convolutions. Cascade feature fusion
-    joins them; two auxiliary heads guide the coarser branches in training.
+    The image at 1/4 passes through the whole ResNet, at 1/2 through its first layers (with shared
+    weights and computation), at full size through three convolutions. Cascade feature fusion joins
+    the branches; two auxiliary heads supervise the coarser ones in training.
 
     Args:
         layers, classes, zoom_factor, deep_base, trunk: as in PSPNet. H and W are 32k+1.
@@ -70,7 +70,7 @@ class ICNet(Segmentor):
     def forward(self, x: Tensor) -> SegOutput:
         size = list(x.shape[-2:])
         assert size == [self.valid_side(side) for side in size], f"invalid input size {size}"
-        # With corners aligned, half the size is every second pixel.
+        # With aligned corners, halving the size means taking every second pixel.
         half = self.layer2[0](self.layer1(self.layer0(x[..., ::2, ::2])))  # at 1/16 of x
         quarter = half[..., ::2, ::2]
         for layer in (*self.layer2[1:], self.layer3, self.layer4):
@@ -90,7 +90,7 @@ class ICNet(Segmentor):
         return SegOutput(logits, aux)
 
     def label_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Of the logits by zoom_factor (2: where they are, at 1/4), of the others at 1/8, 1/16."""
+        """Sizes of the logits, by zoom_factor (2: 1/4), and of the auxiliary heads (1/8, 1/16)."""
         aux = [((height - 1) // s + 1, (width - 1) // s + 1) for s in (8, 16)]
         return [super().label_sizes(height, width)[0], *aux]
 
@@ -99,8 +99,10 @@ class ICNet(Segmentor):
 
 
 class Fusion(nn.Module):
-    """Cascade feature fusion (section 3.3): coarse (N, A, h, w), fine (N, B, 2h-1, 2w-1) ->
-    coarse enlarged to the size of fine, for its auxiliary head; both joined, 128 channels."""
+    """Cascade feature fusion (section 3.3) of coarse (N, A, h, w) and fine (N, B, 2h-1, 2w-1).
+
+    Returns the upsampled coarse features, for the auxiliary head, and the sum, with 128 channels.
+    """
 
     def __init__(self, coarse_channels: int, fine_channels: int) -> None:
         super().__init__()
@@ -118,7 +120,7 @@ class Fusion(nn.Module):
 
 
 def conv_bn_relu(in_channels: int, channels: int, size: int, stride: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size (but for the stride), BatchNorm, ReLU."""
+    """Convolution with same padding, BatchNorm, ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, size, stride, size // 2, bias=False),
         nn.BatchNorm2d(channels),

@@ -1,4 +1,4 @@
-"""What a weight file is, from the names and shapes of its entries alone."""
+"""Identifying a weight file by the names and shapes of its entries."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from util.error import CheckpointError
 
 
 def identify(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """State dict (no `module.` prefixes) -> network, backbone, stem, classes, crop, parameters."""
+    """Describe a state dict (without `module.` prefixes): network, backbone, stem, classes, ..."""
     layers, deep_base = count_layers(state), has_deep_base(state)
     if layers is None or deep_base is None:
         raise CheckpointError(
-            "this is no ResNet and no network of this project, whose backbone is a ResNet: its "
+            "this is neither a ResNet nor a network of this project with a ResNet backbone: its "
             f"entries begin with {', '.join(list(state)[:3])}"
         )
     found = {
@@ -39,7 +39,7 @@ def identify(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def count_layers(state: Mapping[str, Tensor]) -> int | None:
-    """18, 34, 50, 101 or 152; None when the blocks are not those of a ResNet."""
+    """Return 18, 34, 50, 101 or 152; None if the blocks are not those of a ResNet."""
     depths = tuple(
         len({name.split(".")[1] for name in state if name.startswith(f"layer{i}.")})
         for i in (1, 2, 3, 4)
@@ -60,12 +60,12 @@ def _network(state: Mapping[str, Tensor]) -> str:
     if "psa.attention_p.3.weight" in state:
         return "PSANet, collect and distribute"
     if "psa.attention.3.weight" in state:
-        return "PSANet, collect or distribute (the weights are alike)"
+        return "PSANet, collect or distribute (their weights have the same shapes)"
     return "ResNet of ImageNet" if "fc.weight" in state else "ResNet without classifier"
 
 
 def _psanet_crops(channels: int) -> str:
-    """Crops that an attention of so many channels can belong to."""
+    """Describe the crops for which attention has this number of channels."""
     side = math.isqrt(channels)
     if side * side != channels:
         return f"not square: the attention has {channels} channels (mask_h * mask_w)"

@@ -1,4 +1,4 @@
-"""Weights of the backbone before training: a file, the library's own download, or none."""
+"""Initial weights of the backbone: from a file, the library's download, or random."""
 
 import re
 from collections.abc import Mapping
@@ -17,9 +17,10 @@ PRETRAINED = "pretrained"
 
 
 def build_trunk(cfg: Config, state: Mapping[str, Tensor] | None = None) -> ResNet | Backbone:
-    """The trunk of a config with random weights, a ResNet's stem as TRAIN.deep_base says.
+    """Build the trunk of a config with random weights.
 
-    Where that is empty, the stem is the one of `state`, the weights to be loaded; else deep.
+    If TRAIN.deep_base is empty, a ResNet's stem is that of `state`, the weights to be loaded, if
+    given, else deep.
     """
     layers = depth_of(cfg)
     if layers is None:
@@ -31,9 +32,9 @@ def build_trunk(cfg: Config, state: Mapping[str, Tensor] | None = None) -> ResNe
 
 
 def pretrained_trunk(cfg: Config) -> ResNet | Backbone:
-    """The trunk of a config with the weights of TRAIN.init_weight; '' leaves them random.
+    """Build the trunk of a config and load TRAIN.init_weight ('': random weights).
 
-    Raises CheckpointError where they are missing or do not fit.
+    Raises CheckpointError if the weights are missing or do not fit.
     """
     layers = depth_of(cfg)
     if layers is None:
@@ -55,7 +56,7 @@ def _pretrained_backbone(cfg: Config) -> Backbone:
         return build_backbone(cfg.backbone)
     if "{layers}" in path:
         raise ConfigError(
-            f"TRAIN.init_weight {path} is for ResNets, TRAIN.backbone is {cfg.backbone}: set "
+            f"TRAIN.init_weight {path} is for ResNets, but TRAIN.backbone is {cfg.backbone}: set "
             "init_weight to pretrained (the library's download), to a weight file or to ''"
         )
     if path == PRETRAINED:
@@ -68,20 +69,20 @@ def _pretrained_backbone(cfg: Config) -> Backbone:
 def load_backbone(
     backbone: Backbone, name: str, state: Mapping[str, Tensor], *, source: str
 ) -> None:
-    """Copy the library's weights of the whole network into a backbone, which is a part of it.
+    """Load a library's weights for the whole network into a backbone, which is a part of it.
 
-    All of the backbone must be covered; what is left must belong to the rest of that network.
+    All of the backbone must be covered; remaining entries must belong to the rest of the network.
     """
     own = backbone.net.state_dict()
-    names = {ours: theirs for ours in own for theirs in _spellings(ours) if theirs in state}
+    names = {ours: theirs for ours in own for theirs in _possible_names(ours) if theirs in state}
     used = set(names.values())
     unknown = [n for n in state if n not in used and n not in _names_of_network(name)]
     renamed = {ours: state[theirs] for ours, theirs in names.items()}
     load_weights(backbone.net, renamed | {n: state[n] for n in unknown}, source=source)
 
 
-def _spellings(name: str) -> list[str]:
-    """How the whole network may call an entry that timm's feature extractor calls `name`."""
+def _possible_names(name: str) -> list[str]:
+    """Return possible names in the whole network for `name` in timm's feature extractor."""
     return [name, name.removeprefix("model."), re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)]
 
 
@@ -109,16 +110,16 @@ def _downloaded(name: str) -> Backbone:
         from torchvision import models
 
         return build_backbone(name, weights=models.get_model_weights(network).DEFAULT)
-    except Exception as error:  # of the library, its hub or the network
+    except Exception as error:  # from the library, its hub or the network connection
         raise CheckpointError(
             f"TRAIN.init_weight pretrained: {library} could not load weights of {network} "
-            f"({_first_line(error)}); fetch the file on a connected machine and name it in "
+            f"({_first_line(error)}); download the file on a connected machine and set it in "
             "TRAIN.init_weight"
         ) from None
 
 
 def from_torchvision(name: str) -> dict[str, Tensor]:
-    """ImageNet weights of a ResNet by torchvision's own download, which needs a connection."""
+    """Download the ImageNet weights of a ResNet with torchvision."""
     from torchvision import models
 
     known = [n for n in models.list_models() if n.startswith("resnet") and n[6:].isdigit()]
@@ -131,13 +132,13 @@ def from_torchvision(name: str) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # urllib's errors are OSErrors
         raise CheckpointError(
-            f"torchvision could not download {weights.url}: {error}; fetch that file on a "
-            "connected machine and name it instead"
+            f"torchvision could not download {weights.url}: {error}; download the file on a "
+            "connected machine and give its path instead"
         ) from None
 
 
 def check_stem(cfg: Config, state: Mapping[str, Tensor], path: str) -> None:
-    """Raise ConfigError where TRAIN.deep_base asks for another stem than the weights have."""
+    """Raise ConfigError if TRAIN.deep_base does not match the stem of the weights."""
     deep_base = has_deep_base(state)
     if deep_base is None or cfg.deep_base is None or deep_base == cfg.deep_base:
         return
@@ -151,8 +152,8 @@ def check_stem(cfg: Config, state: Mapping[str, Tensor], path: str) -> None:
 def _read(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise CheckpointError(
-            f"TRAIN.init_weight: no file {path}{_others(Path(path))}; initmodel/README.md says "
-            "where to get one, or train from random weights with TRAIN.init_weight ''"
+            f"TRAIN.init_weight: no file {path}{_other_files(Path(path))}; see initmodel/README.md "
+            "for where to get one, or train from random weights with TRAIN.init_weight ''"
         )
     if Path(path).suffix != ".safetensors":
         return state_dict_of(load_file(path), source=path)
@@ -166,11 +167,11 @@ def _read(path: str) -> dict[str, Tensor]:
     try:
         return load_safetensors(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is no readable safetensors file: {error}") from None
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
 
 
-def _others(path: Path) -> str:
-    """` (that folder holds ...)` when there are weight files to mistake for the one asked for."""
+def _other_files(path: Path) -> str:
+    """Return ` (that folder holds ...)` if the folder has other weight files."""
     found = sorted(p.name for p in path.parent.glob("*.pth"))[:5]
     return f" (that folder holds {', '.join(found)})" if found else ""
 

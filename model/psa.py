@@ -15,45 +15,44 @@ def psa_mask(logits: Tensor, mask_h: int, mask_w: int) -> Tensor:
 
         out[n, y*W + x, h*W + w] = logits[n, i*mask_w + j, h, w]
 
-    and 0 where (y, x) lies outside the mask around (h, w) (section 3.3, figure 4). So column q of
-    the result says what position q collects from all others (`collect`); its transpose is
-    `distribute`, where row q says what q gives to all others.
+    and 0 if (y, x) is outside the mask around (h, w) (section 3.3, figure 4). Column q of the
+    result is what position q collects from all others (`collect`). Its transpose is `distribute`:
+    row q is what position q gives to all others.
     """
     n, channels, height, width = logits.shape
     assert channels == mask_h * mask_w, f"{channels} channels, mask {mask_h}x{mask_w}"
     i, j = _offsets(height, mask_h, logits.device), _offsets(width, mask_w, logits.device)
-    # The channel of all (y, x, h, w), expanded over the batch but not copied.
+    # Channel index of each (y, x, h, w), expanded over the batch without a copy.
     channel = i.clamp(0, mask_h - 1)[:, None, :, None] * mask_w
     channel = channel + j.clamp(0, mask_w - 1)[None, :, None, :]
     index = channel.reshape(1, height * width, height * width).expand(n, -1, -1)
     out = logits.flatten(2).gather(1, index)
     if (mask_h - 1) // 2 >= height - 1 and (mask_w - 1) // 2 >= width - 1:
-        return out  # the mask reaches every position from every other
+        return out  # the mask covers the whole map from every position
     rows, columns = (i >= 0) & (i < mask_h), (j >= 0) & (j < mask_w)
     is_inside = rows[:, None, :, None] & columns[None, :, None, :]
     return out.masked_fill_(~is_inside.reshape(1, height * width, height * width), 0)
 
 
 def _offsets(side: int, mask: int, device: torch.device) -> Tensor:
-    """(y, h) -> index in the mask around h at which y lies; outside 0..mask-1: not inside."""
+    """Return (y, h) -> index of y in the mask around h; outside 0..mask-1 it is not covered."""
     positions = torch.arange(side, device=device)
     return positions[:, None] - positions[None, :] + mask // 2
 
 
 class PSA(nn.Module):
-    """Point-wise spatial attention (section 3): (N, C, h, w) -> (N, C, h', w') on the map that
-    shrink_factor leaves.
+    """Point-wise spatial attention (section 3): (N, C, h, w) -> (N, C, h', w'), downsampled by
+    shrink_factor.
 
     Args:
         channels: C.
         psa_type: 0 collect, 1 distribute, 2 both.
-        compact: the attention's channels are the positions themselves, without a mask;
-            mask_h x mask_w must then be the size of the (shrunk) map.
-        shrink_factor: attention works on a map of side (n - 1) // shrink_factor + 1.
-        mask_h, mask_w: size of the mask; more than twice the map's side minus 1 changes
-            nothing.
-        normalization_factor: divides the attended features; None = mask_h * mask_w.
-        psa_softmax: softmax over the positions that are summed.
+        compact: attention channels are absolute positions instead of a relative mask;
+            mask_h x mask_w must then be the size of the downsampled map.
+        shrink_factor: attention is computed on maps of side (n - 1) // shrink_factor + 1.
+        mask_h, mask_w: size of the mask; larger than 2 * side - 1 has no effect.
+        normalization_factor: divisor of the attended features; None = mask_h * mask_w.
+        psa_softmax: apply softmax over the summed positions.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class PSA(nn.Module):
         return self.proj(torch.cat(attended, dim=1))
 
     def branches(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Per branch, collect first: features (N, C', h', w') and attention (N, h'w', h'w').
+        """Return features (N, C', h', w') and attention (N, h'w', h'w') per branch, collect first.
 
         attention[n, p, q] is the weight of position p in the sum at position q.
         """
@@ -112,7 +111,7 @@ class PSA(nn.Module):
             weights = logits.flatten(2)
         else:
             weights = psa_mask(logits, self.mask_h, self.mask_w)
-        # Transposed last, and only as a view, so that softmax makes the only copy.
+        # Transpose last and as a view, so that softmax makes the only copy.
         if self.psa_softmax:
             weights = weights.softmax(dim=2 if is_distribute else 1)
         return features, weights.transpose(1, 2) if is_distribute else weights

@@ -78,13 +78,13 @@ class PSANet(Segmentor):
         if is_test and cfg.test_mode == "whole":
             raise ConfigError(
                 "TEST.test_mode whole cannot be used with PSANet (TRAIN.arch psa), whose attention "
-                "has a channel for every position of its training crop: set TEST.test_mode slide"
+                "has one channel per position of its training crop: set TEST.test_mode slide"
             )
         if is_test and (cfg.test_h, cfg.test_w) != (cfg.train_h, cfg.train_w):
             raise ConfigError(
                 f"PSANet works only at its training crop: TEST.test_h x test_w is "
                 f"{cfg.test_h}x{cfg.test_w}, must be {cfg.train_h}x{cfg.train_w} (TRAIN.train_h, "
-                "train_w), as its attention has a channel for every position of that crop"
+                "train_w), as its attention has one channel per position of that crop"
             )
 
     def context(self, x: Tensor) -> list[Tensor]:
@@ -92,8 +92,10 @@ class PSANet(Segmentor):
 
     @torch.inference_mode()
     def attention_of(self, x: Tensor, row: int, column: int) -> dict[str, Tensor]:
-        """Figure 6 of the paper: for a pixel of x (1, 3, H, W), what its position collects from
-        all others, and what it distributes to them: name -> (h', w')."""
+        """Return the collect and distribute maps {name: (h', w')} of a pixel of x (1, 3, H, W).
+
+        These are the maps shown in figure 6 of the paper.
+        """
         features = self.trunk(x)[1]
         names = {COLLECT: ["collect"], DISTRIBUTE: ["distribute"], BOTH: ["collect", "distribute"]}
         maps = {}
@@ -109,9 +111,9 @@ class PSANet(Segmentor):
 
 
 def mask_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of the attention mask, the largest where the config leaves them empty.
+    """Return height and width of the attention mask, by default the largest.
 
-    Raises ConfigError for a mask that does not fit the training crop.
+    Raises ConfigError if the mask does not fit the training crop.
     """
     masks = []
     sides = feature_size(cfg)
@@ -131,14 +133,16 @@ def mask_size(cfg: Config) -> tuple[int, int]:
 
 
 def feature_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of the trunk's features for the training crop."""
+    """Return height and width of the trunk's features for the training crop."""
     if depth_of(cfg) is None:
         return traits_of(cfg.backbone).feature_size(cfg.train_h, cfg.train_w)
     return (cfg.train_h - 1) // 8 + 1, (cfg.train_w - 1) // 8 + 1
 
 
 def largest_mask(side: int, shrink_factor: int, *, compact: bool) -> int:
-    """Side of the mask that reaches every position of the shrunk map from every other (compact:
-    the map itself), for features of `side`."""
+    """Return the side of the mask that covers the downsampled map from every position.
+
+    `side` is that of the features before downsampling. If `compact`, the mask is the map itself.
+    """
     size = (side - 1) // shrink_factor + 1
     return size if compact else 2 * size - 1

@@ -31,7 +31,7 @@ class PPM(nn.Module):
         self.out_channels = channels + reduced * len(bins)
 
     def forward(self, x: Tensor, *, fused: bool) -> list[Tensor]:
-        """`fused` pools by matrix products: equal up to rounding, and exact when exported."""
+        """Pool and reduce; `fused` uses matrix products: equal up to rounding, and exportable."""
         if not fused:
             return [level(x) for level in self.features]
         pooled = pyramid_pool(x, self.bins)
@@ -52,8 +52,8 @@ class PSPNet(Segmentor):
         bins: sides of the pooled maps.
         dropout: probability of dropping a channel before the last convolution.
         deep_base: three-convolution stem instead of the plain 7x7 one.
-        fused: never make the enlarged maps (Segmentor.classify).
-        trunk: another backbone; `layers` and `deep_base` then mean nothing.
+        fused: convolve context maps before upsampling them (Segmentor.classify).
+        trunk: another backbone; `layers` and `deep_base` are then ignored.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
-"""Pooling, enlargement and the convolution after it, as products with small constant matrices.
+"""Pooling, upsampling and the convolution after it, as products with small constant matrices.
 
-All three are linear and work on rows and columns apart, so each is two matrix products. A 3x3
-convolution of a concatenation [x, enlarged maps] is the sum of the convolutions of its parts, and
-that of an enlarged map is: the nine taps applied to the small map, then an enlargement whose
-matrix has the shift of each tap in it. PSPNet's classifier spends half of its time on maps enlarged
-from 1x1 to 6x6; this way that half costs next to nothing (model/README.md has the numbers).
+All three are linear and separable, so each is two matrix products. A 3x3 convolution of a
+concatenation [x, upsampled maps] is the sum of the convolutions of its parts, and that of an
+upsampled map equals applying the nine taps to the small map, then upsampling with a matrix that
+includes the shift of each tap. PSPNet's classifier spends half of its time on maps upsampled from
+1x1 to 6x6; this makes that half almost free.
 """
 
 import functools
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear with corners aligned, as everywhere in these networks; at equal size x itself."""
+    """Upsample bilinearly with aligned corners; returns x itself if the size is the same."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, list(size), mode="bilinear", align_corners=True)
 
 
 def pyramid_pool(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
-    """Average of x (N, C, h, w) in b x b bins, for every b: [(N, C, b, b), ...].
+    """Average x (N, C, h, w) in b x b bins for each b in `bins`: [(N, C, b, b), ...].
 
     The bins are those of adaptive average pooling, which may overlap by a row or column.
     """
     n, channels, height, width = x.shape
-    # Matrices of 0 and 1 are exact in any precision; divided by the counts are the sums.
+    # Matrices of 0 and 1 are exact in any precision, so divide the sums by the counts.
     rows = torch.cat([_constant(bin_members, x, height, b) for b in bins])
     if x.is_contiguous(memory_format=torch.channels_last):
         strips = rows @ x.permute(0, 2, 3, 1).reshape(n, height, width * channels)
@@ -45,9 +45,9 @@ def pyramid_pool(x: Tensor, bins: Sequence[int]) -> list[Tensor]:
 
 
 def conv3x3_of_concat(conv: nn.Conv2d, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
-    """`conv(torch.cat([x, *(upsample(m, size of x) for m in maps)], dim=1))`, for 3x3 with padding.
+    """Compute `conv(torch.cat([x, *(upsample(m, x.shape[-2:]) for m in maps)], dim=1))`.
 
-    Equal up to rounding, in values and gradients.
+    `conv` is 3x3 with padding 1. Values and gradients are equal up to rounding.
     """
     assert conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.stride == (1, 1)
     height, width = x.shape[-2:]
@@ -64,7 +64,7 @@ def conv3x3_of_concat(conv: nn.Conv2d, x: Tensor, maps: Sequence[Tensor]) -> Ten
 
 
 def bin_members(side: int, bins: int) -> Tensor:
-    """(bins, side): 1 where a position belongs to a bin, as in adaptive pooling."""
+    """Return (bins, side): 1 where a position belongs to a bin, as in adaptive pooling."""
     start = torch.arange(bins) * side // bins
     stop = (torch.arange(1, bins + 1) * side + bins - 1) // bins
     position = torch.arange(side)
@@ -72,8 +72,11 @@ def bin_members(side: int, bins: int) -> Tensor:
 
 
 def tap_weights(side: int, small: int) -> Tensor:
-    """(side, 3 * small): what the small map's positions give to those of the enlarged one, tap by
-    tap: column t * small + i is the weight of i at the position one before, at or after."""
+    """Return upsampling weights (side, 3 * small) for the three taps of a convolution.
+
+    Column t * small + i is the weight of position i of the small map at the previous (t = 0), the
+    same (1) or the next (2) position of the upsampled map.
+    """
     step = (small - 1) / torch.sym_max(side - 1, 1)
     position = torch.arange(side, dtype=torch.float64).mul(step)
     enlarge = (1 - (position[:, None] - torch.arange(small)).abs()).clamp(min=0)
@@ -82,19 +85,22 @@ def tap_weights(side: int, small: int) -> Tensor:
 
 
 def _constant(make: Callable[[int, int], Tensor], like: Tensor, side: int, small: int) -> Tensor:
-    """make(side, small) in the precision and on the device of `like`, kept from call to call."""
+    """Return make(side, small) with dtype and device of `like`, cached between calls."""
     if torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter):
-        return make(side, small).to(like)  # sizes may be symbols, tensors may have no values
-    return _kept(make, side, small, like.dtype, like.device)
+        return make(side, small).to(like)  # not cached: sizes may be symbolic, tensors fake
+    return _cached(make, side, small, like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(
+def _cached(
     make: Callable[[int, int], Tensor],
     side: int,
     small: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    with torch.inference_mode(False), torch.no_grad():  # training may use what testing has made
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):  # training may use a matrix cached by testing
         return make(side, small).to(device, dtype)

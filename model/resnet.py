@@ -1,4 +1,4 @@
-"""ResNet (He et al., CVPR 2016) with the stride and dilation of every stage as arguments."""
+"""ResNet (He et al., CVPR 2016) with configurable stride and dilation per stage."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from util.error import ConfigError
 
 
 def conv3x3(in_channels: int, channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """3x3 convolution that keeps the size (but for the stride)."""
+    """3x3 convolution with same padding and no bias."""
     return nn.Conv2d(
         in_channels, channels, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
     )
@@ -44,7 +44,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 (ResNet-50 and deeper): (N, C, h, w) -> (N, 4 channels, h/stride, w/stride).
 
-    The 3x3 convolution carries stride and dilation.
+    The 3x3 convolution has the stride and dilation.
     """
 
     expansion = 4
@@ -69,7 +69,7 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(in_channels: int, channels: int, stride: int) -> nn.Sequential | None:
-    """Projection for a block that changes size or channels, else None (the identity)."""
+    """Projection shortcut for a block that changes size or channels, else None (identity)."""
     if stride == 1 and in_channels == channels:
         return None
     return nn.Sequential(conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels))
@@ -86,8 +86,10 @@ BACKBONES: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]
 
 
 def depth_of(cfg: Config) -> int | None:
-    """Layers of the ResNet that TRAIN.backbone, or where it is empty TRAIN.layers, asks for; None:
-    TRAIN.backbone is another one. Raises ConfigError for a depth that does not exist."""
+    """Return the depth of the ResNet set by TRAIN.backbone or, if empty, TRAIN.layers.
+
+    None if TRAIN.backbone is not a ResNet of this project. Raises ConfigError for an unknown depth.
+    """
     is_layers = not cfg.backbone
     text = str(cfg.layers) if is_layers else cfg.backbone.removeprefix("resnet")
     if not is_layers and not (cfg.backbone.startswith("resnet") and text.isdigit()):
@@ -100,19 +102,19 @@ def depth_of(cfg: Config) -> int | None:
     return int(text)
 
 
-# (stride, dilation) of layer1..layer4: the paper's, and for dense prediction at 1/8 of the input.
+# (stride, dilation) of layer1..layer4: as in the paper, and for features at 1/8 of the input.
 STRIDE_32 = ((1, 1), (2, 1), (2, 1), (2, 1))
 STRIDE_8 = ((1, 1), (2, 1), (1, 2), (1, 4))
 
 
 class ResNet(nn.Module):
-    """The ImageNet network, (N, 3, H, W) -> (N, classes), or with `classes` None a feature trunk.
+    """ImageNet classifier, (N, 3, H, W) -> (N, classes), or feature extractor if `classes` is None.
 
     Args:
         layers: 18, 34, 50, 101 or 152.
         deep_base: stem of three 3x3 convolutions (64, 64, 128 channels), else the plain 7x7 one.
         stages: (stride, dilation) of layer1..layer4.
-        classes: outputs of `fc`; None leaves it out and returns the features of layer4,
+        classes: outputs of `fc`. None omits it and returns the features of layer4,
             (N, channels[3], h, w); with STRIDE_8 an input side of 8k+1 gives k+1.
 
     `channels` holds the output channels of layer1..layer4.
@@ -172,7 +174,7 @@ class ResNet(nn.Module):
 
 
 def init_weights(module: nn.Module) -> None:
-    """He initialisation of convolutions (fan out, ReLU); BatchNorm at weight 1, bias 0."""
+    """Initialise convolutions by He et al. (fan out, ReLU), BatchNorm with weight 1 and bias 0."""
     for m in module.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")

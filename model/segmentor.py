@@ -1,4 +1,4 @@
-"""What the networks share: trunk -> context -> cls, and in training aux on the stage before."""
+"""Base class of the networks: trunk -> context -> cls, and in training an auxiliary head."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,13 @@ from model.resnet import ResNet, depth_of
 from util.config import Config
 from util.error import ConfigError
 
-NEW_LAYERS_LR_SCALE = 10.0  # layers that start from random weights learn faster than the trunk
+NEW_LAYERS_LR_SCALE = 10.0  # learning rate of randomly initialised layers, relative to the trunk
 
 
 class SegOutput(NamedTuple):
-    """logits (N, classes, h, w); aux None in eval mode, else one Tensor (N, classes, h', w') or
-    a tuple of them, for the auxiliary losses.
+    """Logits (N, classes, h, w) and auxiliary logits; their corners are aligned with the input's.
 
-    Corners of the maps are those of the input.
+    `aux` is None in eval mode, else a Tensor (N, classes, h', w') or a tuple of them.
     """
 
     logits: Tensor
@@ -26,18 +25,18 @@ class SegOutput(NamedTuple):
 
     @property
     def auxiliary(self) -> tuple[Tensor, ...]:
-        """The logits of all auxiliary heads."""
+        """Logits of all auxiliary heads."""
         return (self.aux,) if isinstance(self.aux, Tensor) else tuple(self.aux or ())
 
 
 class Sides(NamedTuple):
-    """Which sides an image may have: step * k + rest, k >= 1."""
+    """Valid sides of input images: step * k + rest, k >= 1."""
 
     step: int
     rest: int
 
     def next(self, side: int) -> int:
-        """The smallest valid side of at least `side`."""
+        """Return the smallest valid side >= `side`."""
         return max(1, -((self.rest - side) // self.step)) * self.step + self.rest
 
     def check(self, name: str, side: int) -> None:
@@ -53,8 +52,8 @@ class Sides(NamedTuple):
 class Segmentor(nn.Module):
     """A trunk, a context module and two heads: (N, 3, H, W) -> SegOutput.
 
-    A network names its context module, implements `context` and calls `add_heads`, in this order
-    (the order of the published state dicts).
+    A network creates its context module, implements `context` and calls `add_heads`, in this order
+    (that of the published state dicts).
     """
 
     layer0: nn.Sequential
@@ -64,8 +63,8 @@ class Segmentor(nn.Module):
     layer4: nn.Sequential
     cls: nn.Module
     aux: nn.Module
-    aux_scales: tuple[float, ...] = (1.0,)  # of each auxiliary loss, times TRAIN.aux_weight
-    resnet_step = 8  # with a ResNet of ours the sides of the input are resnet_step * k + 1
+    aux_scales: tuple[float, ...] = (1.0,)  # per auxiliary loss, multiplied by TRAIN.aux_weight
+    resnet_step = 8  # with our ResNets, input sides are resnet_step * k + 1
 
     def __init__(self, trunk: ResNet | Backbone, *, zoom_factor: int, fused: bool) -> None:
         super().__init__()
@@ -79,21 +78,21 @@ class Segmentor(nn.Module):
         self.trunk_channels = trunk.channels[-2:]
         self.zoom_factor = zoom_factor
         self.fused = fused
-        # False leaves the logits at 1/8 to whoever enlarges them cheaper: the loss, the predictor.
+        # False keeps the logits at 1/8: the loss and the predictor upsample them more cheaply.
         self.upsamples = True
 
     @classmethod
     def from_config(cls, cfg: Config, trunk: ResNet | Backbone) -> "Segmentor":
-        """The network that a config describes, on this trunk."""
+        """Build the network of a config on this trunk."""
         raise AssertionError(f"{cls.__name__} must implement from_config()")
 
     @classmethod
     def check_config(
         cls, cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
     ) -> None:
-        """Raise ConfigError unless this network can be trained (tested) as the config says.
+        """Raise ConfigError if this network cannot be trained or tested as configured.
 
-        `batch_norm_images`: how many images BatchNorm averages over, where that is known.
+        `batch_norm_images` is the number of images in each BatchNorm statistic, if known.
         """
         is_ours = depth_of(cfg) is not None
         if cfg.activation_checkpointing and not is_ours:
@@ -107,24 +106,24 @@ class Segmentor(nn.Module):
             sides.check(f"{section}.{name}", getattr(cfg, name))
 
     def valid_side(self, side: int) -> int:
-        """The smallest side of at least `side` that the network takes."""
+        """Return the smallest valid input side >= `side`."""
         return self.sides.next(side)
 
     def add_heads(self, context_channels: int, classes: int, dropout: float) -> None:
-        """Add `cls` on the context's output and `aux` on the stage before the last."""
+        """Add `cls` on the context's output and `aux` on the second-to-last stage."""
         self.cls = head(context_channels, 512, classes, dropout)
         self.aux = head(self.trunk_channels[0], 256, classes, dropout)
 
     def trunk(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of the stage before the last, and of the last: ResNet's layer3 and layer4."""
+        """Return the features of the last two stages (ResNet: layer3 and layer4)."""
         if hasattr(self, "backbone"):
             return self.backbone(x)
         middle = self.layer3(self.layer2(self.layer1(self.layer0(x))))
         return middle, self.layer4(middle)
 
     def context(self, x: Tensor) -> list[Tensor]:
-        """Features of the trunk -> what `cls` sees side by side: x and smaller maps, which are
-        enlarged to its size."""
+        """Return the inputs of `cls` for the trunk's features x: a map, and smaller maps that are
+        upsampled to its size and concatenated."""
         raise AssertionError(f"{type(self).__name__} must implement context()")
 
     def forward(self, x: Tensor) -> SegOutput:
@@ -139,15 +138,15 @@ class Segmentor(nn.Module):
         return SegOutput(upsample(logits, sides), None if aux is None else upsample(aux, sides))
 
     def label_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The sizes at which the heads are compared with the label of a height x width image."""
+        """Return the size at which the loss compares each head with a height x width label."""
         rows, columns = ((side - 1) * self.zoom_factor // 8 + 1 for side in (height, width))
         return [(rows, columns)] * (1 + len(self.aux_scales))
 
     def classify(self, maps: list[Tensor]) -> Tensor:
-        """`cls` on the maps, all enlarged to the size of the first, side by side.
+        """Apply `cls` to the maps, upsampled to the size of the first one and concatenated.
 
-        Stepwise does just that, to the last bit as the first edition. Fused never makes the
-        enlarged maps, which is equal up to rounding and much faster (resample.py).
+        `fused` never creates the upsampled maps: equal up to rounding and much faster
+        (resample.py).
         """
         x, *smaller = maps
         if not self.fused:
@@ -166,7 +165,7 @@ class Segmentor(nn.Module):
         return [f"{head}.4.{part}" for head in ("cls", "aux") for part in ("weight", "bias")]
 
     def param_groups(self) -> list[dict]:
-        """The trunk at the base learning rate, all newer modules at 10 times it (`lr_scale`)."""
+        """Return parameter groups: the trunk, and all newer modules with 10 times its rate."""
         names = ["backbone", *(f"layer{i}" for i in range(5))]
         trunk: list[nn.Parameter] = []
         new: list[nn.Parameter] = []

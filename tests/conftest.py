@@ -17,7 +17,7 @@ import yaml
 from util.error import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
-torch.set_num_threads(1)  # several spinning threads stall each other on a busy machine
+torch.set_num_threads(1)  # more threads slow each other down on a busy machine
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -112,4 +112,4 @@ def test_an_augmentation(copy: Path, tiny: Path, tmp_path: Path) -> None:
         save = tmp_path / way / "model"
         run(copy, "train", "--config", tiny, "TRAIN.augment", way, "TRAIN.save_path", save)
     drawn = [float(path.name) for path in (tmp_path / "drawn").iterdir()]
-    assert len(drawn) == 4 and all(0.5 <= value < 1 for value in drawn)  # equal in both ways
+    assert len(drawn) == 4 and all(0.5 <= value < 1 for value in drawn)  # with both augmentations

@@ -1,4 +1,4 @@
-"""Each tool that writes, with places where it cannot or must not: a sentence, and nothing lost."""
+"""Each tool with output paths it cannot or must not write to: one sentence, and nothing lost."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from tests.helpers.attacked import PLACES, UNUSUAL, WRITERS, largest_file, make_
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The inputs of all tools."""
+    """Create the inputs of all tools."""
     return make_world(tiny.__wrapped__(tmp_path_factory.mktemp("world")))
 
 
@@ -23,7 +23,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cases(*, is_refused: bool = False) -> list:
-    """Names of WRITERS; slow are those that compute much, unless they are to be refused at once."""
+    """Parametrise over WRITERS; the expensive ones are slow unless they are rejected at once."""
     return [
         pytest.param(name, id=name, marks=[pytest.mark.slow] * (w.is_slow and not is_refused))
         for name, w in WRITERS.items()
@@ -31,7 +31,7 @@ def cases(*, is_refused: bool = False) -> list:
 
 
 def attack(run_tool: RunTool, name: str, world: Path, target: Path) -> int:
-    """Run the tool: what is wrong is one sentence. 1 is the exit code of findings in a dataset."""
+    """Run the tool; errors must be one sentence. Exit code 1 means findings in a dataset."""
     code, _, err = run_tool(*WRITERS[name].line(world, target))
     lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
     assert code in ((0, 1, 2) if name == "check_data" else (0, 2)), err
@@ -41,7 +41,7 @@ def attack(run_tool: RunTool, name: str, world: Path, target: Path) -> int:
 
 
 def assert_kept(before: dict[str, object], *folders: Path) -> None:
-    """All that was there is as it was."""
+    """Assert that existing files are unchanged."""
     after = state_of(*folders)
     assert {path: after.get(path) for path in before} == before
 

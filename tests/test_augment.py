@@ -62,7 +62,7 @@ def test_without_rotation_labels_are_equal_and_images_to_a_rounding(is_scaled: b
         found, ids = fused(image, label, np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
         drawn = [step.draw(rng) for step in steps.steps]
-        if drawn[1] is None:  # else rotated, by 0 degrees
+        if drawn[1] is None:  # otherwise rotated by 0 degrees
             assert (ids.numpy() == want_ids.numpy()).all(), f"seed {seed}"
         difference = np.abs(denormalise(found).astype(int) - denormalise(want))
         assert difference.max() <= (3 if drawn[1] is None else 20) and difference.mean() < 0.5
@@ -105,7 +105,7 @@ def test_images_of_few_pixels_and_of_many() -> None:
 def test_class_frequencies_are_equal_over_2000_draws() -> None:
     steps, fused = both((41, 41))
     image, label = scene(48, 64)
-    counts = np.zeros((2, 2, 256))  # halves of the draws: their difference is the noise
+    counts = np.zeros((2, 2, 256))  # two halves of the draws, whose difference estimates the noise
     for seed in range(2000):
         for i, transform in enumerate((steps, fused)):
             ids = transform(image, label, np.random.default_rng(seed))[1].numpy()

@@ -74,7 +74,7 @@ def test_trains_resumes_to_the_bit_and_tests(
     weights = []
     for folder in ("once", "twice"):
         run = [*words, "save_path", tmp_path / folder / "model"]
-        if folder == "twice":  # as if it had been stopped after the first epoch
+        if folder == "twice":  # simulate a stop after the first epoch
             code, _, err = run_tool("train", *run, "save_every_steps", 1)
             assert code == 0, err
             for path in (tmp_path / "twice/model").glob("train_epoch_2.pth"):

@@ -13,7 +13,7 @@ from tests.conftest import ROOT, RunTool, assert_one_sentence, command
 from util.extra.benchmark.parts import Part, guarded, run_parts
 from util.extra.benchmark.record import Deadline, Record
 
-BUDGET = 600  # seconds: a busy machine's; the work is that of one minute
+BUDGET = 600  # seconds, for a busy machine; an idle one needs about one minute
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def test_sheet_shows_images_labels_and_augmentations(
     assert f"2 of 4 training samples, 3 classes: {sheet}" in out
     shown = read_image(sheet)
     assert shown.shape[1] == 2 * (320 + 6) + 3 * (240 + 6)  # 64x48 and three crops 33x33, 240 high
-    # The first row begins with the first image, then its overlay, below two captions.
+    # Below two captions, the first row starts with the first image and its overlay.
     data = tmp_path / "data"
     image, label = read_image(data / "images/p0.png"), read_label(data / "labels/p0.png")
     middle = slice(40 + 2, 40 + 240, 5), slice(2, 320, 5)  # centres of the 5x5 blocks of a pixel
@@ -45,7 +45,7 @@ def test_the_same_sheet_again_and_more_than_there_is(
     ("words", "part"),
     [
         (["--count", "0"], "--count must be at least 1, got 0"),
-        (["--output", "x.jpg"], "--output must be a file named .png, got x.jpg"),
+        (["--output", "x.jpg"], "--output must end in .png, got x.jpg"),
         (["DATA.train_list", ""], "DATA.train_list is empty"),
     ],
 )

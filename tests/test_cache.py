@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import RunTool, assert_one_sentence
 from util.config import Config, load_config
@@ -54,6 +55,16 @@ def test_a_changed_image_is_decoded_again(tiny: Path) -> None:
     assert len(files(tiny)) == 1
 
 
+def test_a_file_of_the_same_size_and_time_is_decoded_again(tiny: Path) -> None:
+    """As labels of one archive may be, all of one date and uncompressed."""
+    data = build_data(config(tiny), is_training=True)
+    path = data.samples[0].image
+    for value in (7, 9):
+        Image.fromarray(np.full((48, 64, 3), value, np.uint8)).save(path, "BMP")
+        os.utime(path, (1, 1))
+        assert (data.load(0)[0] == value).all()
+
+
 @pytest.mark.parametrize("damage", [b"", b"short", None])
 def test_damaged_cache_file_is_rewritten(tiny: Path, damage: bytes | None) -> None:
     data = build_data(config(tiny), is_training=True)
@@ -71,7 +82,7 @@ def test_the_limit_holds(tiny: Path) -> None:
     for i in range(4):
         data.load(i)
     assert len(files(tiny)) == 2
-    # What another list keeps there counts, too.
+    # Files cached for another list count as well.
     other = build_data(
         config(tiny, "cache_gib", 2.5 * size / 2**30, "ignore_ids", "[2]"), is_training=True
     )

@@ -68,7 +68,7 @@ def test_faults_of_all_kinds_at_once(tmp_path: Path, run_tool: RunTool) -> None:
         for ending, content in kept.items():  # each fault on its own pair: 10, 11, ...
             data.copy(f"train/2.{ending}", f"train/{10 + i}.{ending}")
             (tmp_path / f"train/2.{ending}").write_bytes(content)
-    # The copies of image 2 must not look alike.
+    # Copies of image 2 must differ.
     for i in range(10, 16):
         if i not in (10, 12):
             Image.new("RGB", (WIDTH, HEIGHT), (i, i, i)).save(tmp_path / f"train/{i}.jpg")
@@ -84,7 +84,9 @@ def test_faults_of_all_kinds_at_once(tmp_path: Path, run_tool: RunTool) -> None:
     words = [word for finding in kinds.values() for word in follow(finding["cure"])]
     code, found, out = data.check(run_tool, *words)
     assert (code, found["findings"]) == (0, []), out
-    assert found["pairs"]["train"] == 40 - 1 - 5 - 1  # missing, unusable, leaked; void id cured
+    assert (
+        found["pairs"]["train"] == 40 - 1 - 5 - 1
+    )  # missing, unusable, leaked; the void id is fixed
 
 
 def test_sixteen_bit_labels_of_many_classes_are_clean(data: Data, run_tool: RunTool) -> None:
@@ -109,7 +111,7 @@ def test_invalid_arguments(data: Data, run_tool: RunTool) -> None:
     assert_one_sentence(*refused("TRAIN.ignore_label", "2"), "is also a class id")
     before = (data.root / "train.txt").read_bytes()
     code, err = refused("--json", str(data.root / "train.txt"))
-    assert_one_sentence(code, err, "train.txt exists and is no result of an earlier run")
+    assert_one_sentence(code, err, "train.txt exists and is not a result of an earlier run")
     assert (data.root / "train.txt").read_bytes() == before
     assert_one_sentence(*refused("--json", "/dev/full/x.json"), "/dev/full")
 

@@ -115,7 +115,7 @@ def test_resuming_falls_back_from_a_damaged_file(
         name, content = find_resume("auto", str(tmp_path))
         assert name.endswith("train_epoch_1.pth") and content["epoch"] == 1
         (text,) = caplog.messages
-        assert "train_epoch_2.pth" in text and "using the checkpoint before it" in text
+        assert "train_epoch_2.pth" in text and "using the previous checkpoint" in text
     (tmp_path / "train_epoch_1.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         find_resume("auto", str(tmp_path))

@@ -237,5 +237,5 @@ def test_label_that_is_half_void_is_named(
     assert name.startswith(str(data.root / "train/2.png"))
     build_data(load_config(data.config), is_training=True)
     assert "half, unlike the other labels" in caplog.text
-    data.write_all_labels(label)  # so in all labels: meant to be
+    data.write_all_labels(label)  # in all labels, so it is intended
     assert "half-void" not in {f["kind"] for f in data.check(run_tool)[1]["findings"]}

@@ -142,7 +142,7 @@ def test_a_label_of_another_size_is_refused(tmp_path: Path) -> None:
 
 WORKERS = """
 import os, signal, sys
-if "bare" in sys.argv:  # what Windows does not have
+if "bare" in sys.argv:  # features missing on Windows
     for name in ("sigwaitinfo", "SIGUSR1", "SIGUSR2", "SIGHUP"):
         delattr(signal, name)
     del os.fork, os.sched_getaffinity
@@ -197,7 +197,7 @@ def test_workers_start_in_any_way_and_outlive_signals(
 
 
 def test_workers_end_at_once_with_their_loader_or_their_process(tmp_path: Path) -> None:
-    others = set(multiprocessing.active_children())  # of loaders that other tests have left
+    others = set(multiprocessing.active_children())  # from loaders of other tests
     loader = make_loader(tmp_path, 8, workers=1)
     batches = iter(loader)
     next(batches)
@@ -206,7 +206,7 @@ def test_workers_end_at_once_with_their_loader_or_their_process(tmp_path: Path) 
     del loader, batches
     gc.collect()
     worker.join(4)
-    assert not worker.is_alive() and time.monotonic() - start < 4  # 10 s where they are terminated
+    assert not worker.is_alive() and time.monotonic() - start < 4  # 10 s if they are terminated
 
 
 @pytest.mark.parametrize(

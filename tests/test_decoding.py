@@ -40,7 +40,7 @@ def test_the_same_pixels(
 ) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(pixels).save(path, **kind)
-    monkeypatch.setattr(Image.Image, "convert", None)  # of no use here
+    monkeypatch.setattr(Image.Image, "convert", None)  # must not be called
     found = read_image(path)
     monkeypatch.undo()
     assert np.array_equal(found, by_pillow(path, monkeypatch))

@@ -38,7 +38,7 @@ def test_images_of_linked_folders(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(path)
     (tmp_path / "in/night").symlink_to(tmp_path / "disk")
-    (tmp_path / "in/night/up").symlink_to(tmp_path / "in")  # no end of it
+    (tmp_path / "in/night/up").symlink_to(tmp_path / "in")  # an endless loop
     found = [name for _, name in open_source(str(tmp_path / "in"))]
     assert found == ["a", "night/b.jpg", "night/b.png"]
 

@@ -48,7 +48,7 @@ def test_a_video(ready: Path, tmp_path: Path, run_tool: RunTool, suffix: str, co
     ]
     for row in rows:
         assert sum(float(row[f"class {i}"]) for i in range(3)) == pytest.approx(1, abs=2e-4)
-    # A frame gives what an image of it gives.
+    # A frame gives the same result as an image.
     with VideoReader(path) as video:
         cv2.imwrite(str(tmp_path / "frame.png"), next(iter(video))[..., ::-1])
     words = ["--config", ready, "--image", tmp_path / "frame.png", "--output", out]
@@ -101,7 +101,7 @@ def test_a_camera_until_it_is_interrupted(
     assert code == 0, err
     assert "3 frames: " in text and camera.is_released
     monkeypatch.undo()
-    (path,) = tmp_path.glob("camera1_2*_overlay.mp4")  # of this recording, not of another
+    (path,) = tmp_path.glob("camera1_2*_overlay.mp4")  # has the time of this recording
     with VideoReader(path) as video:
         assert len(list(video)) == 3 and video.fps == 25
     (table,) = tmp_path.glob("camera1_2*_shares.csv")
@@ -119,7 +119,7 @@ def test_a_video_does_not_replace_the_users_files(
     assert_one_sentence(code, err, f"--output: {tmp_path / name} exists")
     assert (tmp_path / name).read_text() == "mine"
     (tmp_path / name).unlink()
-    for _ in range(2):  # its own it does
+    for _ in range(2):  # but it does replace its own
         code, _, err = run_tool("demo", *words)
         assert code == 0, err
 

@@ -58,7 +58,7 @@ def test_recipes_and_overrides_of_commands_are_right(command: str) -> None:
     """Commands that are not run because they need data or a GPU at least have a valid config."""
     words = [w.strip("'") for w in re.findall(r"'[^']*'|\S+", command) if "=./" not in w][1:]
     words = words[: words.index("#")] if "#" in words else words
-    if "…" in command or "NAME" in command:  # a pattern, no command
+    if "…" in command or "NAME" in command:  # a pattern, not a command
         return
     if words[0] in ("tool/train.sh", "tool/test.sh"):
         dataset, network, *overrides = words[1:]

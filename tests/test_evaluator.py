@@ -92,7 +92,7 @@ def test_writing_behind_is_bounded(evaluator: Evaluator, monkeypatch: pytest.Mon
     def write(self: ResultFolder, name: str, image: np.ndarray, pred: np.ndarray) -> None:
         most.append(evaluator.predicted - evaluator.done)
         if not gate.wait(0.3):
-            gate.set()  # by then the network has gone as far as it may
+            gate.set()  # by now the network is as far ahead as allowed
 
     monkeypatch.setattr(ResultFolder, "write", write)
     run(evaluator)

@@ -68,9 +68,9 @@ def test_exif_orientation_of_one_alone_is_refused_unless_sizes_tell(
         load(pair(tmp_path, 1, orientation), label_map)
     image = read_image(write_turned(tmp_path / "x.png", rgb(IDS) * 15, orientation))
     if orientation < 5:
-        label = tmp_path / "upright.png"  # as a preparation writes it
+        label = tmp_path / "upright.png"  # as written by tool/prepare_*.py
         write_label(label, image[..., 0] // 15, note=UPRIGHT)
-    else:  # as annotation tools write it that show images upright
+    else:  # as written by annotation tools that display images upright
         label = tmp_path / "shown.png"
         write_label(label, image[..., 0] // 15)
     image, ids = load(Sample(tmp_path / "x.png", label), label_map)

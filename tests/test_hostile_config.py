@@ -108,7 +108,7 @@ def test_escapes_do_not_reach_the_terminal(tiny: Path, run_tool: RunTool) -> Non
     assert_one_sentence(code, err, r"got \x1b[31mred\nerror: fake")
 
 
-EXTREMES = [  # numbers at their limits; several of them in one run where none ends it
+EXTREMES = [  # numbers at their limits; combined in one run if none of them ends it
     "manual_seed 9223372036854775807 scale_min 10 scale_max 10 rotate_min 180 rotate_max 180",
     "scale_min 0.01 scale_max 0.01 aux_weight 1000 weight_decay 1000 momentum 1 power 100",
     "base_lr 1000 nonfinite skip epochs 2",

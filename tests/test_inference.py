@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from model.segmentor import SegOutput
 from tests.helpers.networks import Low, Toy, network64, smooth
+from util.error import RunError
 from util.extra.sliding_window_reference import plain_loop, side_8k1, starts
 from util.inference import SlidingPredictor, strips, window_starts
 
@@ -147,6 +148,16 @@ def test_huge_logits_stay_probabilities(rng: np.random.Generator) -> None:
     predictor = SlidingPredictor(model, classes=4, crop=(33, 33), base_size=60)
     probs = predictor.probabilities(smooth(rng, 40, 60))
     assert torch.allclose(probs.sum(0), torch.ones(40, 60), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [torch.nan, 3e38])
+def test_values_that_are_not_finite_are_no_class_0(rng: np.random.Generator, value: float) -> None:
+    model = Toy(4)
+    with torch.no_grad():
+        model.conv.weight.fill_(value)
+    predictor = SlidingPredictor(model, classes=4, crop=(33, 33), base_size=60)
+    with pytest.raises(RunError, match=r"infinite or NaN values .* its weights are damaged"):
+        predictor.predict(smooth(rng, 40, 60))
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

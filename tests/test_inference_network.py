@@ -39,7 +39,7 @@ def ready(name: str) -> Segmentor:
                 tensor.uniform_(0.5, 1.5)
             for tensor in (module.bias.data, module.running_mean):
                 tensor.normal_(std=0.2)
-    model.cls[4].weight.data *= 0.1  # else the logits are far apart, and softmax is 0 or 1
+    model.cls[4].weight.data *= 0.1  # otherwise softmax saturates
     return model
 
 
@@ -53,7 +53,7 @@ def test_folding_and_late_upsampling_change_nothing(rng: np.random.Generator, na
     protocol |= {"base_size": 40, "scales": [0.8, 1.0]}
     found = SlidingPredictor(model, **protocol).probabilities(image).permute(1, 2, 0).numpy()
 
-    # The network handed in is as it was: training, with gradients, same weights and names.
+    # The original is unchanged: training mode, gradients, weights and names.
     assert all(m.training for m in model.modules())
     assert all(p.requires_grad for p in model.parameters())
     after = model.state_dict()

@@ -71,7 +71,7 @@ def small() -> Iterator[None]:
     """Use a small network unless a test overrides this."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SMALL", "1")
-        patch.setenv("OMP_NUM_THREADS", "1")  # the processes would wait for each other spinning
+        patch.setenv("OMP_NUM_THREADS", "1")  # avoid spinning threads of several processes
         yield
 
 
@@ -103,12 +103,12 @@ def together(
 
 def assert_same(found: dict, one: dict) -> None:
     assert len(one["float64"]) == 20
-    assert np.ptp(one["float64"]) > 0.01  # the weights move, a wrong step would show
+    assert np.ptp(one["float64"]) > 0.01  # the weights change enough to reveal a wrong step
     np.testing.assert_allclose(found["float64"], one["float64"], rtol=1e-9)
     np.testing.assert_allclose(found["float32"], one["float32"], rtol=1e-4)
     loss, wanted = found["val"].pop("loss"), {**one["val"]}
     assert loss == pytest.approx(wanted.pop("loss"), rel=1e-6)
-    assert found["val"] == wanted  # fractions of whole numbers of pixels: equal to the bit
+    assert found["val"] == wanted  # ratios of pixel counts: exactly equal
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -12,7 +12,7 @@ from tests.conftest import ROOT, RunTool, assert_one_sentence, write_pair
 from util.config import dump_config, load_config
 from util.data.dataset import BatchSampler, Loader, SegmentationData
 from util.data.image import read_image, read_label, write_label
-from util.data.label_map import LabelMap, check_label, load_label_map
+from util.data.label_map import LabelMap, load_label_map
 from util.data.list_file import read_list
 from util.data.load import load_label
 from util.data.transform import train_transform
@@ -106,6 +106,9 @@ def test_maps_that_cannot_work_are_refused(tmp_path: Path) -> None:
         made({-40000: 0}, classes=2)
     with pytest.raises(ConfigError, match="names id 70000"):
         made("", classes=2, ignore_ids=(70000,))
+    (tmp_path / "r").write_text("5-0: 1\n")  # it would name no id, and all would stay as they are
+    with pytest.raises(ConfigError, match="holds the range 5-0, whose end is below its start"):
+        made(str(tmp_path / "r"), classes=2)
     (tmp_path / "c").write_text("1 2 3\n")
     with pytest.raises(ConfigError, match="names colours"):
         made(str(tmp_path / "c"), classes=2, ignore_ids=(3,))
@@ -146,7 +149,7 @@ def test_out_of_range_ids_name_the_cause(
     ids: list[int], classes: int, ignored: int, cause: str, cure: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        check_label(np.array(ids), Path("a/b.png"), classes=classes, ignore_label=ignored)
+        LabelMap(classes, ignored).apply(np.array([ids]), Path("a/b.png"))
     for part in ("label a/b.png holds id ", f"{ids[-1]} (1 pixels)", cause, cure):
         assert part in str(error.value)
 
@@ -197,5 +200,5 @@ def test_id_check_costs_under_three_percent_of_loading(tmp_path: Path) -> None:
     loading = fastest(read_image, tmp_path / "x.jpg") + fastest(read_label, tmp_path / "x.png")
     transform = train_transform((257, 257), scale=(1, 1.01), rotate=(-1, 1), ignore_label=255)
     loading += fastest(lambda: transform(smooth, label, np.random.default_rng(0)))
-    nonfinite = fastest(check_label, label, tmp_path / "x.png", classes=11, ignore_label=255)
-    assert nonfinite < 0.03 * loading
+    check = fastest(LabelMap(11, 255).apply, label, tmp_path / "x.png")
+    assert check < 0.03 * loading

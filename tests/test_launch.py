@@ -87,10 +87,10 @@ def test_a_single_device_runs_here(found) -> None:
 
 
 def test_several_devices_are_started_by_the_agent(found) -> None:
-    here = (1, 0, "127.0.0.1", 0)  # a port that the system chooses
+    here = (1, 0, "127.0.0.1", 0)  # port 0: any free port
     assert found(gpus=4, listed=[1, 3]) == ("agent", ["cuda:1", "cuda:3"], *here)
     assert found(num_processes=2) == ("agent", ["cpu", "cpu"], *here)
-    assert found(gpus=1, num_processes=2) == ("here", "cuda:0")  # as many as GPUs, where there are
+    assert found(gpus=1, num_processes=2) == ("here", "cuda:0")  # one process per GPU, if any
 
 
 def test_one_process_where_several_are_not_wanted(found, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,7 +115,7 @@ def test_machines_meet_at_dist_url(found) -> None:
 def test_a_malformed_dist_url(found, url: str) -> None:
     with pytest.raises(ConfigError, match="must be tcp://<address of the first node>:<port>"):
         found(dist_url=url, world_size=2)
-    assert found(dist_url=url) == ("here", "cpu")  # on one machine it is not used
+    assert found(dist_url=url) == ("here", "cpu")  # not used on a single machine
 
 
 def test_a_rank_that_does_not_exist(found) -> None:
@@ -127,7 +127,7 @@ def test_torchrun(found, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "semseg")
     wanted = ("join", 1, 4, "cuda:1", "10.0.0.1:29500")
     assert found(gpus=4, environment=TORCHRUN) == wanted
-    assert not caplog.messages  # the first process says it
+    assert not caplog.messages  # only the first process logs it
     first = {**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}
     assert found(gpus=4, environment=first, listed=[2, 3])[3] == "cuda:0"
     (text,) = caplog.messages
@@ -204,7 +204,7 @@ def test_srun_with_several_tasks_a_node(found) -> None:
     environment = {**STEP, "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
     wanted = ("join", 5, 8, "cuda:1", "10.0.0.1:20007")
     assert found(gpus=4, environment=environment) == wanted
-    assert found(gpus=1, environment=environment)[3] == "cuda:0"  # a task sees its own GPU alone
+    assert found(gpus=1, environment=environment)[3] == "cuda:0"  # a task sees only its own GPU
     del environment["SLURM_LAUNCH_NODE_IPADDR"]
     with pytest.raises(ConfigError, match="set MASTER_ADDR to the first node"):
         found(environment=environment)

@@ -45,7 +45,7 @@ def test_names_are_where_there_is_room() -> None:
     names = [f"class number {i}" for i in range(9)]
     strip = legend(names, distinct_colors(9), 300)
     assert strip.shape[1:] == (300, 3) and strip.shape[0] > 3 * 18
-    for color in distinct_colors(9):  # each patch is whole
+    for color in distinct_colors(9):  # each patch is complete
         assert (strip == color).all(axis=2).sum() == 12 * 12
     assert legend(names, distinct_colors(9), 300, height=54).shape == (54, 300, 3)
     assert legend([], distinct_colors(0), 300, height=54).shape == (54, 300, 3)

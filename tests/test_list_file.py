@@ -70,6 +70,7 @@ def test_result_names_are_unique_and_short(root: Path) -> None:
     assert names("i/rome/1.jpg", "i/bonn/1.jpg") == ["rome/1", "bonn/1"]
     assert names("i/1.jpg", "i/1.png") == ["1.jpg", "1.png"]
     assert names("i/1.jpg", "i/1.jpg") == ["1", "1"]  # the same image twice
+    assert names("i/1.jpg", "i/1.png", "i/1.jpg.png") == ["1.jpg", "1.png", "1.jpg.png"]
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_labels_are_sampled_at_the_size_of_the_logits() -> None:
     label = torch.arange(17 * 17).view(1, 17, 17)
     assert torch.equal(label_at(label, (17, 17)), label)
     assert torch.equal(label_at(label, (3, 9)), label[:, ::8, ::2])
-    # Other sizes: the pixel nearest to the centre of each.
+    # Other sizes: the pixel nearest to each centre.
     label = torch.arange(6 * 8).view(1, 6, 8)
     assert label_at(label, (3, 4)).tolist() == [
         [[9, 11, 13, 15], [25, 27, 29, 31], [41, 43, 45, 47]]
@@ -218,7 +218,7 @@ def test_the_trainer_builds_the_loss_of_its_config(tiny: Path, tmp_path: Path) -
     assert criterion() == SegmentationLoss(CrossEntropy(IGNORED), CrossEntropy(IGNORED), 0.4)
     ohem = criterion("TRAIN.loss", "ohem").main
     assert isinstance(ohem, OhemCrossEntropy)
-    assert (ohem.threshold, ohem.min_kept) == (0.7, 100000)  # of all processes together
+    assert (ohem.threshold, ohem.min_kept) == (0.7, 100000)  # over all processes
     (tmp_path / "w.json").write_text(json.dumps({"class_weights": [1, 2, 3]}))
     for setting in ("[1, 2, 3]", str(tmp_path / "w.json")):
         loss = criterion("TRAIN.class_weights", setting)

@@ -94,7 +94,7 @@ def test_strips_join_without_a_seam(rng: np.random.Generator) -> None:
 
 def test_images_count_the_same_in_any_order_and_in_parts(rng: np.random.Generator) -> None:
     images = {i: rng.integers(0, 3, (2, 4, 5)) for i in range(8)}
-    images[5] = images[3]  # equals: the first of them is named
+    images[5] = images[3]  # a tie: the first one is named
 
     def counted(order: list[int]) -> ImageCounts:
         counts = ImageCounts(3)

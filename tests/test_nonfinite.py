@@ -110,7 +110,7 @@ def test_the_check_is_a_few_operations_a_step(tiny: Path) -> None:
         left_out = has_nonfinite_gradient(run.state.model)
         assert operations.count < 15
         statistics.restore_if(left_out)
-    assert operations.count < 50  # of them 22 views
+    assert operations.count < 50  # 22 of them are views
 
 
 def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
@@ -118,7 +118,7 @@ def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> N
     code, _, err = run_tool("train", *words, "save_freq", 9)
     assert_one_sentence(code, err, "is not finite (images p", "lower TRAIN.base_lr", "skip")
     assert not checkpoints(tmp_path / "run/model")
-    # Statistics overflow before the loss: nothing of that is saved either.
+    # Statistics overflow before the loss does: these are not saved either.
     code, _, err = run_tool("train", *words)
     assert_one_sentence(code, err, "running_var", "is not saved: the run has diverged")
     for path in checkpoints(tmp_path / "run/model"):

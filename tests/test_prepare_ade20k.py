@@ -130,6 +130,9 @@ def test_copy(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert image.read_bytes() == (raw / "images/training/ADE_train_00000001.jpg").read_bytes()
     code, _, err = run_tool("prepare_ade20k", *options[:-1])
     assert_one_sentence(code, err, "prepared with copy True (asked: False)", "another --out")
+    image.write_bytes(bytes(image.stat().st_size))  # changed, but of the same size
+    code, _, err = run_tool("prepare_ade20k", *options)
+    assert_one_sentence(code, err, f"{image} is another image")
 
 
 def test_without_symlinks_the_message_names_copy(

@@ -65,7 +65,7 @@ def test_split_depends_on_the_seed(raw: Path, run_tool: RunTool) -> None:
     out = raw.parent / "dataset/mine"
     assert run_tool("prepare_folder", *options(raw))[0] == 0
     first = lines_of(out, "val")
-    assert run_tool("prepare_folder", *options(raw))[0] == 0  # again: nothing to change
+    assert run_tool("prepare_folder", *options(raw))[0] == 0  # a rerun changes nothing
     code, _, err = run_tool("prepare_folder", *options(raw, "--seed", 1))
     assert_one_sentence(code, err, "was prepared with seed 0 (asked: 1)", "another --out")
     assert lines_of(out, "val") == first

@@ -61,7 +61,7 @@ def check_out(out: Path) -> None:
     ]
     assert lines_of(out, "train") == [f"images/{n}.jpg labels/{n}.png" for n in TRAIN]
     assert lines_of(out, "val") == ["images/2007_3.jpg labels/2007_3.png"]
-    for name in (*TRAIN, *VAL):  # VOC's own, also where SBD has one
+    for name in (*TRAIN, *VAL):  # VOC's label, even if SBD has one
         assert_label(out / f"labels/{name}.png", 0, 1, 20, 255)
     for name in ("2008_4", "2008_5"):
         assert_label(out / f"labels/{name}.png", 0, 5, 20)
@@ -127,7 +127,7 @@ def test_missing_images_are_left_out(
     (sbd / "dataset/img/2008_5.jpg").unlink()
     options = ("--source", raw, "--sbd", sbd, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_voc2012", *options)
-    assert code == 0 and "train_aug: 1 images left out" in err and "2008_5" in err
+    assert code == 0 and "train_aug: 1 entries skipped" in err and "2008_5" in err
     assert len(lines_of(tmp_path / "o", "train_aug")) == 3
 
 

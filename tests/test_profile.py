@@ -27,7 +27,7 @@ class Net(nn.Module):
 
 def test_flops_are_those_of_forward_and_backward() -> None:
     network = Net()
-    products = 9 * 17 * 3 * 5 * 2  # of both heads
+    products = 9 * 17 * 3 * 5 * 2  # for both heads
     assert flops_per_image(network, (9, 17)) == 3 * 2 * products
     assert network.conv.weight.device == CPU and network.training
 

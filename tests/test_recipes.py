@@ -50,7 +50,7 @@ def test_recipes_of_the_results_tables(dataset: str, arch: str, layers: int) -> 
     assert cfg.init_weight.endswith(f"initmodel/resnet{layers}_v2.pth")
 
 
-PUBLISHED_KEYS = {  # of the files that this project took over: all of them, and no other
+PUBLISHED_KEYS = {  # exactly the keys of the published config files
     "DATA": "data_root train_list val_list classes",
     "TRAIN": "arch layers sync_bn train_h train_w scale_min scale_max rotate_min rotate_max "
     "zoom_factor ignore_label aux_weight train_gpu workers batch_size batch_size_val base_lr "
@@ -81,7 +81,7 @@ def test_an_old_file_with_exactly_the_published_keys_runs(
     old["TRAIN"].update(scale_min=0.5, scale_max=2, weight=None, resume=None)
     old["TEST"].update(test_list=old["DATA"]["val_list"], test_w=33, colors_path="", names_path="")
     (tmp_path / "old.yaml").write_text(yaml.safe_dump(old))
-    # Its initial weights were a file beside the code, which is a key now.
+    # The initial weights, a fixed path in the original, are now set by a key.
     for tool, words in (("train", ["init_weight", ""]), ("test", [])):
         code, _, err = run_tool(tool, "--config", tmp_path / "old.yaml", *words)
         assert code == 0, err

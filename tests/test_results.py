@@ -43,7 +43,7 @@ def test_written_predictions_are_found(tmp_path: Path, image: np.ndarray, pred: 
     write(results, image, pred)
     np.testing.assert_array_equal(results.find("city/a", image), pred)
     np.testing.assert_array_equal(results.read("city/a", image), pred)
-    # The same weights in another place, another number of windows a forward pass.
+    # The same weights in another place, with another number of windows per forward pass.
     same = folder(tmp_path, checkpoint="elsewhere/a.pth", batch_windows=3)
     assert same.find("city/a", image) is not None
     assert read_image(tmp_path / "color/city/a.png").shape == (20, 30, 3)
@@ -123,7 +123,7 @@ def test_a_prediction_of_unknown_origin_that_cannot_be_scored(
 def test_a_folder_has_one_protocol(tmp_path: Path, image: np.ndarray, pred: np.ndarray) -> None:
     first, other = folder(tmp_path), folder(tmp_path, checkpoint_sha256="9" * 64, scales=[1.0])
     other.open(["city/a"], [])
-    first.open(["city/a"], [])  # the other one has predicted nothing
+    first.open(["city/a"], [])  # the other one has not predicted anything
     write(first, image, pred)
     first.open(["city/a", "b"], [])
     folder(tmp_path, checkpoint="b.pth", batch_windows=3).open(["city/a"], [])
@@ -218,7 +218,7 @@ def test_full_disk_is_reported_and_leaves_no_partial_file(
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError) as caught:
         write_image(tmp_path / "a.png", image)
-    assert caught.value.filename == str(tmp_path / "a.png")  # what run_cli needs for its sentence
+    assert caught.value.filename == str(tmp_path / "a.png")  # used by run_cli in its message
     assert list(tmp_path.iterdir()) == []
 
 

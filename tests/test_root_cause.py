@@ -71,7 +71,10 @@ def test_failure_on_another_machine(tmp_path: Path) -> None:
 
 def test_processes_stopped_by_a_signal(tmp_path: Path) -> None:
     assert cause(tmp_path, {"code": 75}, {"code": -15}, {"code": -signal.SIGUSR1}) == ("", 75)
-    assert cause(tmp_path, LOST, {"code": 75}) == ("", 75)  # one alone, before the first step
+    assert cause(tmp_path, LOST, {"code": 75}) == (
+        "",
+        75,
+    )  # only one process, before the first step
     assert cause(tmp_path, LOST, {"code": 130}, {"code": 75}) == ("interrupted", 130)
 
 

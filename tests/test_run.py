@@ -48,7 +48,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert scores["protocol"]["scales"] == [0.5, 1.0]
     assert read_label(result / "gray/p0.png").shape == (48, 64)
 
-    # The scores are those of the images that were written.
+    # The scores match the images written.
     code, _, _ = run_tool("test", "--config", tiny, "scales", "[.5, 1]", "has_prediction", "True")
     assert code == 0
     again = json.loads((result / "scores.json").read_text())
@@ -63,7 +63,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     gray = read_label(run / "demo/p2_gray.png")
     np.testing.assert_array_equal(gray, read_label(result / "gray/p2.png"))
     assert read_image(run / "demo/p2_color.png").shape == (48, 64, 3)
-    assert read_image(run / "demo/p2_overlay.png").shape[0] > 48  # with a legend below
+    assert read_image(run / "demo/p2_overlay.png").shape[0] > 48  # includes a legend
     code, out, _ = run_tool(
         "demo", "--config", tiny, "--image", image.parent, "--output", tmp_path / "o"
     )

@@ -17,7 +17,7 @@ HOLD = """
 import os, sys, time
 from util.training.run_folder import RunFolder
 with RunFolder(sys.argv[1], active=True):
-    child = os.fork()  # as a loader's worker, which may outlive its parent for a moment
+    child = os.fork()  # like a loader worker, which may briefly outlive its parent
     if child:
         print(child, flush=True)
     time.sleep(60)
@@ -63,9 +63,11 @@ def test_files_that_no_training_wrote_are_not_overwritten(tmp_path: Path, name: 
 def test_the_files_of_a_run_are_its_own(tmp_path: Path) -> None:
     with RunFolder(str(tmp_path), active=True):
         (tmp_path / "config.yaml").write_text("ours")
-    with RunFolder(str(tmp_path), active=True):  # again, as after a crash before any checkpoint
+    with RunFolder(
+        str(tmp_path), active=True
+    ):  # again, as after a crash before the first checkpoint
         pass
-    older = tmp_path / "older"  # a folder of the first edition, which had no lock
+    older = tmp_path / "older"  # a folder of version 1.0, which had no lock
     older.mkdir()
     origin = {"command": [], "torch": "2.0", "git_commit": None}
     (older / "environment.json").write_text(json.dumps(origin))

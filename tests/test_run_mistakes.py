@@ -125,7 +125,7 @@ def test_shell_scripts_pass_on_the_exit_code(tmp_path: Path) -> None:
     assert not (ROOT / "exp/toy/pspnet81").exists()
     done = command("sh", "tool/test.sh", "toy")
     assert done.returncode == 2 and done.stderr.startswith("usage: sh tool/test.sh <dataset> <net>")
-    # A failed training is not followed by a test of a stale model.
+    # After a failed training the script does not test a stale model.
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\necho "$1" >> "$LOG"\nexit 7\n')
     fake.chmod(0o755)

@@ -48,7 +48,7 @@ def processes_of(tiny: Path, *, parent: int | None = None) -> list[int]:
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
             its_parent = int((folder / "stat").read_text().rsplit(")")[1].split()[1])
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has exited meanwhile
             continue
         if str(tiny).encode() in words and parent in (None, its_parent):
             found.append(int(folder.name))
@@ -107,7 +107,7 @@ def test_a_signal_before_the_first_step(tiny: Path, tmp_path: Path, processes: i
         while processes == 2 and len(processes_of(tiny, parent=run.pid)) < 2:
             time.sleep(0.05)
         if processes == 1:
-            time.sleep(1)  # it imports
+            time.sleep(1)  # while it imports
         run.terminate()
         _, err = run.communicate(timeout=60)
     assert run.returncode == 75 and "Traceback" not in err and "error" not in err, err

@@ -34,7 +34,7 @@ def test_a_signal_is_noted_within_a_stop_request_and_ends_the_tool_outside(
             signal.raise_signal(number)
             signal.raise_signal(signal.SIGTERM)
             assert stop.name == name
-        signal.raise_signal(number)  # once more, while it saves
+        signal.raise_signal(number)  # again, while it saves
         seen.append("saved")
 
     run_cli(loop)

@@ -36,13 +36,13 @@ def test_the_number_of_processes_changes_nothing(ready: Path, tmp_path: Path) ->
     assert len(np.unique(scores(tmp_path / "n1")["iou_class"])) > 1
     pages = {(tmp_path / f"n{n}/report.html").read_text().count("<figure") for n in (1, 2, 3)}
     assert len(pages) == 1
-    # What was predicted is scored by several processes too.
+    # Several processes can also score existing predictions.
     more = ["Distributed.num_processes", 2, "TEST.has_prediction", "True"]
     done = command(*tool, *words(ready, tmp_path / "n1", *more), OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     again, before = scores(tmp_path / "n1"), scores(tmp_path / "n2")
     assert again["protocol"].pop("has_prediction") and not before["protocol"].pop("has_prediction")
-    assert again == before  # protocol.json says how they were made
+    assert again == before  # from protocol.json
 
 
 @pytest.mark.slow
@@ -88,7 +88,7 @@ def test_a_folder_keeps_the_predictions_of_one_protocol(
     assert code == 0, err
     assert json.loads((folder / "scores.json").read_text())["protocol"]["scales"] == [1.0]
     for name in ("config.yaml", "environment.json", "protocol.json"):
-        assert (folder / name).read_bytes() == before[name]  # as they were predicted
+        assert (folder / name).read_bytes() == before[name]  # unchanged
 
 
 def test_a_dataset_is_not_taken_for_a_result_folder(
@@ -118,7 +118,7 @@ def test_export_for_a_server(ready: Path, tmp_path: Path, run_tool: RunTool) -> 
     for i, name in enumerate(files):
         gray = read_label(folder / "gray" / ("ulm", "bonn")[i % 2] / name)
         np.testing.assert_array_equal(read_label(folder / "submission" / name), saved[gray])
-    # Of existing predictions too, and without labels.
+    # Also from existing predictions, and without labels.
     shutil.rmtree(folder / "submission")
     more += ["TEST.has_prediction", "True", "TEST.split", "test"]
     assert run_tool("test", *words(ready, folder, *more))[0] == 0

@@ -20,7 +20,7 @@ def ready(tiny: Path) -> Path:
 
 
 def start(*arguments: object) -> subprocess.Popen:
-    # As many threads as here: with others, sums in the network may be rounded otherwise.
+    # The same number of threads as here: otherwise sums in the network may be rounded differently.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         [sys.executable, "tool/test.py", *map(str, arguments)],
@@ -49,7 +49,7 @@ def test_killed_and_started_again(ready: Path, tmp_path: Path, run_tool: RunTool
     left = sorted((part / "gray").rglob("[!.]*.png"))
     assert 4 <= len(left) < IMAGES and not (part / "scores.json").exists()
     left[0].write_bytes(left[0].read_bytes()[:60])
-    for path in part.rglob(".*.part"):  # the kill may leave a hidden one, which is in nobody's way
+    for path in part.rglob(".*.part"):  # the kill may leave a hidden temporary file
         path.unlink()
     code, out, err = run_tool("test", *words(ready, part, "TEST.skip_existing", "True"))
     assert code == 0, err
@@ -133,7 +133,7 @@ def test_a_signal_at_any_moment_ends_the_test_in_order(
         _, err = run.communicate(timeout=60)
     assert "Traceback" not in err
     code = 130 if name == "SIGINT" else 75
-    is_done = (out / "scores.json").exists()  # the signal may come when all is done
+    is_done = (out / "scores.json").exists()  # the signal may arrive after the test has finished
     assert run.returncode == code or (is_done and run.returncode == 0), err
     code, _, err = run_tool("test", *words(ready, out, "TEST.skip_existing", "True"))
     assert code == 0 and (out / "scores.json").exists(), err

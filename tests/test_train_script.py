@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 
 FAKES = {
-    # Notes its options, and runs the command as if the first of two nodes did.
+    # Records its options and runs the command like the first of two nodes.
     "srun": """
         while case $1 in --*) ;; *) false ;; esac; do
             echo "srun $1" >>"$CALLS"
@@ -102,7 +102,7 @@ def test_a_job_trains_and_tests_on_every_node(tmp_path: Path) -> None:
     words = f"--config {project}/config/toy/toy_pspnet18.yaml"
     assert job.trained == [f"{project}/tool/train.py {words} TRAIN.epochs 2"]
     assert job.calls[-1] == f"{project}/tool/test.py {words} TEST.model_path  TRAIN.epochs 2"
-    assert job.calls.count("srun --nodes=2") == 2  # for both
+    assert job.calls.count("srun --nodes=2") == 2  # for train and test
     first = job.output.splitlines()[0]
     for part in ("2 nodes (gpu[3-4])", "GPUs a node: 8", "CPUs a node: 16(x2)", "65536 MB a node"):
         assert part in first
@@ -125,7 +125,7 @@ def test_a_job_that_is_started_again_resumes(tmp_path: Path) -> None:
             True,
             "the same command and TRAIN.resume auto TEST.skip_existing True",
         ),
-        # Requeueing a cancelled job would bring it back to life.
+        # Requeueing a cancelled job would restart it.
         ({"CANCEL": "yes"}, False, "because it was cancelled or requeued"),
     ],
 )

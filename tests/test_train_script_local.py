@@ -66,11 +66,11 @@ def test_a_signal_to_a_script_reaches_what_it_runs(
         pid = int(run.stdout.readline().split()[1])
         run.send_signal(getattr(signal, name))
         rest = run.stdout.read()
-    if script == "test.sh":  # it has become the tool
+    if script == "test.sh":  # it has exec'ed the tool
         assert run.pid == pid
         assert run.returncode == (75 if name != "SIGINT" else -signal.SIGINT), rest
         return
-    assert rest.strip() == f"got {name.replace('SIGINT', 'SIGTERM')}", rest  # and no test follows
+    assert rest.strip() == f"got {name.replace('SIGINT', 'SIGTERM')}", rest  # no test follows
     assert run.returncode == (75 if name != "SIGINT" else 130)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -107,7 +107,7 @@ def test_relative_paths_start_where_the_script_is_called(project: Path) -> None:
     "environment",
     [
         {},
-        {"SLURM_JOB_ID": "7"},  # of a shell that was started within a job
+        {"SLURM_JOB_ID": "7"},  # a shell within a job
         {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_STEP_ID": "0"},
     ],
 )
@@ -126,7 +126,7 @@ def test_scripts_start_by_a_link_and_outside_of_jobs(
 
 def test_a_checkout_that_is_read_only(project: Path) -> None:
     """TRAIN.save_path may be elsewhere, so the tool reports folders that cannot be created."""
-    (project / "exp").touch()  # in the way, also for root
+    (project / "exp").touch()  # blocks the folder, even for root
     with start(project / "tool/train.sh", "sh") as run:
         lines = run.stdout.read().splitlines()
     assert run.returncode == 0 and len(lines) == 2, lines

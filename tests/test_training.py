@@ -21,7 +21,7 @@ def test_frozen_batch_norm_keeps_its_statistics(
     start = tmp_path / "run/model/train_epoch_1.pth"
     words = ["weight", start, "freeze_bn", True, "save_path", tmp_path / "b/model"]
     code, _, err = run_tool("train", "--config", tiny, *words, "batch_size", 1)
-    assert code == 0, err  # one image at a time is enough then
+    assert code == 0, err  # then a single image is enough
     before, after = weights(start), weights(tmp_path / "b/model/train_epoch_1.pth")
     for name in before:
         is_kept = "running_" in name or name.endswith("num_batches_tracked")

@@ -29,7 +29,7 @@ def gpu_run(tiny: Path, **values: object) -> SmallRun:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_step_does_not_wait_for_the_device(tiny: Path, optimizer: str, amp: str) -> None:
     run = gpu_run(tiny, optimizer=optimizer, amp=amp)
-    for _ in range(3):  # make what is made once
+    for _ in range(3):  # warm up
         run.step()
     torch.cuda.set_sync_debug_mode("error")
     try:

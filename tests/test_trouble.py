@@ -36,8 +36,8 @@ def train(
         text=True,
         timeout=240,
     )
-    assert "saved" in done.stdout, done.stderr  # it had begun
-    assert time.monotonic() - started < 3 * MINUTE  # the start of Python included
+    assert "saved" in done.stdout, done.stderr  # it had started
+    assert time.monotonic() - started < 3 * MINUTE  # includes starting Python
     return done.returncode, done.stdout, done.stderr
 
 
@@ -127,7 +127,7 @@ def test_nonfinite_steps_can_be_skipped(tiny: Path, tmp_path: Path) -> None:
 
 def test_under_torchrun_a_mistake_is_reported_once(tiny: Path) -> None:
     code, _, err = train(tiny, "data", start=TORCHRUN)
-    assert code == 1  # torchrun's own, whatever the processes'
+    assert code == 1  # torchrun's own exit code
     (line,) = reasons(err)
     assert "rank 1" in line and "image p7.png has no label" in line
 

@@ -110,7 +110,7 @@ def test_content_that_is_not_a_finite_state_dict(content: dict, part: str) -> No
         state_dict_of(content, source="f")
 
 
-@pytest.mark.filterwarnings("ignore")  # torch says that it will drop them
+@pytest.mark.filterwarnings("ignore")  # torch warns that it deprecates them
 def test_quantised_weights_are_refused() -> None:
     value = torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8)
     with pytest.raises(CheckpointError, match="quantised"):
@@ -131,7 +131,7 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_file(path)
 
 
-@pytest.mark.filterwarnings("ignore")  # of TorchScript, which is deprecated
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
 def test_other_file_formats_are_named(tmp_path: Path) -> None:
     archive, program = tmp_path / "archive.zip", tmp_path / "program.pt"
     with zipfile.ZipFile(archive, "w") as file:

@@ -34,7 +34,7 @@ def test_a_published_checkpoint_tests_trains_and_demos(
     image = tmp_path / "data/images/p0.png"
     words = ["--config", tiny, "--image", image, "TEST.model_path", path]
     assert run_tool("demo", *words)[0] == 0
-    # Its optimizer is not ours: said so, with the cure.
+    # Its optimizer state is not ours: the message says so and gives the fix.
     words = ["TRAIN.resume", path, "save_path", tmp_path / "other/model"]
     code, _, err = run_tool("train", "--config", tiny, *words)
     assert_one_sentence(code, err, "no optimizer state", f"TRAIN.weight {path}")
@@ -46,7 +46,7 @@ def test_fine_tuning_skips_exactly_the_classifier(
     path = published(tmp_path / "w.pth", PSPNet(layers=18, classes=21))
     code, out, err = run_tool("train", "--config", tiny, "TRAIN.weight", path)
     assert code == 0, err
-    skipped = "cls.4.weight, cls.4.bias, aux.4.weight, aux.4.bias start random"
+    skipped = "cls.4.weight, cls.4.bias, aux.4.weight, aux.4.bias start from random weights"
     assert out.count(skipped) == 1
     path = published(tmp_path / "a.pth", PSANet(layers=18, classes=21, mask_h=5, mask_w=5))
     code, _, err = run_tool(
@@ -152,7 +152,7 @@ def test_conversion_touches_no_other_file(tmp_path: Path, run_tool: RunTool) -> 
     mine = tmp_path / "x.pth.tmp"
     mine.write_text("mine")
     code, _, err = run_tool("convert_weights", "--from", source, "--to", tmp_path / "x.pth")
-    assert_one_sentence(code, err, "x.pth.tmp exists")  # the file being written has that name
+    assert_one_sentence(code, err, "x.pth.tmp exists")  # the name of the temporary file
     assert mine.read_text() == "mine" and not (tmp_path / "x.pth").exists()
 
 
@@ -200,6 +200,6 @@ def test_attention_maps_sum_to_the_branches_weights() -> None:
     network = PSANet(layers=18, classes=3, mask_h=5, mask_w=5).eval()
     maps = network.attention_of(torch.randn(1, 3, 33, 33), 0, 32)
     assert [m.shape for m in maps.values()] == [(3, 3), (3, 3)]
-    # What is collected is a softmax; what is distributed is one entry of each position's softmax.
+    # collect is a softmax; distribute takes one entry of each position's softmax.
     np.testing.assert_allclose(maps["collect"].sum().item(), 1, atol=1e-5)
     assert 0 < maps["distribute"].max() <= 1

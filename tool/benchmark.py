@@ -29,7 +29,7 @@ PARTS = {
     "step": "a training step: a plain script and this project in several modes",
     "test": "the inference engine: the plain loop (one window and its mirror image at a time, "
     "probabilities in float64 NumPy) and the engine of tool/test.py in turn, at one scale and at "
-    "six; medians over runs and images, the ratio is the median of those of each turn",
+    "six; medians over runs and images; the ratio is the median of the ratios of each turn",
     "metric": "counting pixels: histograms, this project's matrix, torchmetrics",
     "memory": "peak memory of a training step and of testing a large image",
     "all": "all of these, each in its own process",

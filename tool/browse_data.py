@@ -20,8 +20,8 @@ from util.palette import font_for, legend, load_colors, load_names, overlay
 
 TILE = 240  # height of an image on the sheet
 GAP, CAPTION = 6, 20
-NOTE = "contact sheet"  # in the file: it may be replaced
-HEADS = ("image", "label over it", "augmented", "label over it", "augmented again")
+NOTE = "contact sheet"  # marks our PNG files, which may be overwritten
+HEADS = ("image", "label overlay", "augmented", "label overlay", "augmented again")
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     if args.count < 1:
         raise ConfigError(f"--count must be at least 1, got {args.count}")
     if args.output.suffix.lower() != ".png":
-        raise ConfigError(f"--output must be a file named .png, got {args.output}")
+        raise ConfigError(f"--output must end in .png, got {args.output}")
     check_file(args.output, key="--output", is_ours=is_sheet)
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether this tool has written the file."""
+    """Whether this tool wrote the file."""
     try:
         return read_note(path) == NOTE
     except DataError:

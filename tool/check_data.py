@@ -88,7 +88,7 @@ def print_finding(head: str, finding: Finding) -> None:
 
 
 def is_report(path: Path) -> bool:
-    """Whether this tool has written the file."""
+    """Whether this tool wrote the file."""
     try:
         found = read_json(path, DataError)
     except (DataError, OSError):

@@ -17,7 +17,7 @@ from util.error import ConfigError, DataError, run_cli, show  # isort: split
 from util.data.file import replacing
 from util.evaluation.output import check_file
 
-PANELS = {  # title -> line style -> where the value is in a record
+PANELS = {  # title -> line style -> keys of the value in a record
     "loss": {"-": ("train_loss",), "--": ("val_loss",)},
     "mIoU": {"-": ("train_miou",), "--": ("val", "miou")},
     "learning rate": {"-": ("lr",)},

@@ -77,7 +77,7 @@ def build_evaluator(cfg: Config, process: Process) -> Evaluator:
     """Build the evaluator; the network is loaded only if images must be predicted."""
     samples, names = tested_images(cfg)
     if cfg.has_prediction:
-        needs_checkpoint = not cfg.save_folder  # only to find the folder
+        needs_checkpoint = not cfg.save_folder  # only to derive the result folder
         checkpoint = find_checkpoint(cfg.model_path, cfg.save_path) if needs_checkpoint else ""
         path, predict = result_path(cfg, checkpoint), None
         protocol = read_protocol(path) or UNKNOWN_PROTOCOL
@@ -203,7 +203,7 @@ def report(
         title=str(results.path),
     )
     result.save(results.path)
-    log.info(f"results are in {results.path}, report.html shows them")
+    log.info(f"results are in {results.path}; see report.html there")
 
 
 if __name__ == "__main__":

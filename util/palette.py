@@ -178,7 +178,7 @@ def _font_with(characters: str) -> Font | None:
 
 
 def _fonts(characters: str) -> Iterator[Font]:
-    """Yield Pillow's font, common fonts of Linux, macOS and Windows, and those of fontconfig."""
+    """Yield Pillow's font, common fonts of Linux, macOS and Windows, and fontconfig's choice."""
     yield ImageFont.load_default(FONT_SIZE)
     codes = " ".join(f"{ord(c):x}" for c in characters)
     try:

@@ -1,4 +1,4 @@
-"""What tools write, and where: for attacks with places that are wrong."""
+"""What each tool writes, for tests with invalid output paths."""
 
 import json
 import os
@@ -16,20 +16,22 @@ from tests.helpers.runs import with_weights
 
 @dataclass(frozen=True)
 class Writer:
-    """A tool and its words, in which {target} is the file or folder to write and {world} holds the
-    inputs; `inputs` are files that it reads, by their names in the world."""
+    """A tool and its arguments; {target} is its output, {world} the folder of inputs.
+
+    `inputs` are the files it reads, relative to {world}.
+    """
 
     words: str
-    suffix: str = ""  # of a file to write; '' for a folder
+    suffix: str = ""  # of the output file; '' for a folder
     inputs: tuple[str, ...] = ()
-    is_slow: bool = False  # where it is not refused at once
+    is_slow: bool = False  # unless it is rejected at once
 
     @property
     def is_folder(self) -> bool:
         return not self.suffix
 
     def line(self, world: Path, target: Path) -> list[str]:
-        """The tool and its arguments."""
+        """Return the tool and its arguments as a list."""
         return [word.format(world=world, target=target) for word in shlex.split(self.words)]
 
 

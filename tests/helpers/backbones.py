@@ -1,4 +1,4 @@
-"""Tries backbones in all that a run does; as a command it prints the table of model/README.md.
+"""Tests backbones in all parts of a run; as a command it prints the table in model/README.md.
 
 python tests/helpers/backbones.py [NAME ...]
 """
@@ -47,8 +47,8 @@ TRIED = (
     "timm/vit_small_patch14_dinov2",
     "timm/pvt_v2_b0",
 )
-SIDE = 64  # a multiple of what all of them take, and no 8k+1
-FULL = 448  # for FLOP and strides: of 14, too
+SIDE = 64  # valid for all of them, and not 8k+1
+FULL = 448  # for FLOP and strides: divisible by 14, too
 ADAMW = ("optimizer", "adamw", "base_lr", "1e-4", "warmup_steps", "2")
 
 

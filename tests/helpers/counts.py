@@ -15,7 +15,7 @@ def counted(rng: np.random.Generator, *, wrong: float, images: int = 30) -> Imag
     """Count fixed labels of three classes; a fraction of the second class is predicted wrong."""
     counts = ImageCounts(len(NAMES))
     labels = np.random.default_rng(5).integers(0, 3, (images, 12, 12))
-    labels[1:][labels[1:] == 2] = 0  # the third class is in one image alone
+    labels[1:][labels[1:] == 2] = 0  # the third class is only in one image
     for i, label in enumerate(labels):
         pred = np.where((label == 1) & (rng.random(label.shape) < wrong), 0, label)
         counts.add(pred, label, image=i)

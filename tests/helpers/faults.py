@@ -111,7 +111,7 @@ def repeat_a_line(data: Data) -> None:
 
 
 def leak_a_image(data: Data) -> None:
-    # Other bytes, the same pixels.
+    # Same pixels, different bytes.
     Image.open(data.root / "train/2.jpg").save(data.root / "val/leak2.png")
     data.add_line("val", "val/leak2.png val/0.png")
     data.copy("val/0.png", "val/own.png")

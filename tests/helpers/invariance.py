@@ -78,7 +78,7 @@ def validation(process: Process, cfg: Config) -> dict:
     """Scores of the same untrained weights, in both protocols."""
     loader = build_loader(cfg, is_training=False, rank=process.rank, world_size=process.world_size)
     network = network_of(cfg, torch.float32)
-    for module in network.modules():  # else all pixels would get one class
+    for module in network.modules():  # otherwise all pixels get the same class
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_var.fill_(0.1)
     logger = TrainLogger(Path(cfg.save_folder).parent, colors=np.zeros((0, 3)), active=False)

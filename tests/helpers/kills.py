@@ -30,7 +30,7 @@ def start(config: str, folder: Path, *words: str) -> int:
     torch.set_num_threads(1)
     write_out = os.fsync
 
-    def slowly(file: int) -> None:  # so that some of the kills hit a checkpoint being written
+    def slowly(file: int) -> None:  # so that some kills interrupt saving
         time.sleep(0.1)
         write_out(file)
 
@@ -66,7 +66,7 @@ def kill_and_go_on(config: str, folder: Path) -> tuple[int, int]:
         time.sleep(rng.uniform(0, 0.5))
         end = time.monotonic() + 10
         while kill % 3 == 0 and not is_saving(folder) and time.monotonic() < end:
-            time.sleep(0.001)  # every third is killed while it writes the next checkpoint
+            time.sleep(0.001)  # every third kill waits until the next checkpoint is being written
         os.kill(pid, signal.SIGKILL)
         code = exit_code(pid)
         assert code == -signal.SIGKILL, f"start {kill} ended by itself with {code}"

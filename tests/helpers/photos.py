@@ -6,7 +6,7 @@ from tests.helpers.raw_data import (
     write_image,
 )
 
-NAMES = [f"street {i}" for i in range(5)]  # with a space: lists must cope
+NAMES = [f"street {i}" for i in range(5)]  # with a space, which lists must support
 
 
 RED, BLUE, BLACK = (200, 0, 0), (0, 0, 200), (0, 0, 0)

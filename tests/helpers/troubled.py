@@ -24,7 +24,7 @@ from util.training.loss import HeadLoss, SegmentationLoss
 from util.training.state import State
 from util.training.step import StepResult
 
-STEP = 2  # the one in which it happens
+STEP = 2  # of the failure
 
 
 def run(process: Process, cfg: Config) -> None:
@@ -67,7 +67,7 @@ def meet(trouble: str) -> None:
     if trouble == "worker":
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
-        time.sleep(1000)  # PyTorch's handler ends the wait
+        time.sleep(1000)  # interrupted by PyTorch's handler
 
 
 if __name__ == "__main__":

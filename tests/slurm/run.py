@@ -150,7 +150,7 @@ class Job:
         wanted = {f"SLURM_JOB_ID={self.number}", f"SLURMD_NODENAME={node}", "SLURM_STEP_ID=0"}
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
+            with contextlib.suppress(OSError):  # it has exited meanwhile
                 if wanted <= set(path.read_text(errors="replace").split("\0")):
                     found.append(int(path.parent.name))
         return found

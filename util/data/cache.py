@@ -23,7 +23,7 @@ from util.error import DataError, UserError
 
 log = logging.getLogger("semseg")
 
-VERSION = 2  # of the files
+VERSION = 3  # of the files
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class DecodedCache:
             states = [os.stat(path) for path in (sample.image, sample.label) if path]
         except OSError:
             return -1  # decoding says what is wrong
-        return _digest(*((state.st_size, state.st_mtime_ns) for state in states))
+        return _digest(*((state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states))
 
 
 def open_cache(

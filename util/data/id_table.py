@@ -58,6 +58,11 @@ def _id_rows(text: str, path: Path) -> Iterator[tuple[Sequence[int], int]]:
         if pair is None:
             raise _not_a_table(path)
         first, last = int(pair[2]), int(pair[3] or pair[2])
+        if last < first:
+            raise ConfigError(
+                f"DATA.label_map {path} holds the range {first}-{last}, whose end is below its "
+                "start: write the smaller id first"
+            )
         yield range(first, last + 1), int(pair[4])
     if not rows:
         raise _not_a_table(path)

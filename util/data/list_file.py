@@ -3,7 +3,6 @@
 import csv
 import os
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +177,17 @@ def result_names(samples: Sequence[Sample]) -> list[str]:
     else)."""
     paths = [os.path.abspath(sample.image) for sample in samples]  # resolves `..`
     base = os.path.commonpath([os.path.dirname(path) for path in paths])
-    stems = {path: os.path.splitext(path)[0] for path in paths}
-    count = Counter(stems.values())
-    return [os.path.relpath(stems[p] if count[stems[p]] == 1 else p, base) for p in paths]
+    return unique_names([os.path.relpath(path, base) for path in paths])
+
+
+def unique_names(paths: Sequence[str]) -> list[str]:
+    """The paths without extension, or with it where different ones would have one name."""
+    names = {path: os.path.splitext(path)[0] for path in paths}
+    while True:  # p.jpg and p.png keep their extensions, so p.jpg.png must keep its own, too
+        owners: dict[str, list[str]] = {}
+        for path, name in names.items():
+            owners.setdefault(name, []).append(path)
+        shared = {path for same in owners.values() if len(same) > 1 for path in same}
+        if not shared:
+            return [names[path] for path in paths]
+        names |= {path: path for path in shared}

@@ -27,8 +27,10 @@ def check_file(
     is_ours: Callable[[Path], bool] | None = None,
     fix: str = "remove it or choose another name",
 ) -> None:
-    """Make the folder of a file that is to be written. Raises ConfigError, naming `key`, where it
-    cannot be written, or where there is something that is not ours (None: anything)."""
+    """Create the folder of an output file and check that the file can be written.
+
+    Raises ConfigError, naming `key`, if it cannot, or if it exists and is not ours (None: exists).
+    """
     make_folder(path.parent, key=key)
     if os.path.lexists(path) and not path.is_file():
         raise ConfigError(f"{key}: {path} exists and is not a file: choose another name")
@@ -36,14 +38,14 @@ def check_file(
     try:
         with unfinished(path) as temporary:
             temporary.touch()
-        with suppress(FileNotFoundError):  # not of a name that is too long
+        with suppress(FileNotFoundError):  # if the name is too long
             is_there = bool(os.lstat(path))
     except OSError as error:
         raise ConfigError(
             f"{key}: cannot write {path} ({error.strerror}): choose another name"
         ) from None
     if is_there and not (is_ours and is_ours(path)):
-        foreign = " and is no result of an earlier run" if is_ours else ""
+        foreign = " and is not a result of an earlier run" if is_ours else ""
         raise ConfigError(f"{key}: {path} exists{foreign}: {fix}")
 
 

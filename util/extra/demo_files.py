@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from util.data.image import IMAGE_SUFFIXES, read_image, read_note
+from util.data.list_file import unique_names
 from util.error import DataError, nearest
 from util.extra.prepare.files import walk
 from util.extra.video import VIDEO_SUFFIXES, VideoReader, is_our_video
@@ -60,11 +61,8 @@ def images_of(folder: Path) -> Images:
         log.info(f"{len(found) - len(paths)} results of an earlier run in {folder} are left out")
     if not paths:
         raise DataError(f"--image: folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    stems = [path.relative_to(folder).with_suffix("") for path in paths]
-    return [
-        (path, str(stem if stems.count(stem) == 1 else path.relative_to(folder)))
-        for path, stem in zip(paths, stems, strict=True)
-    ]
+    names = unique_names([str(path.relative_to(folder)) for path in paths])
+    return list(zip(paths, names, strict=True))
 
 
 def targets(source: Images | VideoReader, output: Path, *, has_attention: bool) -> list[Path]:

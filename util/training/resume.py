@@ -85,7 +85,7 @@ def check_numbers(checkpoint: Checkpoint) -> None:
             f"{source} has no epoch, so it is not a training checkpoint: start from its weights "
             f"with TRAIN.weight {source} instead of TRAIN.resume"
         )
-    scaler = content.get("scaler") or {}
+    scaler = {} if content.get("scaler") is None else content["scaler"]
     if not isinstance(scaler, dict) or (scaler and scaler.keys() != _SCALER_NUMBERS.keys()):
         raise CheckpointError(f"{source} holds an invalid scaler: use another checkpoint")
     for values, limits in ((content, _NUMBERS), (scaler, _SCALER_NUMBERS)):

@@ -21,6 +21,7 @@ log = logging.getLogger("semseg")
 
 LOCK = ".training.lock"
 _HOLDER = "process "  # how its text begins
+_LOCKED = 2**30  # the byte that is locked on Windows, far behind the text
 FILES = ("config.yaml", "environment.json", "git.diff", "metrics.jsonl")
 
 
@@ -39,7 +40,7 @@ class RunFolder:
         if self._active:
             self.path.mkdir(parents=True, exist_ok=True)
             self._check_files()
-            self._lock = self._locked()
+            self._lock = self._acquire_lock()
             remove_unfinished(self.path)
         return self
 
@@ -48,7 +49,7 @@ class RunFolder:
             self._lock.close()
 
     def _check_files(self) -> None:
-        if _is_lock(self.path / LOCK) or _is_origin(self.path / "environment.json"):
+        if _is_lock(self.path / LOCK) or _is_environment_file(self.path / "environment.json"):
             return
         names = [LOCK, *FILES, *([] if checkpoints(self.path) else [BEST])]
         if found := [name for name in names if os.path.lexists(self.path / name)]:
@@ -57,7 +58,7 @@ class RunFolder:
                 "and this one would overwrite: choose another TRAIN.save_path, or move them"
             )
 
-    def _locked(self) -> IO[str]:
+    def _acquire_lock(self) -> IO[str]:
         file = (self.path / LOCK).open("a+", encoding="utf-8")
         try:
             _lock(file)
@@ -83,24 +84,22 @@ class RunFolder:
 def _lock(file: IO[str]) -> None:
     """Lock a file for this process; flock would share the lock with forked loader workers."""
     if sys.platform == "win32":
-        file.seek(0)
+        file.seek(_LOCKED)  # others cannot read what is locked
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     else:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether this is the lock of a training, which a kill may have left empty."""
+    """Whether this is the lock file of a training; it may be empty after a kill."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else "none"
-    except PermissionError:  # of another training, on Windows
-        return True
     except (OSError, ValueError):
         return False
     return not text or text.startswith(_HOLDER)
 
 
-def _is_origin(path: Path) -> bool:
+def _is_environment_file(path: Path) -> bool:
     """Whether a training wrote this environment.json."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

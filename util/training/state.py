@@ -46,7 +46,7 @@ def start_state(
     cfg: Config, process: Process, network: nn.Module, *, steps_per_epoch: int
 ) -> State:
     """Create the state before step 0: the wrapped network and its optimizer."""
-    # Fused, the loss enlarges the logits.
+    # With `fused` the loss upsamples the logits.
     network.upsamples = cfg.classifier == "stepwise"  # type: ignore[assignment]
     model = process.wrap(
         network,

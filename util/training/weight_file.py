@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from util.error import CheckpointError
+from util.error import CheckpointError, is_out_of_memory
 
 UNFINISHED = ".tmp"  # suffix of files being written
 _SHOWN = 5  # names listed per kind of mismatch
@@ -75,7 +75,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
                     "loaded: save a plain state dict of tensors instead"
                 ) from None
             raise _damaged(path, file) from None
-        except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError):
+        except Exception as error:  # torch does, too
+            if is_out_of_memory(error):
+                raise
             raise _damaged(path, file) from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict")
@@ -89,13 +91,11 @@ def _check_kind(path: Path, file: BinaryIO) -> None:
     for beginning, what in _STARTS.items():
         if start.startswith(beginning):
             raise CheckpointError(f"{path} is {what}")
-    if zipfile.is_zipfile(file):
-        try:
-            with zipfile.ZipFile(file) as archive:
-                names = archive.namelist()
-                is_damaged = archive.testzip() is not None  # torch.load ignores the checksums
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError):
-            raise _damaged(path, file) from None
+    try:
+        names, is_damaged = _zip_content(file)
+    except Exception:  # zipfile raises nearly everything for a damaged file
+        raise _damaged(path, file) from None
+    if names:
         if any(name.endswith("/constants.pkl") for name in names):
             raise CheckpointError(
                 f"{path} is a TorchScript program, which runs code when loaded: if you trust it, "
@@ -109,6 +109,15 @@ def _check_kind(path: Path, file: BinaryIO) -> None:
                 f"{path} is a zip archive ({shown}): unpack it and give the weight file inside"
             )
     file.seek(0)
+
+
+def _zip_content(file: BinaryIO) -> tuple[list[str], bool]:
+    """Names in a zip archive, [] for another file, and whether a checksum is wrong, which
+    torch.load ignores."""
+    if not zipfile.is_zipfile(file):
+        return [], False
+    with zipfile.ZipFile(file) as archive:
+        return archive.namelist(), archive.testzip() is not None
 
 
 def _load_safetensors(path: Path, file: BinaryIO) -> dict[str, Any]:

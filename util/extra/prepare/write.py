@@ -5,6 +5,7 @@ exists is ever overwritten: what is there already must be what would be written.
 """
 
 import argparse
+import filecmp
 import json
 import os
 import shutil
@@ -196,7 +197,7 @@ def _place(source: Path, path: Path, copy: bool) -> None:
     """Link or copy an image, unless it is there."""
     if path.exists() or path.is_symlink():
         if path.exists() and (
-            path.samefile(source) or (copy and path.stat().st_size == source.stat().st_size)
+            path.samefile(source) or (copy and filecmp.cmp(path, source, shallow=False))
         ):
             return
         raise DataError(f"{path} is another image: remove it or choose another --out")
