@@ -141,6 +141,12 @@ def test_ambiguous_labels_are_rejected_with_the_fix(tmp_path: Path, kind: str) -
     assert part in str(error.value) and str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
+def test_negative_ids_keep_their_sign(tmp_path: Path, kind: type) -> None:
+    ids = np.array([[-1, 0, 7]], kind)
+    np.testing.assert_array_equal(read_label(write_tiff(tmp_path / "x.tif", ids)), ids)
+
+
 @pytest.mark.parametrize("kind", ["I;16", "RGB"])
 def test_images_of_16_bits_are_refused_not_darkened(tmp_path: Path, kind: str) -> None:
     pixels = IDS.astype(np.uint16) * 256

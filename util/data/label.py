@@ -28,6 +28,7 @@ from util.error import DataError
 UPRIGHT = "upright"  # note of a label file: drawn on its image as shown, whatever the image's EXIF
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 _MODES = ("1", "L", "P", "LA", "I", "F", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "I;16N")
+_SAMPLE_FORMAT = 339  # TIFF tag
 _AS_PNG = "save it again from its source as PNG"
 
 
@@ -92,7 +93,7 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
                 "name ids there"
             )
         file.info.pop("transparency", None)  # of a palette; else Pillow would warn
-        pixels, palette = _opaque(np.array(file), path), b""
+        pixels, palette = _opaque(_stored(file), path), b""
         if as_colors:
             raw, kind = pack_colors(np.array(file.convert("RGB"))), "colors"
         elif file.mode == "P":
@@ -152,6 +153,13 @@ def _check_coding(file: Image.Image, path: Path) -> None:
             f"label {path} is a PGM file of values 0..{largest}, which decoders stretch to 0..255: "
             f"{_AS_PNG}"
         )
+
+
+def _stored(file: Image.Image) -> np.ndarray:
+    """The pixels of a file. Pillow shows signed ids of 8 bits as unsigned ones, -1 as 255."""
+    pixels = np.array(file)
+    is_signed = getattr(file, "tag_v2", {}).get(_SAMPLE_FORMAT) == (2,)
+    return pixels.view(np.int8) if is_signed and pixels.dtype == np.uint8 else pixels
 
 
 def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
