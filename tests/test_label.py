@@ -68,6 +68,16 @@ def test_negative_ids_stay_negative(tmp_path: Path) -> None:
         assert read_label(path).min() == -1
 
 
+def test_a_png_label_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(IDS).save(path, compress_level=0)  # Pillow would read another id
+    whole = path.read_bytes()
+    place = whole.index(b"IDAT") + 20
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(DataError, match=r"x\.png cannot be decoded: damaged \(a checksum"):
+        read_label(path)
+
+
 def transparent(path: Path) -> None:
     pixels = np.dstack([rgb(IDS), np.full_like(IDS, 255)])
     pixels[0, :3, 3] = 0
