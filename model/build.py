@@ -79,7 +79,7 @@ def start_network(
     Raises CheckpointError if the weights do not fit.
     """
     if content:
-        network = _filled(cfg, state_dict_of(content, source=resume), source=resume)
+        network = _build_with_weights(cfg, state_dict_of(content, source=resume), source=resume)
     elif cfg.weight:
         network, skipped = load_for_finetuning(cfg)
         if skipped:
@@ -99,10 +99,12 @@ def load_trained(cfg: Config, path: str | Path) -> Segmentor:
 
     Raises CheckpointError with a report if names or shapes do not match.
     """
-    return _filled(cfg, state_dict_of(load_file(path), source=str(path)), source=str(path))
+    return _build_with_weights(
+        cfg, state_dict_of(load_file(path), source=str(path)), source=str(path)
+    )
 
 
-def _filled(cfg: Config, state: Mapping[str, Tensor], *, source: str) -> Segmentor:
+def _build_with_weights(cfg: Config, state: Mapping[str, Tensor], *, source: str) -> Segmentor:
     check_stem(cfg, state, source)
     network = build_model(cfg, state=state)
     load_weights(network, state, source=source)
@@ -149,6 +151,6 @@ def load_predictor(
         )
     check_network(cfg, is_test=True)
     state = state_dict_of(content, source=str(checkpoint))
-    network = _filled(cfg, state, source=str(checkpoint))
+    network = _build_with_weights(cfg, state, source=str(checkpoint))
     device = single_device(cfg.test_gpu) if device is None else torch.device(device)
     return build_predictor(cfg, network, device=device, amp=usable_amp(cfg.test_amp, device))

@@ -74,14 +74,14 @@ def load_backbone(
     All of the backbone must be covered; remaining entries must belong to the rest of the network.
     """
     own = backbone.net.state_dict()
-    names = {ours: theirs for ours in own for theirs in _spellings(ours) if theirs in state}
+    names = {ours: theirs for ours in own for theirs in _possible_names(ours) if theirs in state}
     used = set(names.values())
     unknown = [n for n in state if n not in used and n not in _names_of_network(name)]
     renamed = {ours: state[theirs] for ours, theirs in names.items()}
     load_weights(backbone.net, renamed | {n: state[n] for n in unknown}, source=source)
 
 
-def _spellings(name: str) -> list[str]:
+def _possible_names(name: str) -> list[str]:
     """Return possible names in the whole network for `name` in timm's feature extractor."""
     return [name, name.removeprefix("model."), re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)]
 
@@ -152,8 +152,8 @@ def check_stem(cfg: Config, state: Mapping[str, Tensor], path: str) -> None:
 def _read(path: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise CheckpointError(
-            f"TRAIN.init_weight: no file {path}{_others(Path(path))}; see initmodel/README.md for "
-            "where to get one, or train from random weights with TRAIN.init_weight ''"
+            f"TRAIN.init_weight: no file {path}{_other_files(Path(path))}; see initmodel/README.md "
+            "for where to get one, or train from random weights with TRAIN.init_weight ''"
         )
     if Path(path).suffix != ".safetensors":
         return state_dict_of(load_file(path), source=path)
@@ -170,7 +170,7 @@ def _read(path: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
 
 
-def _others(path: Path) -> str:
+def _other_files(path: Path) -> str:
     """Return ` (that folder holds ...)` if the folder has other weight files."""
     found = sorted(p.name for p in path.parent.glob("*.pth"))[:5]
     return f" (that folder holds {', '.join(found)})" if found else ""

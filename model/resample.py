@@ -88,11 +88,11 @@ def _constant(make: Callable[[int, int], Tensor], like: Tensor, side: int, small
     """Return make(side, small) with dtype and device of `like`, cached between calls."""
     if torch.compiler.is_compiling() or type(like) not in (Tensor, nn.Parameter):
         return make(side, small).to(like)  # not cached: sizes may be symbolic, tensors fake
-    return _kept(make, side, small, like.dtype, like.device)
+    return _cached(make, side, small, like.dtype, like.device)
 
 
 @functools.lru_cache(maxsize=256)
-def _kept(
+def _cached(
     make: Callable[[int, int], Tensor],
     side: int,
     small: int,

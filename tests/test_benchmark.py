@@ -30,7 +30,7 @@ def test_the_engine_equals_the_plain_loop_at_one_scale_and_six(
     words = ["--runs", 1, "--output", output, "--config", tiny, "base_size", 40]
     code, out, err = run_tool("benchmark", "test", "--images", 2, *words)
     assert code == 0, err
-    assert "random (there is no checkpoint)" in out and "PSPNet18, 3 classes" in out
+    assert "random (no checkpoint)" in out and "PSPNet18, 3 classes" in out
     assert "images: 2 of " in out
     content = json.loads(output.read_text())
     assert "CPU" in content["machine"] and "test --images 2" in content["command"]
@@ -64,7 +64,7 @@ def test_a_checkpoint_is_taken_and_images_are_drawn_without_a_list(
     words = ["--config", tiny, "model_path", path, "val_list", "", "base_size", 33]
     code, out, err = run_tool("benchmark", "test", "--runs", 1, *words, "test_mode", "whole")
     assert code == 0, err
-    assert str(path) in out and "1 drawn, 384x512 (there is no list)" in out and "whole" in out
+    assert str(path) in out and "1 generated, 384x512 (no list)" in out and "whole" in out
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
     run, empty = write_run(tmp_path / "run", 1), write_run(tmp_path / "empty")
     words = ["--output", tmp_path / "o.png"]
     assert_one_sentence(*run_tool("plot_log", tmp_path, *words)[::2], "no metrics.jsonl")
-    assert_one_sentence(*run_tool("plot_log", empty, *words)[::2], "no epoch")
+    assert_one_sentence(*run_tool("plot_log", empty, *words)[::2], "is empty: plot it after")
     assert_one_sentence(
         *run_tool("plot_log", run, "--output", tmp_path / "o.gif")[::2], ".png, .svg or .pdf"
     )

@@ -127,7 +127,7 @@ def test_missing_images_are_left_out(
     (sbd / "dataset/img/2008_5.jpg").unlink()
     options = ("--source", raw, "--sbd", sbd, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_voc2012", *options)
-    assert code == 0 and "train_aug: 1 images left out" in err and "2008_5" in err
+    assert code == 0 and "train_aug: 1 entries skipped" in err and "2008_5" in err
     assert len(lines_of(tmp_path / "o", "train_aug")) == 3
 
 

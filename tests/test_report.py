@@ -142,7 +142,7 @@ def test_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_single_class_without_mistakes(tmp_path: Path) -> None:
     results = made_up(["only"], images=1)
     page = write(tmp_path, results)
-    assert "There are none." in page and page.count("<figure>") == 1
+    assert "<p>None.</p>" in page and page.count("<figure>") == 1
 
 
 @pytest.mark.parametrize("count", range(12))

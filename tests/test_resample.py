@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.psanet import PSANet
 from model.pspnet import PSPNet
-from model.resample import _kept, conv3x3_of_concat, pyramid_pool, upsample
+from model.resample import _cached, conv3x3_of_concat, pyramid_pool, upsample
 from model.segmentor import Segmentor
 from util.extra.golden import fill
 from util.inference.network import inference_copy
@@ -122,7 +122,7 @@ def test_inference_copies_with_folded_batchnorm_agree() -> None:
 
 def test_training_follows_testing_in_one_process() -> None:
     """Cached matrices must not be inference tensors, which autograd rejects."""
-    _kept.cache_clear()
+    _cached.cache_clear()
     net, image = network("psp", fused=True), torch.randn(2, 3, 33, 33)
     with torch.inference_mode():
         net.eval()(image)
@@ -141,14 +141,14 @@ def test_autocast() -> None:
 
 def test_no_values_no_cache() -> None:
     """Counting FLOPs on meta or fake tensors must not cache matrices for real ones."""
-    _kept.cache_clear()
+    _cached.cache_clear()
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
         fake = torch.empty(1, 8, 7, 5)
         conv3x3_of_concat(nn.Conv2d(16, 6, 3, padding=1), fake, [torch.empty(1, 8, 2, 2)])
         pyramid_pool(fake, BINS)
-    assert _kept.cache_info().currsize == 0
+    assert _cached.cache_info().currsize == 0
     conv, x, maps = inputs((7, 5), torch.float32)
     torch.testing.assert_close(conv3x3_of_concat(conv, x, maps), plain(conv, x, maps))
 

@@ -46,7 +46,7 @@ def test_fine_tuning_skips_exactly_the_classifier(
     path = published(tmp_path / "w.pth", PSPNet(layers=18, classes=21))
     code, out, err = run_tool("train", "--config", tiny, "TRAIN.weight", path)
     assert code == 0, err
-    skipped = "cls.4.weight, cls.4.bias, aux.4.weight, aux.4.bias start random"
+    skipped = "cls.4.weight, cls.4.bias, aux.4.weight, aux.4.bias start from random weights"
     assert out.count(skipped) == 1
     path = published(tmp_path / "a.pth", PSANet(layers=18, classes=21, mask_h=5, mask_w=5))
     code, _, err = run_tool(
@@ -116,7 +116,7 @@ def test_torchvision_weights_use_its_api(
     assert "resnet18" in asked[0][0] and asked[0][1] is True
     (tmp_path / "r.pth").unlink()
     code, _, err = run_tool("convert_weights", *words)
-    assert_one_sentence(code, err, "could not download", "name it instead")
+    assert_one_sentence(code, err, "could not download", "give its path instead")
 
 
 def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
@@ -129,7 +129,7 @@ def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
     assert_one_sentence(code, err, "resnet51 is unknown, choose one of resnet101", "nearest: ")
     torch.save({"a.b": torch.zeros(1)}, tmp_path / "odd.pth")
     code, _, err = run_tool("convert_weights", "--from", tmp_path / "odd.pth", *target)
-    assert_one_sentence(code, err, "this is no ResNet")
+    assert_one_sentence(code, err, "this is neither a ResNet")
     assert not (tmp_path / "x.pth").exists()
 
 

@@ -31,8 +31,8 @@ def check_comparable(first: Result, second: Result, a: Path, b: Path) -> None:
     """Raise DataError unless both results are for the same images, labels and classes."""
     if first.names != second.names:
         raise DataError(
-            f"{a} has {len(first.names)} classes ({_some(first.names)}), {b} has "
-            f"{len(second.names)} ({_some(second.names)}): compare results with the same classes"
+            f"{a} has {len(first.names)} classes ({_shorten(first.names)}), {b} has "
+            f"{len(second.names)} ({_shorten(second.names)}): compare results with the same classes"
         )
     lists = [result.scores["protocol"]["list_sha256"] for result in (first, second)]
     if first.images != second.images or lists[0] != lists[1]:
@@ -48,7 +48,7 @@ def check_comparable(first: Result, second: Result, a: Path, b: Path) -> None:
         )
 
 
-def _some(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -60,10 +60,12 @@ def print_table(first: Result, second: Result) -> None:
     marks = 0
     a, b = first.scores, second.scores
     for i, name in enumerate(first.names):
-        line, is_beyond_chance = _cells(a["iou_class"][i], b["iou_class"][i], ends.iou_class[i])
+        line, is_beyond_chance = _format_row(
+            a["iou_class"][i], b["iou_class"][i], ends.iou_class[i]
+        )
         marks += is_beyond_chance
         print(f"{i:>4} {name:<{width}} {line}")
-    line, _ = _cells(a["miou"], b["miou"], ends.miou)
+    line, _ = _format_row(a["miou"], b["miou"], ends.miou)
     print(f"{'':>4} {'mIoU':<{width}} {line}")
     chance = (1 - CONFIDENCE) * len(first.names)
     print(
@@ -72,7 +74,7 @@ def print_table(first: Result, second: Result) -> None:
     )
 
 
-def _cells(a: float, b: float, ends: np.ndarray) -> tuple[str, bool]:
+def _format_row(a: float, b: float, ends: np.ndarray) -> tuple[str, bool]:
     """Format the line of two IoUs; return it and whether they differ significantly."""
     if np.isnan(ends).any():
         return f"{a:.4f} {b:.4f}  absent from both", False

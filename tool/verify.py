@@ -125,11 +125,15 @@ def check_network(
     stride, (_, spread) = int(values["logits_stride"]), values["logits_mean_std"]
     with torch.no_grad():
         exact = network.eval()(image).logits
-        yield "logits", _off(exact[..., ::stride, ::stride], values["logits"]) / spread, 1e-4
+        yield (
+            "logits",
+            _max_deviation(exact[..., ::stride, ::stride], values["logits"]) / spread,
+            1e-4,
+        )
         for kind in ("bf16", "fp16") if with_reduced else ():
             with autocast(device, kind):
                 rough = network(image).logits.float()
-            yield f"logits {kind}", _off(rough, exact.cpu().numpy()) / spread, math.inf
+            yield f"logits {kind}", _max_deviation(rough, exact.cpu().numpy()) / spread, math.inf
 
     total, *parts = _losses(network.train(), image, label)
     total.backward()
@@ -173,7 +177,7 @@ def check_protocol(
     )
     image = smooth_image(case["salt"], *case["image"])
     probabilities = predictor.probabilities(image).permute(1, 2, 0)
-    yield "probabilities", _off(probabilities[::8, ::8], values["prob"]), 1e-4
+    yield "probabilities", _max_deviation(probabilities[::8, ::8], values["prob"]), 1e-4
     yield "labels", (predictor.predict(image) != values["label"]).mean(), 1e-3
 
 
@@ -200,7 +204,7 @@ def _losses(network: Segmentor, image: torch.Tensor, label: torch.Tensor) -> tor
     )
 
 
-def _off(found: torch.Tensor, stored: np.ndarray) -> float:
+def _max_deviation(found: torch.Tensor, stored: np.ndarray) -> float:
     return np.abs(found.cpu().numpy() - stored).max()
 
 

@@ -120,13 +120,12 @@ class Crop:
         return rng.random(), rng.random()
 
     def apply(self, image: np.ndarray, label: np.ndarray, drawn: tuple[float, float]) -> Pair:
-        window, pads, inside = self.window(label.shape, drawn), [], []
-        for part, side in zip(window, label.shape, strict=True):
-            pads += [max(0, -part.start), max(0, part.stop - side)]
-            inside.append(slice(max(0, part.start), min(side, part.stop)))
-        image, label = image[tuple(inside)], label[tuple(inside)]
-        if any(pads):
-            top, bottom, left, right = pads
+        rows, columns = self.window(label.shape, drawn)
+        top, left = max(0, -rows.start), max(0, -columns.start)
+        inside = slice(rows.start + top, rows.stop), slice(columns.start + left, columns.stop)
+        image, label = image[inside], label[inside]
+        if label.shape != (self.height, self.width):
+            bottom, right = self.height - top - label.shape[0], self.width - left - label.shape[1]
             sides = top, bottom, left, right, cv2.BORDER_CONSTANT
             image = cv2.copyMakeBorder(image, *sides, value=MEAN)
             label = cv2.copyMakeBorder(label, *sides, value=self.ignore_label)

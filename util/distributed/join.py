@@ -58,9 +58,9 @@ def join(worker: Worker, cfg: Config, rank: int, world_size: int, device: torch.
         dist.barrier()  # rank 0 may still be saving, and may host the store
         dist.destroy_process_group()
     except SystemExit as stop:
-        _end(stop.code if isinstance(stop.code, int) else bool(stop.code))
+        _exit_now(stop.code if isinstance(stop.code, int) else bool(stop.code))
     except BaseException as error:
-        _end(_report(error, rank, store, timeout_minutes=cfg.timeout_minutes))
+        _exit_now(_report(error, rank, store, timeout_minutes=cfg.timeout_minutes))
     if code:
         sys.exit(code)
 
@@ -112,10 +112,10 @@ def _watch_agent() -> None:
     if os.environ.get("LOCAL_RANK") == "0":
         what = f"the launcher (process {parent} on {socket.gethostname()}) died"
         print(f"error: {what}: stopping all processes", file=sys.stderr)
-    _end(1)
+    _exit_now(1)
 
 
-def _end(code: int) -> NoReturn:
+def _exit_now(code: int) -> NoReturn:
     """Exit at once: an orderly exit would wait for the other processes."""
     for loader in multiprocessing.active_children():
         loader.kill()  # loader workers ignore SIGTERM
@@ -144,8 +144,8 @@ def _report(
         code, reason = 1, "".join(traceback.format_exception(error)).rstrip()
     host = socket.gethostname()
     sentence = f"rank {rank} on {host}: {reason}"
-    has_agent = _tell_agent(kind, sentence)
-    if (kind == "cause" or not has_agent) and _is_first(store, host):
+    has_agent = _write_error_file(kind, sentence)
+    if (kind == "cause" or not has_agent) and _is_first_report(store, host):
         print(f"error: {sentence}", file=sys.stderr, flush=True)
     return code
 
@@ -157,7 +157,7 @@ def is_of_peers(error: BaseException) -> bool:
     )
 
 
-def _tell_agent(kind: str, sentence: str) -> bool:
+def _write_error_file(kind: str, sentence: str) -> bool:
     """Write the elastic agent's error file, which torchrun shows; return False without an agent."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
@@ -172,7 +172,7 @@ def _tell_agent(kind: str, sentence: str) -> bool:
     return True
 
 
-def _is_first(store: dist.Store | None, host: str) -> bool:
+def _is_first_report(store: dist.Store | None, host: str) -> bool:
     """Whether this is the first process on this machine to report; True if the store is gone."""
     try:
         return store is None or store.add(f"error/{host}", 1) == 1

@@ -29,7 +29,7 @@ def launch(worker: Worker, cfg: Config, *, gpus: Sequence[int]) -> None:
     """
     step = _srun_step()
     if step and step["STEP_NUM_TASKS"] != step["STEP_NUM_NODES"]:
-        _name_as_torchrun(step)
+        _set_torchrun_variables(step)
     if set(os.environ) >= _TORCHRUN:
         rank, world_size, local_rank = _torchrun_numbers()
         device = _local_device(local_rank, gpus, is_main=rank == 0)
@@ -73,14 +73,14 @@ def _chosen_by_launcher(listed: Sequence[int], chosen: Sequence[int]) -> Sequenc
 
 def _torchrun_numbers() -> tuple[int, int, int]:
     """Read (rank, world size, local rank) from torchrun's environment variables."""
-    world_size = _number("WORLD_SIZE", low=1)
-    _number("MASTER_PORT", low=1)
+    world_size = _env_number("WORLD_SIZE", low=1)
+    _env_number("MASTER_PORT", low=1)
     if not os.environ["MASTER_ADDR"].strip():
         raise ConfigError("the environment variable MASTER_ADDR is empty: torchrun sets it")
-    return _number("RANK", high=world_size - 1), world_size, _number("LOCAL_RANK")
+    return _env_number("RANK", high=world_size - 1), world_size, _env_number("LOCAL_RANK")
 
 
-def _number(name: str, *, low: int = 0, high: int = 65535) -> int:
+def _env_number(name: str, *, low: int = 0, high: int = 65535) -> int:
     text = os.environ[name].strip()
     if text.isdecimal() and len(text) < 6 and low <= int(text) <= high:
         return int(text)
@@ -108,11 +108,11 @@ def _srun_nodes(step: dict[str, int]) -> Nodes:
     if not host:
         raise ConfigError("SLURM_LAUNCH_NODE_IPADDR is not set: set MASTER_ADDR to the first node")
     is_set = os.environ.get("MASTER_PORT")
-    port = _number("MASTER_PORT", low=1) if is_set else 20000 + step["JOB_ID"] % 20000
+    port = _env_number("MASTER_PORT", low=1) if is_set else 20000 + step["JOB_ID"] % 20000
     return Nodes(step["STEP_NUM_TASKS"], step["PROCID"], host, port)
 
 
-def _name_as_torchrun(step: dict[str, int]) -> None:
+def _set_torchrun_variables(step: dict[str, int]) -> None:
     """Translate SLURM's variables to torchrun's if srun started several tasks per node."""
     tasks = _srun_nodes(step)
     values = (tasks.rank, step["LOCALID"], tasks.count, tasks.host, tasks.port)

@@ -21,21 +21,21 @@ class StopRequest:
         self.name, self._more = "", more
 
     def __enter__(self) -> "StopRequest":
-        _shield_tracker()
-        self._before = set_handler(self._note, (*STOP_SIGNALS, *self._more))
+        _protect_resource_tracker()
+        self._before = set_handler(self._record, (*STOP_SIGNALS, *self._more))
         return self
 
     def __exit__(self, *error: object) -> None:
         if not self.name:
             restore_handlers(self._before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         if self.name and number in self._more:
             raise KeyboardInterrupt
         self.name = self.name or signal.Signals(number).name
 
 
-def _shield_tracker() -> None:
+def _protect_resource_tracker() -> None:
     """Start Python's resource tracker with these signals ignored.
 
     A signal to the process group would kill it; restarted, it would warn about semaphores it does

@@ -58,7 +58,8 @@ def intervals(areas: Areas, counts: np.ndarray) -> Intervals:
     held = is_present.any(axis=0).mean()
     mean = _mean_of_present(iou, is_present) * held
     return Intervals(
-        miou=_ends(mean[:, None])[0], iou_class=_ends(np.where(is_present, iou, np.nan))
+        miou=_percentiles(mean[:, None])[0],
+        iou_class=_percentiles(np.where(is_present, iou, np.nan)),
     )
 
 
@@ -72,7 +73,8 @@ def difference_intervals(first: Areas, second: Areas, counts: np.ndarray) -> Int
     held = is_present.any(axis=0).mean()
     mean = _mean_of_present(difference, is_present) * held
     return Intervals(
-        miou=_ends(mean[:, None])[0], iou_class=_ends(np.where(is_present, difference, np.nan))
+        miou=_percentiles(mean[:, None])[0],
+        iou_class=_percentiles(np.where(is_present, difference, np.nan)),
     )
 
 
@@ -93,7 +95,7 @@ def _mean_of_present(values: np.ndarray, is_present: np.ndarray) -> np.ndarray:
     return np.where(number > 0, sums / np.maximum(number, 1), np.nan)
 
 
-def _ends(values: np.ndarray) -> np.ndarray:
+def _percentiles(values: np.ndarray) -> np.ndarray:
     """Percentiles over draws, ignoring NaN: (draws, K) -> (K, 2)."""
     out = np.full((values.shape[1], 2), np.nan)
     is_known = ~np.isnan(values).all(axis=0)

@@ -77,12 +77,12 @@ class Evaluator:
                     self.predicted += 1
                 written.append(writers.submit(self._write_and_count, image, pred))
                 if len(written) > WRITERS:
-                    self._take(written.popleft())
+                    self._collect(written.popleft())
                 if i % print_freq == 0 or image.number + 1 == len(self.samples):
                     place = f"[{image.number + 1}/{len(self.samples)}]"
                     log.info(f"Test: {place} {progress.line()}{self._accuracy()}")
             for future in written:
-                self._take(future)
+                self._collect(future)
 
     def read(self, number: int) -> LoadedImage:
         """Decode an image, its label and its earlier prediction, if any. Raises DataError."""
@@ -114,7 +114,7 @@ class Evaluator:
             pred, label, classes=self.label_map.classes, ignore_label=ignore_label
         )
 
-    def _take(self, future: Future) -> None:
+    def _collect(self, future: Future) -> None:
         number, matrix = future.result()
         self.counts.add_matrix(matrix, image=number)
         self.done += 1

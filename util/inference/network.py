@@ -32,7 +32,7 @@ def inference_copy(
     Raises ConfigError if the network cannot be compiled.
     """
     if compiled:
-        _need_compiler()
+        _check_compiler()
     network: Any = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
     if hasattr(network, "upsamples"):
         network.upsamples = False
@@ -83,7 +83,7 @@ def gpu_flags(device: torch.device, *, tf32: bool, tune: bool) -> Iterator[None]
         matmul.allow_tf32 = before
 
 
-def _need_compiler() -> None:
+def _check_compiler() -> None:
     names = [os.environ.get("CXX") or "g++", "clang++"]
     if not any(shutil.which(name) for name in names):
         raise ConfigError(

@@ -87,7 +87,7 @@ class SlidingPredictor:
         size = image.shape[:2]
         with memory_errors(size):
             result = torch.empty(self.classes, *size, device=self.device)
-            for first, strip in label_strips(self._scales_of(image), size):
+            for first, strip in label_strips(self._run_scales(image), size):
                 result[:, first : first + len(strip)] = strip.transpose(0, 1)
         return result
 
@@ -103,7 +103,7 @@ class SlidingPredictor:
         with memory_errors(size):
             label = torch.empty(size, dtype=dtype, device=self.device)
             is_nan = torch.zeros((), dtype=torch.bool, device=self.device)
-            for first, strip in label_strips(self._scales_of(image), size):
+            for first, strip in label_strips(self._run_scales(image), size):
                 # On a CPU max() is 2-3 times as fast as argmax() and gives the same indices.
                 best = strip.max(dim=1)
                 label[first : first + len(strip)] = best.indices
@@ -140,7 +140,7 @@ class SlidingPredictor:
         )
         return window.to(self._dtype), row - y0, column - x0, box
 
-    def _scales_of(self, image: np.ndarray) -> list[ScaleRows]:
+    def _run_scales(self, image: np.ndarray) -> list[ScaleRows]:
         """Run the network on all windows of all scales and their mirror images."""
         height, width = image.shape[:2]
         grids = [self._grid(height, width, scale) for scale in self.scales]
@@ -191,13 +191,13 @@ class SlidingPredictor:
         """Map windows to float32 logits (classes, h', w') in the same order, in batches."""
         batch: list[Tensor] = []
         for window in windows:
-            if batch and (window.shape != batch[0].shape or len(batch) >= self._most(batch[0])):
+            if batch and (window.shape != batch[0].shape or len(batch) >= self._limit(batch[0])):
                 yield from self._forward(batch)
                 batch = []
             batch.append(window)
         yield from self._forward(batch)
 
-    def _most(self, window: Tensor) -> int:
+    def _limit(self, window: Tensor) -> int:
         """Return how many windows of this size go into a forward pass."""
         pixels = self.batch_windows * self.crop[0] * self.crop[1]
         return max(1, pixels // (window.shape[1] * window.shape[2]))
@@ -222,7 +222,7 @@ class SlidingPredictor:
         return self._forward(batch[:half]) + self._forward(batch[half:])
 
     def _logits(self, batch: list[Tensor]) -> list[Tensor]:
-        inputs, most = torch.stack(batch).to(self._dtype), self._most(batch[0])
+        inputs, most = torch.stack(batch).to(self._dtype), self._limit(batch[0])
         if self.compiled:  # pad to one batch shape, so that it compiles once
             inputs = torch.cat([inputs, inputs.new_zeros(most - len(batch), *inputs.shape[1:])])
         inputs = inputs.contiguous(memory_format=torch.channels_last)

@@ -74,7 +74,9 @@ class ScaleRows:
             band = self.take(upper[0], lower[-1] + 1)
             share = band.new_tensor([y - i for y, i in zip(at, upper, strict=True)])
             rows = torch.lerp(
-                _pick(band, upper, upper[0]), _pick(band, lower, upper[0]), share.view(-1, 1, 1)
+                _select_rows(band, upper, upper[0]),
+                _select_rows(band, lower, upper[0]),
+                share.view(-1, 1, 1),
             )
         if width == own_width:
             return rows
@@ -120,9 +122,11 @@ class ScaleRows:
         wide = stretch(wide, self.grid.window[1], align_corners=True)
         wide = wide[..., slice(*columns)].contiguous().unflatten(1, logits.shape[1:3])
         shares = wide.new_tensor(share).view(-1, 1, 1, 1)
-        for piece in _pieces(above, wide.device, row_floats=wide[0].numel()):
+        for piece in _row_blocks(above, wide.device, row_floats=wide[0].numel()):
             below = [min(k + 1, side) for k in above[piece]]
-            x = torch.lerp(_pick(wide, above[piece], top), _pick(wide, below, top), shares[piece])
+            x = torch.lerp(
+                _select_rows(wide, above[piece], top), _select_rows(wide, below, top), shares[piece]
+            )
             x -= x.amax(dim=2, keepdim=True)
             x.exp_()
             factor = weight[piece, None] / x.sum(dim=2, keepdim=True)
@@ -165,7 +169,7 @@ def stretching_matrix(
     return matrix.to(device, dtype)
 
 
-def _pieces(above: list[int], device: torch.device, *, row_floats: int) -> Iterator[slice]:
+def _row_blocks(above: list[int], device: torch.device, *, row_floats: int) -> Iterator[slice]:
     """Yield blocks of rows to process together.
 
     On a CPU a block lies between two rows of the logits, which then need not be copied per row.
@@ -181,7 +185,7 @@ def _pieces(above: list[int], device: torch.device, *, row_floats: int) -> Itera
         start = stop
 
 
-def _pick(rows: Tensor, index: list[int], first: int) -> Tensor:
+def _select_rows(rows: Tensor, index: list[int], first: int) -> Tensor:
     """Select rows `index` of a tensor whose first row is `first`, as a view if possible.
 
     If all indices are equal, returns a single row (1, ...), which broadcasts.

@@ -129,7 +129,7 @@ def save_checkpoint(
     for path in written:
         save_atomically(path, content)
     if is_due:
-        for old in _before(written[-1])[KEEP - 1 :]:
+        for old in _older_than(written[-1])[KEEP - 1 :]:
             if old not in foreign:
                 old.unlink()
     return written
@@ -143,7 +143,7 @@ def remove_unfinished(folder: str | Path) -> None:
             path.unlink()
 
 
-def _before(path: Path) -> list[Path]:
+def _older_than(path: Path) -> list[Path]:
     return [other for other in checkpoints(path.parent) if _position(other) < _position(path)]
 
 

@@ -26,13 +26,13 @@ def explained(cfg: Config) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise _out_of_memory(cfg, error) from None
-        if "DataLoader worker" in str(error) or _is_of_shared_memory(error):
+        if "DataLoader worker" in str(error) or _is_shared_memory_error(error):
             raise RunError(
-                f"{_lost_worker(error)}: with 'Killed' the machine is usually out of memory, with "
-                f"'Bus error' out of shared memory (/dev/shm); lower TRAIN.workers {cfg.workers} "
-                "(0 loads in the training process). TRAIN.resume auto continues"
+                f"{_worker_message(error)}: 'Killed' usually means that the machine is out of "
+                "memory, 'Bus error' that shared memory (/dev/shm) is full; lower TRAIN.workers "
+                f"{cfg.workers} (0 loads in the training process). TRAIN.resume auto continues"
             ) from None
-        if cfg.compile and _is_of_compiler(error):
+        if cfg.compile and _is_compiler_error(error):
             raise RunError(
                 "TRAIN.compile True needs a working C++ compiler (on Debian and Ubuntu: apt "
                 f"install g++); set it to False without one. Original error: {_first_line(error)}"
@@ -52,16 +52,16 @@ def _out_of_memory(cfg: Config, error: BaseException) -> RunError:
     )
 
 
-def _lost_worker(error: BaseException) -> str:
+def _worker_message(error: BaseException) -> str:
     match = re.search(r"DataLoader worker \(pid[^)]*\) [^.]*", str(error))
     return match[0] if match else "a DataLoader worker ended"
 
 
-def _is_of_shared_memory(error: BaseException) -> bool:
+def _is_shared_memory_error(error: BaseException) -> bool:
     return bool(re.search(r"unable to \w+ .*(</torch_|shared memory)", str(error)))
 
 
-def _is_of_compiler(error: BaseException) -> bool:
+def _is_compiler_error(error: BaseException) -> bool:
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
 
 

@@ -57,24 +57,26 @@ def restore_optimizer(
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     try:
         if not isinstance(state, dict):
-            raise _UnfitError("no optimizer state")
+            raise _StateMismatchError("no optimizer state")
         if cfg.optimizer == "sgd" and not (cfg.momentum and state):
             if cfg.momentum:
                 log.info(f"{source} was saved without momentum, which starts at 0")
             return
         if set(state) != set(range(len(parameters))):
-            raise _UnfitError(f"no optimizer state for this network's {len(parameters)} parameters")
+            raise _StateMismatchError(
+                f"no optimizer state for this network's {len(parameters)} parameters"
+            )
         weights = dict(content.get("state_dict", {}))
         found = {
             i: {
-                buffer: _as_laid_out(value, weights.get(names[id(parameter)]))
+                buffer: _fix_layout(value, weights.get(names[id(parameter)]))
                 for buffer, value in _checked(
                     state[i], cfg.optimizer, parameter, names[id(parameter)]
                 ).items()
             }
             for i, parameter in enumerate(parameters)
         }
-    except _UnfitError as error:
+    except _StateMismatchError as error:
         raise CheckpointError(
             f"{source} has {error}: start from its weights with TRAIN.weight {source} instead of "
             "TRAIN.resume"
@@ -88,7 +90,7 @@ def restore_optimizer(
                 buffers[name] = torch.empty_like(parameter).copy_(value)
 
 
-class _UnfitError(ValueError):
+class _StateMismatchError(ValueError):
     """The checkpoint's optimizer state does not fit; the message completes `<file> has ...`."""
 
 
@@ -96,7 +98,9 @@ def _checked(buffers: Any, kind: str, parameter: Tensor, name: str) -> dict[str,
     found = set(buffers) if isinstance(buffers, dict) else set()
     if found != set(BUFFERS[kind]):
         other = next((k for k, known in BUFFERS.items() if set(known) == found), "unknown")
-        raise _UnfitError(f"the state of another optimizer ({other}) than TRAIN.optimizer {kind}")
+        raise _StateMismatchError(
+            f"the state of another optimizer ({other}) than TRAIN.optimizer {kind}"
+        )
     for buffer, value in buffers.items():
         shape = () if buffer == "step" else tuple(parameter.shape)
         if (
@@ -107,11 +111,13 @@ def _checked(buffers: Any, kind: str, parameter: Tensor, name: str) -> dict[str,
             or tuple(value.shape) != shape
             or not value.isfinite().all()
         ):
-            raise _UnfitError(f"a {buffer} of {name} that is not finite and of shape {shape}")
+            raise _StateMismatchError(
+                f"a {buffer} of {name} that is not finite and of shape {shape}"
+            )
     return buffers
 
 
-def _as_laid_out(buffer: Tensor, weight: Any) -> Tensor:
+def _fix_layout(buffer: Tensor, weight: Any) -> Tensor:
     """Convert a buffer of old checkpoints, stored in the weight's memory order but not strides."""
     if not isinstance(weight, Tensor) or weight.shape != buffer.shape:
         return buffer

@@ -40,7 +40,7 @@ class RunFolder:
         if self._active:
             self.path.mkdir(parents=True, exist_ok=True)
             self._check_files()
-            self._lock = self._locked()
+            self._lock = self._acquire_lock()
             remove_unfinished(self.path)
         return self
 
@@ -49,7 +49,7 @@ class RunFolder:
             self._lock.close()
 
     def _check_files(self) -> None:
-        if _is_lock(self.path / LOCK) or _is_origin(self.path / "environment.json"):
+        if _is_lock(self.path / LOCK) or _is_environment_file(self.path / "environment.json"):
             return
         names = [LOCK, *FILES, *([] if checkpoints(self.path) else [BEST])]
         if found := [name for name in names if os.path.lexists(self.path / name)]:
@@ -58,7 +58,7 @@ class RunFolder:
                 "and this one would overwrite: choose another TRAIN.save_path, or move them"
             )
 
-    def _locked(self) -> IO[str]:
+    def _acquire_lock(self) -> IO[str]:
         file = (self.path / LOCK).open("a+", encoding="utf-8")
         try:
             _lock(file)
@@ -99,7 +99,7 @@ def _is_lock(path: Path) -> bool:
     return not text or text.startswith(_HOLDER)
 
 
-def _is_origin(path: Path) -> bool:
+def _is_environment_file(path: Path) -> bool:
     """Whether a training wrote this environment.json."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -42,7 +42,7 @@ class TrainLogger(RunLogger):
         self._flushed_at = time.monotonic()
         self._metrics = self.folder / "metrics.jsonl"
         if active:
-            self._keep_epochs(epochs)
+            self._drop_later_epochs(epochs)
 
     def scalars(self, step: int, **values: float) -> None:
         """Write scalars to TensorBoard; the part of a name before `__` becomes its group."""
@@ -96,7 +96,7 @@ class TrainLogger(RunLogger):
         if self._events:
             self._events.close()
 
-    def _keep_epochs(self, epochs: int) -> None:
+    def _drop_later_epochs(self, epochs: int) -> None:
         path, lines = self._metrics, []
         if path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

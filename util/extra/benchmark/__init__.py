@@ -1,1 +1,1 @@
-"""Measurements of this project on the machine at hand; tool/benchmark.py runs them."""
+"""Benchmarks, run by tool/benchmark.py."""

@@ -1,4 +1,4 @@
-"""benchmark data: augmentation in both ways, decoders, and images from files to batches."""
+"""benchmark data: both augmentations, image decoders, and loading from files to batches."""
 
 import io
 import tempfile
@@ -22,28 +22,28 @@ from util.data.transform import denormalise, train_transform
 from util.extra.benchmark.race import installed, race
 from util.extra.benchmark.record import Record
 
-DRAWS = 6  # augmentations of an image in a turn
-STEP = 0.05  # seconds of a GPU's step that loaders should keep up with
+DRAWS = 6  # augmentations of an image per turn
+STEP = 0.05  # seconds per GPU step that loaders should keep up with
 SCALE, ROTATE, IGNORE = (0.5, 2.0), (-10.0, 10.0), 255
 
 
 @dataclass(frozen=True)
 class Case:
-    """Images of a dataset's size (height, width) and its crop."""
+    """A dataset's image size (height, width) and crop size."""
 
     name: str
     size: tuple[int, int]
     crop: int
 
     def image(self) -> np.ndarray:
-        """A drawn street with a camera's noise."""
+        """Draw a street with camera noise."""
         image = read_image(ROOT / "figure/demo/toy_street.jpg")
         image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_CUBIC)
         noise = np.random.default_rng(0).normal(0, 5, image.shape)
         return np.clip(image + noise, 0, 255).astype(np.uint8)
 
     def label(self) -> np.ndarray:
-        """Ids 0..18 in regions."""
+        """Draw regions of ids 0..18."""
         rng = np.random.default_rng(1)
         coarse = rng.integers(0, 19, (self.size[0] // 32, self.size[1] // 32)).astype(np.uint8)
         return cv2.resize(coarse, self.size[::-1], interpolation=cv2.INTER_NEAREST)
@@ -53,7 +53,7 @@ CASES = (Case("683x512, crop 473", (512, 683), 473), Case("2048x1024, crop 713",
 
 
 def run(record: Record, *, runs: int, cases: tuple[Case, ...] = CASES) -> None:
-    """Rows of all three, on one core."""
+    """Add the rows of augmentation, decoding and loading, on one core."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     for case in cases:
@@ -63,7 +63,7 @@ def run(record: Record, *, runs: int, cases: tuple[Case, ...] = CASES) -> None:
 
 
 def augmentation(record: Record, case: Case, runs: int) -> None:
-    """Seconds of an augmented image that is decoded already."""
+    """Measure the seconds to augment a decoded image."""
     image, label = case.image(), case.label()
     steps = train_transform((case.crop, case.crop), scale=SCALE, rotate=ROTATE, ignore_label=IGNORE)
     fused = FusedAugmentation(steps, IGNORE)
@@ -86,7 +86,7 @@ def augmentation(record: Record, case: Case, runs: int) -> None:
 
 
 def torchvision_v2(crop: int) -> Callable | None:
-    """The same steps by torchvision, with random numbers of its own; None where it is missing."""
+    """Return the same steps by torchvision, with its own random numbers; None if not installed."""
     if installed("torchvision") is None:
         return None
     from torchvision import tv_tensors
@@ -114,7 +114,7 @@ def torchvision_v2(crop: int) -> Callable | None:
 
 
 def decoding(record: Record, case: Case, runs: int) -> None:
-    """Seconds of decoding from memory with each library that is here."""
+    """Measure the seconds to decode an image from memory with each installed library."""
     image, label = case.image(), case.label()
     for title, array, kind in (
         ("JPEG", image, {"format": "JPEG", "quality": 92}),
@@ -132,7 +132,7 @@ def decoding(record: Record, case: Case, runs: int) -> None:
 
 
 def decoders(content: bytes, *, is_jpeg: bool, is_label: bool) -> dict[str, Callable[[], Any]]:
-    """Library -> how it decodes a file's content to (H, W, 3) or (H, W)."""
+    """Return library -> function that decodes a file's content to (H, W, 3) or (H, W)."""
     array = np.frombuffer(content, np.uint8)
     flag = cv2.IMREAD_UNCHANGED if is_label else cv2.IMREAD_COLOR_RGB
     ways: dict[str, Callable[[], Any]] = {
@@ -153,7 +153,7 @@ def decoders(content: bytes, *, is_jpeg: bool, is_label: bool) -> dict[str, Call
 
 
 def loading(record: Record, case: Case, runs: int, *, count: int = 8) -> None:
-    """Images a second and core from files to batches, and the workers that a GPU would need."""
+    """Measure loading from files to batches on one core, and the workers a GPU would need."""
     with tempfile.TemporaryDirectory() as folder:
         root, lines = Path(folder), []
         for i in range(count):
@@ -188,5 +188,5 @@ def loading(record: Record, case: Case, runs: int, *, count: int = 8) -> None:
 
 
 def batches(loader: Iterable) -> int:
-    """How many there are: reads all of them."""
+    """Read all batches and return their number."""
     return len(list(loader))

@@ -1,4 +1,4 @@
-"""benchmark gpu: every number of this project that needs a GPU, in a few minutes."""
+"""benchmark gpu: all measurements that need a GPU, in a few minutes."""
 
 import tarfile
 import tempfile
@@ -25,16 +25,16 @@ SHARES = {
     "resume": 50,
     "augment": 90,
     "camvid": 190,
-}  # of the time
+}  # weights for dividing the time
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says."""
+    """Command-line settings."""
 
     parts: Sequence[str]
     budget: float  # seconds
-    output: Path  # a folder
+    output: Path  # folder
     data_root: Path  # of CamVid
     weights: str  # of the ImageNet ResNet50
     weights_18: str  # of the ResNet18
@@ -42,17 +42,17 @@ class Settings:
 
 
 def benchmark_gpu(settings: Settings, command: str) -> str:
-    """All parts asked for, and the tables as Markdown.
+    """Run the requested parts and return the tables as Markdown.
 
-    In the folder gpu.jsonl grows row by row; gpu.json, gpu.md and gpu_files.tar.gz (logs, curves,
-    reports) are written after every part.
+    Rows are appended to gpu.jsonl in the output folder; gpu.json, gpu.md and gpu_files.tar.gz
+    (logs, curves, reports) are written after every part.
     """
     device = torch.device("cpu" if settings.tiny else "cuda")
     head = apart(partial(about, device, command))
     if head is None:
         raise ConfigError(
-            "benchmark gpu needs a CUDA device, and none works here: --tiny tries all parts on a "
-            "CPU, with small sizes"
+            "benchmark gpu needs a working CUDA device: --tiny runs all parts on a CPU with small "
+            "sizes"
         )
     assert isinstance(head, dict)
     record = Record(settings.output / "gpu")
@@ -123,7 +123,7 @@ def _works(settings: Settings, device: torch.device, work: Path, kept: Path) -> 
 
 
 def _config(name: str, tiny: bool) -> Config:
-    """A recipe's config; for a dry run a small one of the same kind."""
+    """Load the config of a recipe; for a dry run a small one of the same kind."""
     cfg = load_config(ROOT / f"config/{name.split('_')[0]}/{name}.yaml")
     if not tiny:
         return cfg

@@ -17,7 +17,7 @@ WAYS = ("stepwise", "fused")
 
 @dataclass(frozen=True)
 class Run:
-    """A training with one way and seed, then its test."""
+    """Training and test with one kind of augmentation and one seed."""
 
     way: str
     seed: int
@@ -48,9 +48,9 @@ class Run:
 def run(
     record: Record, deadline: Deadline, *, setup: Setup, seeds: tuple[int, ...], epochs: int
 ) -> None:
-    """All runs side by side (they are not timed), then a row for each and one for each way."""
+    """Run all in parallel (they are not timed); add a row per run and per augmentation."""
     if not (setup.data_root / "list/train.txt").is_file():
-        record.add("augment", "left out", note=f"no {setup.data_root}/list/train.txt")
+        record.add("augment", "skipped", note=f"no {setup.data_root}/list/train.txt")
         return
     runs = [Run(way, seed, setup, epochs) for seed in seeds for way in WAYS]
     os.environ.setdefault("OMP_NUM_THREADS", "1")

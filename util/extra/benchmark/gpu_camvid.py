@@ -17,7 +17,7 @@ from util.extra.benchmark.runs import Command, epochs_of, scores, tool, wait_for
 
 SINGLE, MULTI = "[1.0]", "[0.5, 0.75, 1.0, 1.25, 1.5, 1.75]"
 TRIAL_EPOCHS = 4
-USED = 0.9  # of the time that is left is planned with
+USED = 0.9  # fraction of the remaining time to plan for
 FULL = (("batch_size", 16), ("base_lr", 0.01), ("amp", "bf16"), ("test_amp", "bf16"))
 TINY = (
     *(("layers", 18), ("init_weight", ""), ("batch_size", 4), ("workers", 0)),
@@ -28,14 +28,14 @@ TINY = (
 
 @dataclass(frozen=True)
 class Setup:
-    """Where the data and weights are, and how to train."""
+    """Paths of data and weights, and training options."""
 
     recipe: Path
     data_root: Path
     weights: str
     work: Path
     log: Path
-    kept: Path  # folder for what is kept
+    kept: Path  # folder for logs and reports
     test_seconds: float  # for all tests together
     max_epochs: int
     keys: tuple[tuple[str, Any], ...] = ()
@@ -55,9 +55,9 @@ class Setup:
 
 
 def run(record: Record, deadline: Deadline, *, setup: Setup) -> None:
-    """Rows: the measured epoch and the plan, the training, its scores at one scale and at six."""
+    """Add rows: the measured epoch and the plan, the training, the scores at one and six scales."""
     if not (setup.data_root / "list/train.txt").is_file():
-        record.add("camvid", "left out", note=f"no {setup.data_root}/list/train.txt")
+        record.add("camvid", "skipped", note=f"no {setup.data_root}/list/train.txt")
         return
     name = setup.recipe.stem
     epoch, start = trial(setup, deadline)
@@ -70,7 +70,7 @@ def run(record: Record, deadline: Deadline, *, setup: Setup) -> None:
         return
     folder = setup.work / "camvid"
     keys = {**setup.all_keys(), "epochs": epochs, "save_path": folder}
-    keys["save_freq"] = max(1, epochs // 4)  # something to test if the plan does not hold
+    keys["save_freq"] = max(1, epochs // 4)  # leaves a checkpoint to test if time runs out
     title = f"{name}, {epochs} epochs"
     guarded(record, "camvid", title, lambda: train(setup, keys, deadline))
     keep(folder, setup.kept)
@@ -90,7 +90,7 @@ def run(record: Record, deadline: Deadline, *, setup: Setup) -> None:
 
 
 def trial(setup: Setup, deadline: Deadline) -> tuple[float, float]:
-    """(seconds an epoch, seconds until the first has ended) of a training that is broken off."""
+    """Train a few epochs; return (seconds per epoch, seconds until the end of the first)."""
     folder, began = setup.work / "trial", time.monotonic()
     keys = {**setup.all_keys(), "epochs": 1000, "save_path": folder, "save_freq": 1000}
     command = Command(tool("train", setup.recipe, keys), setup.log).start()
@@ -106,7 +106,7 @@ def trial(setup: Setup, deadline: Deadline) -> tuple[float, float]:
             if len(epochs_of(folder)) == number:
                 if command.has_ended():
                     command.end(1)
-                raise RunError(f"{number} of {TRIAL_EPOCHS} epochs in the time there is")
+                raise RunError(f"only {number} of {TRIAL_EPOCHS} epochs in the available time")
             moments.append(time.monotonic())
     finally:
         command.kill()
@@ -115,7 +115,7 @@ def trial(setup: Setup, deadline: Deadline) -> tuple[float, float]:
 
 
 def train(setup: Setup, keys: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-    """Train; the last epoch's record and the seconds in all."""
+    """Train; return the last epoch's record and the total seconds."""
     began = time.monotonic()
     command = Command(tool("train", setup.recipe, keys), setup.log).start()
     command.end(deadline.left() - setup.test_seconds / 3)
@@ -125,6 +125,6 @@ def train(setup: Setup, keys: dict[str, Any], deadline: Deadline) -> dict[str, A
 
 
 def keep(folder: Path, kept: Path) -> None:
-    """Copy a training's records, without its weights."""
+    """Copy the records of a training, without weights."""
     target = kept / "camvid_training"
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.pth"), dirs_exist_ok=True)

@@ -1,4 +1,4 @@
-"""benchmark gpu, part env: the machine's ceilings, the tests marked gpu, the golden numbers."""
+"""benchmark gpu, part env: hardware ceilings, the tests marked gpu, the golden numbers."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ VERIFIED = [*GOLDEN, "test_single_scale", "test_multi_scale", "metric"]
 
 
 def run(record: Record, deadline: Deadline, *, device: torch.device, tiny: bool, log: Path) -> None:
-    """Rows of the environment; what pytest and tool/verify.py print is kept beside `log`."""
+    """Add the rows; the output of pytest and tool/verify.py is stored next to `log`."""
     rates(record, device, tiny=tiny)
     for name in GOLDEN[: 1 if tiny else None]:
         title = f"golden logits of {name}, deviation in units of their spread"
@@ -31,7 +31,7 @@ def run(record: Record, deadline: Deadline, *, device: torch.device, tiny: bool,
     cases = ["metric"] if tiny else VERIFIED
     verify = [str(ROOT / "tool/verify.py"), "--device", device.type, *cases]
     commands = {"pytest -m gpu": ["-m", "pytest", "-q", *tests], "tool/verify.py": verify}
-    with ThreadPoolExecutor() as pool:  # side by side: neither is timed
+    with ThreadPoolExecutor() as pool:  # in parallel: neither is timed
         for name, words in commands.items():
             pool.submit(
                 command, record, deadline, name, words, log.with_name(f"{Path(name).stem}.log")
@@ -39,7 +39,7 @@ def run(record: Record, deadline: Deadline, *, device: torch.device, tiny: bool,
 
 
 def rates(record: Record, device: torch.device, *, tiny: bool) -> None:
-    """What the device can do at best."""
+    """Add the rows of the device's ceilings."""
     side, maps, size = (128, 8, 2**20) if tiny else (8192, 60, 2**31)
     for kind in machine.DTYPES:
 
@@ -58,7 +58,7 @@ def rates(record: Record, device: torch.device, *, tiny: bool) -> None:
 
 @torch.no_grad()
 def deviations(name: str, device: torch.device) -> dict[str, Any]:
-    """How far the logits of each kind of arithmetic are from the stored ones."""
+    """Return the deviation of logits from the stored ones, per precision."""
     case, values = load_cases()[name], load_values()
     arguments = dict(case["variant"])
     build: Any = ARCHS[arguments.pop("arch")]
@@ -77,7 +77,7 @@ def deviations(name: str, device: torch.device) -> dict[str, Any]:
 
 
 def command(record: Record, deadline: Deadline, name: str, words: list[str], log: Path) -> None:
-    """A row of how a Python command of this project ended, and its last lines."""
+    """Run a Python command of this project; add a row with its exit code and last lines."""
 
     def work() -> dict[str, Any]:
         limit = max(5.0, deadline.left())

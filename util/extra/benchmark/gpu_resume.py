@@ -16,7 +16,7 @@ from util.training.checkpoint import checkpoints
 from util.training.weight_file import load_file, state_dict_of
 
 RECIPE = ROOT / "config/toy/toy_pspnet18.yaml"
-# Runs a tool with deterministic algorithms where there are any, and names those that are not.
+# Runs a tool with deterministic algorithms where available; warns about the others.
 DETERMINISTIC = """
 import runpy, sys, torch
 torch.use_deterministic_algorithms(True, warn_only=True)
@@ -27,14 +27,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @dataclass(frozen=True)
 class Size:
-    """How much to draw and to train; `kill_after` steps of a run that is killed."""
+    """Number of images and epochs; one run is killed after `kill_after` steps."""
 
     train: int
     val: int
     epochs: int
     short_epochs: int
     kill_after: int
-    kinds: tuple[bool, ...] = (True, False)  # with deterministic algorithms, and without
+    kinds: tuple[bool, ...] = (True, False)  # with deterministic algorithms?
     keys: tuple[tuple[str, Any], ...] = ()
 
 
@@ -59,8 +59,8 @@ TINY = Size(
 
 
 def run(record: Record, deadline: Deadline, *, work: Path, log: Path, size: Size) -> None:
-    """Rows: the recipe's score, and resumed against unbroken weights with and without
-    deterministic algorithms. Runs that are not timed go side by side."""
+    """Add rows: the recipe's score, and resumed against uninterrupted weights with and without
+    deterministic algorithms. Runs that are not timed run in parallel."""
     data = work / "toy"
     draw = [str(ROOT / "tool/prepare_toy.py"), "--out", str(data)]
     draw += ["--train", str(size.train), "--val", str(size.val)]
@@ -76,7 +76,7 @@ def run(record: Record, deadline: Deadline, *, work: Path, log: Path, size: Size
 
 
 class Pair:
-    """A training in one go beside one that is killed and resumed."""
+    """An uninterrupted training and one that is killed and resumed."""
 
     def __init__(self, deterministic: bool, work: Path, log: Path, size: Size) -> None:
         self.deterministic, self.log, self.size = deterministic, log, size
@@ -105,7 +105,7 @@ class Pair:
         self.whole, self.broken = (self.command(f).start() for f in self.folders)
 
     def compare(self, deadline: Deadline) -> dict[str, Any]:
-        """Kill one of them after its first checkpoint, resume it, let both end, compare."""
+        """Kill one run after its first checkpoint, resume it, wait for both and compare."""
         folder = self.folders[1]
         found = wait_for(
             lambda: bool(checkpoints(folder)) or self.broken.has_ended(),
@@ -137,7 +137,7 @@ class Pair:
 
 
 def score(pair: Pair, deadline: Deadline) -> dict[str, Any]:
-    """The whole run's score by the quick start's test."""
+    """Test the uninterrupted run like the quick start."""
     keys = {**pair.keys, "save_path": pair.folders[0], "scales": "[0.75, 1.0, 1.25]"}
     folder = pair.folders[0].with_name("toy_result")
     return scores(RECIPE, keys, folder=folder, log=pair.log, deadline=deadline)

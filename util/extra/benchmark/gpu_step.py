@@ -1,4 +1,4 @@
-"""benchmark gpu, part step: training steps of the large networks in every mode that matters."""
+"""benchmark gpu, part step: training steps of the large networks in all relevant modes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +20,12 @@ from util.extra.benchmark.step import (
     surrounding,
 )
 
-SECONDS = 1.5  # of timed steps in each mode
+SECONDS = 1.5  # timing of each mode
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How to compute; `likely` seconds that it takes to try it on a large GPU."""
+    """Precision and options of a step; `likely` is the estimated time on a large GPU in seconds."""
 
     name: str
     kind: str = "bf16"  # of machine.DTYPES
@@ -35,7 +35,7 @@ class Mode:
     likely: float = 8.0
 
     def apply(self, cfg: Config) -> Config:
-        """The config with this mode's keys."""
+        """Return the config with the keys of this mode."""
         amp = self.kind if self.kind in ("bf16", "fp16") else "off"
         return replace(cfg, **{"amp": amp, **dict(self.keys)})
 
@@ -60,7 +60,7 @@ ALL_MODES = (
     Mode("bf16, channels_last", benchmark=False, keys=LAST),
     CHECKPOINTED,
     Mode(
-        "bf16, channels_last, cudnn.benchmark, DDP and SyncBatchNorm, group of one",
+        "bf16, channels_last, cudnn.benchmark, DDP and SyncBatchNorm, one process",
         sync_bn=True,
         keys=LAST,
     ),
@@ -71,7 +71,7 @@ FEW_MODES = (PLAIN, BEST, CHECKPOINTED)  # for a dry run
 
 
 def plan(configs: dict[str, Config], modes: Sequence[Mode]) -> Iterator[tuple[str, Mode]]:
-    """(network, mode) in the order of their worth: the time may end at any of them."""
+    """Yield (network, mode), the most important first, because time may run out."""
     first, *others = configs
     yield from ((first, mode) for mode in modes if mode is not COMPILED)
     yield from ((name, mode) for name in others for mode in (PLAIN, BEST))
@@ -89,20 +89,20 @@ def run(
     device: torch.device,
     modes: Sequence[Mode] = ALL_MODES,
 ) -> None:
-    """Rows of all networks and modes that the time allows."""
+    """Add the rows of as many networks and modes as time allows."""
     side = 8192 if device.type == "cuda" else 256
     ceilings = {kind: product_rate(kind, device, side=side) for kind in DTYPES}
     flop: dict[str, int] = {}
     plain: dict[str, float] = {}
     for name, mode in plan(configs, modes):
         if deadline.left() < mode.likely:
-            record.add("step", f"{name}, {mode.name}", note="left out: no time")
+            record.add("step", f"{name}, {mode.name}", note="skipped: no time")
             continue
 
         def work(name: str = name, mode: Mode = mode) -> dict[str, Any]:
             cfg = mode.apply(configs[name])
             found, costly, work_done = measure(cfg, mode, device)
-            flop.setdefault(name, work_done)  # of the plain way: equal work for all modes
+            flop.setdefault(name, work_done)  # of the plain script, for all modes
             if costly:
                 record.add("operators", f"{name}, {mode.name}", shares=costly)
             if mode is PLAIN:
@@ -123,14 +123,14 @@ def run(
 
 
 def measure(cfg: Config, mode: Mode, device: torch.device) -> tuple[dict[str, Any], list[str], int]:
-    """Time and memory of a step, of some modes the costliest operators, its FLOP when counted."""
+    """Return time and memory of a step, the most expensive operators (some modes), and its FLOP."""
     with arithmetic(mode.kind, benchmark=mode.benchmark), surrounding(mode.sync_bn, device):
-        # The plain way is a script's: enlarged maps, no checks, PyTorch's own loss.
+        # Like a plain script: upsampled maps, no checks, PyTorch's loss.
         plain = PlainStep(replace(cfg, classifier="stepwise"), device) if mode is PLAIN else None
         trainer: Any = plain or Trainer(cfg, device, sync_bn=mode.sync_bn)
         found = measure_steps(trainer, seconds=SECONDS, warm_up=4)
         with FlopCounterMode(display=False) as counter:
-            if mode is PLAIN:  # a compiled step cannot be counted
+            if mode is PLAIN:  # the FLOP of a compiled step cannot be counted
                 trainer.step()
         costly = operators(trainer.step, device)[:10] if mode in (PLAIN, BEST, COMPILED) else []
     values = {

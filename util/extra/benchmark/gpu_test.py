@@ -1,4 +1,4 @@
-"""benchmark gpu, part test: the plain loop and the engine of tool/test.py on the same images."""
+"""benchmark gpu, part test: the plain loop and the predictor of tool/test.py on the same images."""
 
 import statistics
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ from util.extra.sliding_window_reference import plain_loop
 from util.inference import build_predictor
 
 SINGLE, SIX = (1.0,), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-CONVOLUTIONS = ("conv", "mkldnn", "cudnn")  # within the names of operators
+CONVOLUTIONS = ("conv", "mkldnn", "cudnn")  # parts of operator names
 
 
 @dataclass(frozen=True)
 class Case:
-    """Images of one size through a network: at which scales, in which kinds of arithmetic.
+    """A network, an image size, scales and precisions.
 
-    `likely` seconds are needed to try a compiled engine, a fifth of that for another.
+    Measuring a compiled predictor takes about `likely` seconds, an uncompiled one a fifth of that.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Case:
 def run(
     record: Record, deadline: Deadline, *, cases: tuple[Case, ...], device: torch.device
 ) -> None:
-    """Rows of all cases that the time allows; compiled engines last."""
+    """Add the rows of as many cases as time allows, compiled predictors last."""
     models = {c.name: fill(build_model(c.cfg), c.name).to(device).eval() for c in cases}
     baselines: dict[tuple, tuple[float, np.ndarray]] = {}
     for case, scales, kind, compiled in plan(cases):
         words = f"{len(scales)} scale{'s' * (len(scales) > 1)}"
         name = f"{case.name}, {words}, {kind or 'plain loop'}{', compile' * compiled}"
         if deadline.left() < case.likely / (1 if compiled else 5):
-            record.add("test", name, note="left out: no time")
+            record.add("test", name, note="skipped: no time")
             continue
         cfg = replace(case.cfg, scales=list(scales), test_compile=compiled)
 
@@ -70,7 +70,7 @@ def run(
 
 
 def plan(cases: tuple[Case, ...]) -> Iterator[tuple[Case, tuple[float, ...], str, bool]]:
-    """(case, scales, kind or '' for the plain loop, compiled?) in the order of their worth."""
+    """Yield (case, scales, kind or '' for the plain loop, compiled?), most important first."""
     for case in cases:
         for scales in case.scales:
             for kind in ("", "bf16", "float32", "TF32"):
@@ -83,7 +83,7 @@ def plan(cases: tuple[Case, ...]) -> Iterator[tuple[Case, tuple[float, ...], str
 def time_plain(
     cfg: Config, model: nn.Module, image: np.ndarray, device: torch.device
 ) -> tuple[float, np.ndarray]:
-    """Seconds and label map of the plain loop in float32, TF32 off."""
+    """Return seconds and label map of the plain loop in float32 without TF32."""
     found: list[np.ndarray] = []
 
     def logits(windows: Tensor) -> Tensor:
@@ -116,9 +116,9 @@ def time_engine(
     kind: str,
     base: tuple[float, np.ndarray] | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Speed, memory and equality of the engine, its share of convolutions; costly operators."""
+    """Return speed, memory, agreement and share of convolutions, and the expensive operators."""
     on_gpu = device.type == "cuda"
-    tf32 = "tf32" if device.type == "cuda" else "off"  # a CPU has none
+    tf32 = "tf32" if device.type == "cuda" else "off"  # CPUs do not support it
     amp = {"float32": "off", "TF32": tf32, "bf16": "bf16"}[kind]
     with arithmetic(kind):
         predictor = build_predictor(cfg, model, device=device, amp=amp)

@@ -1,4 +1,4 @@
-"""benchmark test: the plain loop and the engine of tool/test.py in turn, at one scale and six."""
+"""benchmark test: the plain loop and the predictor of tool/test.py, at one scale and at six."""
 
 import statistics
 from collections.abc import Callable
@@ -28,26 +28,26 @@ from util.inference.grid import resize, scaled_size
 from util.training.checkpoint import checkpoints, find_checkpoint
 
 SCALES = ([1.0], [0.5, 0.75, 1.0, 1.25, 1.5, 1.75])
-DRAWN_SIZE = (384, 512)  # height, width of an image where there is no list
-SALT = "benchmark"  # names the random weights and drawn images
+DRAWN_SIZE = (384, 512)  # height, width of generated images
+SALT = "benchmark"  # seed of random weights and images
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. Times in seconds an image; equality is with the plain loop."""
+    """A row of the table. Times in seconds per image; agreement with the plain loop."""
 
     scales: list[float]
     method: str
     seconds: float
     network_seconds: float
-    besides: float  # time outside the network, as a share of that within
-    ratio: float  # of the plain loop's seconds to these
-    equal_labels: float  # share of pixels
+    besides: float  # time outside the network divided by time inside
+    ratio: float  # speed-up over the plain loop
+    equal_labels: float  # fraction of pixels
     max_difference: float  # of probabilities
 
 
 def run(record: Record, *, cfg: Config, count: int, runs: int, device: torch.device) -> None:
-    """Rows of the plain loop and of the engine, on the same weights and images."""
+    """Add the rows of the plain loop and the predictor, with the same weights and images."""
     model, weights = choose_weights(cfg)
     images, source = choose_images(cfg, count)
     print(f"test: weights: {weights}; images: {source}; {cfg.test_mode}", flush=True)
@@ -64,22 +64,22 @@ def run(record: Record, *, cfg: Config, count: int, runs: int, device: torch.dev
 
 
 def choose_weights(cfg: Config) -> tuple[nn.Module, str]:
-    """The checkpoint that tool/test.py would take, else random weights; and words for it."""
+    """Load the checkpoint tool/test.py would use, else random weights; also describe it."""
     if cfg.model_path or (cfg.save_path and checkpoints(cfg.save_path)):
         path = find_checkpoint(cfg.model_path, cfg.save_path)
         return load_trained(cfg, path), path
-    return fill(build_model(cfg), SALT), "random (there is no checkpoint)"
+    return fill(build_model(cfg), SALT), "random (no checkpoint)"
 
 
 def choose_images(cfg: Config, count: int) -> tuple[list[np.ndarray], str]:
-    """The first images of the test list, else drawn ones; and words for them."""
+    """Load the first images of the test list, else generate some; also describe them."""
     path = cfg.test_list or cfg.val_list
     if path and Path(path).is_file():
         samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")[:count]
         return [read_image(s.image) for s in samples], f"{len(samples)} of {path}"
     height, width = DRAWN_SIZE
     drawn = [smooth_image(f"{SALT}{i}", height, width) for i in range(count)]
-    return drawn, f"{count} drawn, {height}x{width} (there is no list)"
+    return drawn, f"{count} generated, {height}x{width} (no list)"
 
 
 def compare(
@@ -92,7 +92,7 @@ def compare(
     kinds: list[str],
     runs: int,
 ) -> list[Row]:
-    """The rows of these scales, the plain loop first."""
+    """Return the rows for these scales, the plain loop first."""
     model = model.to(device).eval()
     protocol: dict[str, Any] = {
         "crop": (cfg.test_h, cfg.test_w),
@@ -153,7 +153,7 @@ def compare(
 
 
 class MonaiPredictor:
-    """The protocol by MONAI's SlidingWindowInferer: float32, a window and its mirror image each."""
+    """The test protocol with MONAI's SlidingWindowInferer, float32, batches of two windows."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ def summarise(
     equal_labels: float,
     max_difference: float,
 ) -> Row:
-    """Medians over all turns."""
+    """Compute medians over all turns."""
     return Row(
         scales,
         method,

@@ -1,4 +1,4 @@
-"""What a machine can do at best: matrix products, convolutions and copies, measured."""
+"""Measuring a machine's ceilings: matrix products, convolutions and copies."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ DTYPES["fp16"] = torch.float16
 
 
 def about(device: torch.device, command: str) -> dict[str, Any]:
-    """The machine and its software, for the head of a table."""
+    """Describe the machine and its software for the header of a table."""
     found: dict[str, Any] = {
         "machine": describe(device),
         "date": date.today().isoformat(),
@@ -36,7 +36,7 @@ def about(device: torch.device, command: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system says it."""
+    """Return the processor's name, if the system reports it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
@@ -46,7 +46,7 @@ def processor() -> str:
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -54,7 +54,7 @@ def available_cores() -> int:
 
 @contextmanager
 def arithmetic(kind: str, *, benchmark: bool = False) -> Iterator[None]:
-    """TF32 on for every kind but `float32`, and cuDNN's choice of algorithms by trial or not."""
+    """Enable TF32 for every kind but `float32`, and optionally cudnn.benchmark."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     cudnn.allow_tf32 = matmul.allow_tf32 = kind != "float32"
@@ -66,7 +66,7 @@ def arithmetic(kind: str, *, benchmark: bool = False) -> Iterator[None]:
 
 
 def wait(device: torch.device) -> None:
-    """Let the device end its work."""
+    """Synchronise with the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -74,7 +74,7 @@ def wait(device: torch.device) -> None:
 def seconds_of(
     work: Callable[[], Any], device: torch.device, *, repeats: int = 10, warm_up: int = 2
 ) -> list[float]:
-    """How long `work` takes on the device, each time."""
+    """Measure the seconds of each call of `work` on the device."""
     for _ in range(warm_up):
         work()
     found = []
@@ -88,14 +88,14 @@ def seconds_of(
 
 
 def product_rate(kind: str, device: torch.device, *, side: int = 8192) -> float:
-    """TFLOP/s of a square matrix product of random numbers."""
+    """Measure TFLOP/s of a square matrix product of random numbers."""
     a, b = (torch.randn(side, side, device=device).to(DTYPES[kind]) for _ in range(2))
     with arithmetic(kind):
         return 2 * side**3 / statistics.median(seconds_of(lambda: a @ b, device)) / 1e12
 
 
 def convolution_rate(kind: str, device: torch.device, *, side: int = 60, batch: int = 16) -> float:
-    """TFLOP/s of a 3x3 convolution of 512 channels, as in the last stage of ResNet50."""
+    """Measure TFLOP/s of a 3x3 convolution with 512 channels, as in the last stage of ResNet50."""
     channels = 512
     layout = torch.channels_last
     x = torch.randn(batch, channels, side, side, device=device).to(
@@ -111,14 +111,14 @@ def convolution_rate(kind: str, device: torch.device, *, side: int = 60, batch: 
 
 
 def copy_rate(device: torch.device, *, size: int = 2**30) -> float:
-    """GB/s of a copy within the device's memory, read and written bytes together."""
+    """Measure GB/s of a copy within the device's memory, counting reads and writes."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * size / statistics.median(seconds_of(lambda: target.copy_(source), device)) / 1e9
 
 
 def upload_rate(device: torch.device, *, size: int = 2**28) -> float:
-    """GB/s from pinned memory of the host to the device."""
+    """Measure GB/s from pinned host memory to the device."""
     source = torch.ones(size, dtype=torch.uint8).pin_memory()
     target = torch.empty(size, dtype=torch.uint8, device=device)
     work = lambda: target.copy_(source, non_blocking=True)  # noqa: E731

@@ -1,4 +1,4 @@
-"""benchmark memory: the peak of a training step and of a test, each in a process of its own."""
+"""benchmark memory: peak memory of a training step and of a test, each in its own process."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,14 +19,14 @@ from util.extra.golden import smooth_image
 from util.extra.sliding_window_reference import plain_loop
 from util.inference import build_predictor
 
-SECONDS = 600.0  # for one of them, at most
-LARGE = (1500, 2000)  # height, width of an image to test
+SECONDS = 600.0  # time limit of each measurement
+LARGE = (1500, 2000)  # height, width of the test image
 
 
 def run(
     record: Record, *, cfg: Config, device: torch.device, size: tuple[int, int] = LARGE
 ) -> None:
-    """Rows of training steps and of predictions of a large image."""
+    """Add the rows of training steps and of testing a large image."""
     fast = usable_amp("bf16", device)
     cfg = replace(cfg, amp="off", channels_last=False, compile=False)
     lean = replace(cfg, amp=fast, channels_last=True)
@@ -45,16 +45,16 @@ def run(
     for name, work in works.items():
         found = apart(partial(peak_gib, work, device), seconds=SECONDS)
         if found is None:
-            record.add("memory", name, note="failed, or took too long")
+            record.add("memory", name, note="failed or took too long")
             continue
         base = first.setdefault(name.split(",")[0] if name[0] == "t" else "step", found)
         record.add("memory", name, peak_gib=found, ratio=base / found)
 
 
 def peak_gib(work: Callable[[], Any], device: torch.device) -> float:
-    """GiB that the work takes at its peak, on the device or, on a CPU, of this process.
+    """Measure peak memory of `work` in GiB, of the device or, on a CPU, of this process.
 
-    Of a process of its own: what was taken before and given back would hide it.
+    Call it in a new process: memory allocated and freed before would hide the peak.
     """
     before = 0 if device.type == "cuda" else resident_bytes()
     work()
@@ -64,8 +64,8 @@ def peak_gib(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def resident_bytes() -> int:
-    """The largest size in memory that this process had."""
-    import resource  # not there on Windows
+    """Return the peak resident size of this process in bytes."""
+    import resource  # not available on Windows
     import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -73,21 +73,21 @@ def resident_bytes() -> int:
 
 
 def plain_step(cfg: Config, device: torch.device) -> None:
-    """Two steps, so that momentum is there."""
+    """Run two steps, so that momentum is allocated."""
     own = PlainStep(cfg, device)
     own.step()
     own.step()
 
 
 def step(cfg: Config, device: torch.device) -> None:
-    """Two steps of this project."""
+    """Run two steps of this project."""
     own = Trainer(cfg, device)
     own.step()
     own.step()
 
 
 def plain_test(cfg: Config, device: torch.device, size: tuple[int, int]) -> None:
-    """The plain loop at one scale, on random weights."""
+    """Run the plain loop at one scale with random weights."""
     network = build_model(cfg).to(device).eval()
 
     def logits(windows: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def plain_test(cfg: Config, device: torch.device, size: tuple[int, int]) -> None
 
 
 def test(cfg: Config, device: torch.device, size: tuple[int, int], amp: str) -> None:
-    """The engine at one scale, on random weights."""
+    """Run the predictor at one scale with random weights."""
     cfg = replace(cfg, base_size=max(size), scales=[1.0])
     predictor = build_predictor(cfg, build_model(cfg), device=device, amp=amp)
     predictor.predict(smooth_image("memory", *size))

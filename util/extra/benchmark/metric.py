@@ -1,4 +1,4 @@
-"""benchmark metric: counting pixels by histograms, with ConfusionMatrix, with torchmetrics."""
+"""benchmark metric: counting pixels with histograms, ConfusionMatrix and torchmetrics."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ IGNORE = 255
 
 
 def run(record: Record, *, runs: int, cases: tuple = CASES) -> None:
-    """A row for each way of counting, for each size."""
+    """Add a row for each method and size."""
     for title, size, classes in cases:
         label, pred = maps(size, classes)
         matrix = ConfusionMatrix(classes, IGNORE)
@@ -41,7 +41,7 @@ def run(record: Record, *, runs: int, cases: tuple = CASES) -> None:
 
 
 def histograms(pred: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, ...]:
-    """(intersection, union, target) as published evaluation scripts count them."""
+    """Count (intersection, union, target) as in published evaluation scripts."""
     pred = np.where(label == IGNORE, IGNORE, pred)
     bins = np.arange(classes + 1)
     hit = np.histogram(pred[pred == label], bins)[0]
@@ -50,7 +50,7 @@ def histograms(pred: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.nd
 
 
 def maps(size: tuple[int, int], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A label of regions, a twentieth of it ignored, and a prediction that is wrong in places."""
+    """Generate a label of regions, 5 % of it ignored, and a partly wrong prediction."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, classes, (2, size[0] // 32, size[1] // 32)).astype(np.uint8)
     coarse[0][rng.random(coarse[0].shape) < 0.05] = IGNORE

@@ -1,6 +1,6 @@
-"""Runs the parts of a long benchmark, each in a process of its own and within its time.
+"""Runs the parts of a long benchmark, each in its own process with a time limit.
 
-A part that raises, hangs, runs out of memory or breaks the GPU's context ends alone.
+A part that raises, hangs, runs out of memory or breaks its CUDA context does not affect others.
 """
 
 import multiprocessing
@@ -17,12 +17,12 @@ from util.extra.benchmark.record import Deadline, Record
 Work = Callable[[Record, Deadline], None]
 Found = TypeVar("Found")
 
-GRACE = 10.0  # seconds that a part may be late before it is killed
+GRACE = 10.0  # seconds after the deadline before a part is killed
 
 
 @dataclass(frozen=True)
 class Part:
-    """Work that adds rows until its deadline; `share` of the time that is left, by weight."""
+    """Work that adds rows until its deadline; `share` is its weight when time is divided."""
 
     name: str
     work: Work
@@ -32,16 +32,16 @@ class Part:
 def run_parts(
     parts: Sequence[Part], record: Record, *, seconds: float, after: Callable[[], None]
 ) -> None:
-    """All parts in order, in `seconds` at most; what one leaves of its time goes to the next.
+    """Run all parts in order within `seconds`; unused time of a part goes to the next ones.
 
-    `after` is called after each.
+    `after` is called after each part.
     """
     end = Deadline.after(seconds)
     context = _context()
     for i, part in enumerate(parts):
         limit = (end.left() - GRACE) * part.share / sum(p.share for p in parts[i:])
         if limit <= 0:
-            record.add(part.name, "skipped", note="no time is left")
+            record.add(part.name, "skipped", note="no time left")
             continue
         start = time.monotonic()
         process = context.Process(target=_run, args=(part, record, Deadline.after(limit)))
@@ -58,7 +58,7 @@ def run_parts(
 
 
 def guarded(record: Record, part: str, name: str, work: Callable[[], Mapping | None]) -> bool:
-    """Add a row of what `work` returns, or of its error; whether it went well."""
+    """Add a row with the result of `work` or its error; return whether it succeeded."""
     try:
         values = work()
     except Exception as error:
@@ -78,7 +78,7 @@ def _run(part: Part, record: Record, deadline: Deadline) -> None:
 
 
 def apart(work: Callable[[], Found], *, seconds: float = 60) -> Found | None:
-    """What `work` returns in a process of its own; None if it raises or takes too long."""
+    """Run `work` in its own process and return its result; None on an error or timeout."""
     context = _context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(work, theirs))
@@ -98,6 +98,6 @@ def _send(work: Callable[[], object], pipe: Connection) -> None:
 
 
 def _context() -> Any:
-    # Forked, a part need not import everything again; the parent has not touched the GPU.
+    # fork saves importing everything again, and is safe as the parent has not touched the GPU.
     methods = multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("fork" if "fork" in methods else "spawn")

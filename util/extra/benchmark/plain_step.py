@@ -1,4 +1,4 @@
-"""A training step as a short script writes it: float32, NCHW, enlarged logits, mean losses."""
+"""A training step as in a short script: float32, NCHW, upsampled logits, mean losses."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from util.extra.benchmark.step import random_batch
 
 
 class PlainStep:
-    """A network in the middle of its training, on one batch of random numbers."""
+    """A network in training, with a fixed batch of random numbers."""
 
     def __init__(self, cfg: Config, device: torch.device) -> None:
         self.cfg, self.device = cfg, device
@@ -23,7 +23,7 @@ class PlainStep:
         self.image, self.label = random_batch(cfg, pinned=device.type == "cuda")
 
     def step(self) -> float:
-        """The loss of a step."""
+        """Run a step and return its loss."""
         image, label = self.image.to(self.device), self.label.to(self.device)
         main, aux = (
             F.cross_entropy(logits, label, ignore_index=self.cfg.ignore_label)

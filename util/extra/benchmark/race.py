@@ -1,4 +1,4 @@
-"""Several ways of doing the same, in turn in one process: medians, spreads, ratios."""
+"""Timing alternatives in turn in one process: medians, spreads, ratios."""
 
 import statistics
 import time
@@ -13,8 +13,10 @@ from util.extra.benchmark.machine import wait
 
 @dataclass(frozen=True)
 class Result:
-    """One way's times: the median and the extremes in seconds; `ratio`: how many times as fast as
-    the first way, the median over the turns; and what it returned."""
+    """Times of an alternative: median and extremes in seconds, and what it returned.
+
+    `ratio` is the speed-up over the first alternative, the median over turns.
+    """
 
     seconds: float
     fastest: float
@@ -23,7 +25,7 @@ class Result:
     output: Any
 
     def row(self, *, per: int = 1) -> dict[str, float]:
-        """The columns of a table, per item of `per` items."""
+        """Return table columns, with times divided by `per` items."""
         return {
             "seconds": self.seconds / per,
             "fastest": self.fastest / per,
@@ -35,7 +37,7 @@ class Result:
 def race(
     ways: Mapping[str, Callable[[], Any]], *, runs: int, device: torch.device | None = None
 ) -> dict[str, Result]:
-    """Each way once to warm up, then all of them in turn, `runs` times."""
+    """Run each alternative once to warm up, then all in turn, `runs` times."""
     device = device or torch.device("cpu")
     outputs = {name: work() for name, work in ways.items()}
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -60,7 +62,7 @@ def race(
 
 
 def installed(module: str) -> Any:
-    """A package that a comparison may use, or None where it is missing."""
+    """Import an optional package for comparison; None if it is not installed."""
     try:
         return __import__(module)
     except ImportError:

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: on disk as they come, then as JSON and as Markdown tables."""
+"""The rows of a benchmark: written immediately as JSON lines, then as JSON and Markdown."""
 
 import json
 import time
@@ -14,33 +14,33 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """Rows go to <path>.jsonl at once, so that a run that is cut off keeps what it has."""
+    """Rows are written to <path>.jsonl immediately, so that an interrupted run keeps them."""
 
     path: Path  # without suffix
 
     def add(self, part: str, name: str, **values: Any) -> Row:
-        """Keep a row and print it."""
+        """Write a row and print it."""
         row = {"part": part, "name": name, **values}
         with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, default=float) + "\n")  # NumPy's numbers too
+            file.write(json.dumps(row, default=float) + "\n")  # also NumPy's numbers
         shown = ", ".join(f"{k} {text(v)}" for k, v in values.items() if v is not None)
         print(f"{part}: {name}: {shown}", flush=True)
         return row
 
     def start(self) -> None:
-        """Begin with no rows. Raises ConfigError where files are not of an earlier benchmark."""
+        """Remove the rows of an earlier benchmark. Raises ConfigError if there are other files."""
         is_ours = _is_rows(self._lines)
         for suffix in (".jsonl", ".json", ".md"):
             check_file(self._file(suffix), key="--output", is_ours=lambda path: is_ours)
         self._lines.write_text("")
 
     def rows(self) -> list[Row]:
-        """All rows so far, of all processes."""
+        """Read all rows so far, from all processes."""
         lines = self._lines.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def write(self, about: dict[str, Any]) -> str:
-        """<path>.json: {**about, "rows": [...]}, and <path>.md; returns the Markdown."""
+        """Write <path>.json ({**about, "rows": [...]}) and <path>.md; return the Markdown."""
         rows = self.rows()
         content = json.dumps({**about, "rows": rows}, indent=2) + "\n"
         write_text(self._file(".json"), content)
@@ -61,7 +61,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Deadline:
-    """The moment (of time.monotonic) by which a part must have ended."""
+    """The time (of time.monotonic) by which a part must have finished."""
 
     moment: float
 
@@ -70,12 +70,12 @@ class Deadline:
         return Deadline(time.monotonic() + seconds)
 
     def left(self) -> float:
-        """Seconds until then, negative after it."""
+        """Remaining seconds, negative after the deadline."""
         return self.moment - time.monotonic()
 
 
 def _is_rows(path: Path) -> bool:
-    """Whether a benchmark has written the file, which it may have left empty."""
+    """Whether a benchmark wrote the file; it may be empty."""
     try:
         first = path.read_text(encoding="utf-8").partition("\n")[0] if path.is_file() else "no"
         return not first or "part" in json.loads(first)
@@ -84,7 +84,7 @@ def _is_rows(path: Path) -> bool:
 
 
 def table(title: str, rows: list[Row]) -> str:
-    """A Markdown table of the rows' values: a column per name that any of them has."""
+    """Format rows as a Markdown table with a column for each name."""
     names = list(dict.fromkeys(n for row in rows for n in row if n != "part"))
     heads = [title if name == "name" else name.replace("_", " ") for name in names]
     lines = [heads, ["---"] * len(names)]
@@ -93,7 +93,7 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 def text(value: Any) -> str:
-    """A value for a reader: numbers with four digits, nothing for None."""
+    """Format a value: numbers with four digits, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):

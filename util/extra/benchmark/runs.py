@@ -1,4 +1,4 @@
-"""This project's own commands as a benchmark starts them: with a log, a limit and a sudden end."""
+"""Running this project's commands from a benchmark, with a log, a time limit and kills."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from util.extra.benchmark.record import Deadline
 
 @dataclass
 class Command:
-    """A running Python command and its log; `start` it, then `end` or `kill` it."""
+    """A Python command and its log; `start` it, then `end` or `kill` it."""
 
     words: list[str]
     log: Path
@@ -27,7 +27,7 @@ class Command:
     process: subprocess.Popen | None = None
 
     def start(self) -> "Command":
-        """Start it, its output at the end of the log."""
+        """Start the command and append its output to the log."""
         with self.log.open("a", encoding="utf-8") as file:
             file.write(f"== python {' '.join(self.words)}\n")
             file.flush()
@@ -42,7 +42,7 @@ class Command:
         return self
 
     def end(self, seconds: float) -> None:
-        """Wait for its end; killed after so many seconds. Raises RunError unless it ended well."""
+        """Wait for the command, killing it after `seconds`. Raises RunError on failure."""
         assert self.process is not None
         try:
             code = self.process.wait(max(1.0, seconds))
@@ -54,28 +54,28 @@ class Command:
             raise RunError(f"{self.words[0]} ended with code {code}: {' / '.join(lines[-3:])}")
 
     def kill(self) -> None:
-        """End it and its workers at once, as a power cut would."""
+        """Kill the command and its workers."""
         assert self.process is not None
         if os.name == "posix":
-            with suppress(ProcessLookupError):  # it has ended by itself
+            with suppress(ProcessLookupError):  # it has exited
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 
     def has_ended(self) -> bool:
-        """Whether it runs no more."""
+        """Whether the command has exited."""
         assert self.process is not None
         return self.process.poll() is not None
 
 
 def tool(name: str, config: Path, keys: dict[str, Any]) -> list[str]:
-    """The words of `python tool/<name>.py --config ... KEY value`."""
+    """Return the arguments of `python tool/<name>.py --config ... KEY value`."""
     pairs = [word for key, value in keys.items() for word in (key, str(value))]
     return [str(ROOT / f"tool/{name}.py"), "--config", str(config), *pairs]
 
 
 def wait_for(found: Callable[[], bool], seconds: float) -> bool:
-    """Whether `found` comes true within so many seconds."""
+    """Wait up to `seconds` until `found` is true; return whether it is."""
     end = time.monotonic() + seconds
     while not found():
         if time.monotonic() > end:
@@ -85,7 +85,7 @@ def wait_for(found: Callable[[], bool], seconds: float) -> bool:
 
 
 def epochs_of(save_path: Path) -> list[dict[str, Any]]:
-    """The records of a training's epochs so far."""
+    """Read the records of a training's epochs so far."""
     path = save_path / "metrics.jsonl"
     if not path.is_file():
         return []
@@ -95,14 +95,14 @@ def epochs_of(save_path: Path) -> list[dict[str, Any]]:
 def scores(
     config: Path, keys: dict[str, Any], *, folder: Path, log: Path, deadline: Deadline
 ) -> dict[str, Any]:
-    """What tool/test.py scores, into `folder`."""
+    """Run tool/test.py into `folder` and return its scores."""
     command = Command(tool("test", config, {**keys, "save_folder": folder}), log).start()
     command.end(deadline.left())
     return read_scores(folder)
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
-    """The scores and the speed that tool/test.py left in a folder."""
+    """Read the scores and the speed from a result folder."""
     found = json.loads(next(folder.rglob("scores.json")).read_text())
     names = ("miou", "macc", "aacc")
     return {n: found[n] for n in names} | {

@@ -1,4 +1,4 @@
-"""Training steps by the project's own train_step: seconds, memory and FLOP of a config."""
+"""Training steps with the project's train_step: seconds, memory and FLOP of a config."""
 
 import gc
 import statistics
@@ -25,7 +25,7 @@ from util.training.step import StepResult, train_mode, train_step
 
 
 class Trainer:
-    """A network in the middle of its training, on one batch of random numbers."""
+    """A network in training, with a fixed batch of random numbers."""
 
     def __init__(self, cfg: Config, device: torch.device, *, sync_bn: bool = False) -> None:
         self.cfg = cfg if cfg.manual_seed is not None else replace(cfg, manual_seed=0)
@@ -52,20 +52,20 @@ class Trainer:
         self.image, self.label = random_batch(cfg, pinned=device.type == "cuda")
 
     def step(self) -> StepResult:
-        """One step, as in tool/train.py."""
+        """Run a step as in tool/train.py."""
         return train_step(
             self.cfg, self._process, self.state, self._criterion, self.image, self.label
         )
 
     def flop(self) -> int:
-        """Floating-point operations of a step; takes one."""
+        """Run a step and count its floating-point operations."""
         with FlopCounterMode(display=False) as counter:
             self.step()
         return counter.get_total_flops()
 
 
 def random_batch(cfg: Config, *, pinned: bool) -> tuple[Tensor, Tensor]:
-    """A batch of the config's size, as a loader gives it."""
+    """Generate a batch of the config's size, like that of a loader."""
     size = cfg.batch_size, cfg.train_h, cfg.train_w
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(size[0], 3, *size[1:], generator=generator)
@@ -75,7 +75,7 @@ def random_batch(cfg: Config, *, pinned: bool) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Steps of one kind: the median of their seconds, the extremes, and the device's memory."""
+    """Measured steps: median and extremes in seconds, and the device's memory."""
 
     seconds: float
     fastest: float
@@ -85,7 +85,7 @@ class Measured:
 
 
 def measure_steps(trainer: Trainer, *, seconds: float, warm_up: int = 3) -> Measured:
-    """Steps for about so many seconds, at least three; on a GPU in three unbroken runs."""
+    """Run steps for about `seconds`, at least three; on a GPU in three runs without a sync."""
     device = trainer.device
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -111,7 +111,7 @@ def measure_steps(trainer: Trainer, *, seconds: float, warm_up: int = 3) -> Meas
 
 @contextmanager
 def group_of_one(device: torch.device):
-    """A process group with this process alone."""
+    """Create a process group of this process only."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
@@ -121,12 +121,12 @@ def group_of_one(device: torch.device):
 
 
 def surrounding(sync_bn: bool, device: torch.device) -> AbstractContextManager:
-    """What a trainer with or without SyncBatchNorm needs around it."""
+    """Return the context a trainer needs: a process group for SyncBatchNorm, else nothing."""
     return group_of_one(device) if sync_bn else nullcontext()
 
 
 def release(device: torch.device) -> None:
-    """Give back the memory of what is no longer referred to."""
+    """Free unreferenced memory."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -135,7 +135,7 @@ def release(device: torch.device) -> None:
 def operators(
     work: Callable[[], Any], device: torch.device, *, repeats: int = 2
 ) -> list[tuple[str, float]]:
-    """(operator, share of the time that operators take on the device), the costliest first."""
+    """Return (operator, share of device time), the most expensive first."""
     activities = [ProfilerActivity.CPU]
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -147,7 +147,7 @@ def operators(
             work()
         wait(device)
     field = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    # Kernels are listed apart from the operators that started them.
+    # Kernels are listed separately from the operators that launched them.
     events = [e for e in found.key_averages() if str(e.device_type).endswith("CPU")]
     times = {e.key: getattr(e, field) for e in events if getattr(e, field) > 0}
     total = sum(times.values()) or 1
@@ -155,5 +155,5 @@ def operators(
 
 
 def share_of(names: Sequence[str], shares: list[tuple[str, float]]) -> float:
-    """What operators whose names hold one of `names` take together."""
+    """Sum the shares of operators whose names contain one of `names`."""
     return sum(share for key, share in shares if any(name in key for name in names))

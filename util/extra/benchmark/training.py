@@ -1,4 +1,4 @@
-"""benchmark step: a training step of a plain script, and this project's in several modes."""
+"""benchmark step: a training step of a plain script and of this project in several modes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ SALT = "benchmark"
 
 
 def run(record: Record, *, cfg: Config, runs: int, device: torch.device) -> None:
-    """Rows of the plain step, of this project's, and of another library's network."""
+    """Add the rows of a plain step, of this project and of another library's network."""
     cfg = replace(cfg, amp="off", channels_last=False, compile=False, classifier="stepwise")
     network = f"{cfg.arch} on {backbone_name(cfg)}, {cfg.train_h}x{cfg.train_w}, batch "
     network += f"{cfg.batch_size}, {cfg.classes} classes"
@@ -42,7 +42,7 @@ def run(record: Record, *, cfg: Config, runs: int, device: torch.device) -> None
         ways[name] = own.step
     if theirs := other_library(cfg, device):
         ways["segmentation_models_pytorch PSPNet (a smaller network)"] = theirs
-    for name, work in ways.items():  # the first step of each, from the same weights
+    for name, work in ways.items():  # the first step of each starts from the same weights
         losses[name] = float(work().losses[0]) if name in trainers else float(work())
     found = race(ways, runs=runs, device=device)
     flop = trainers["float32, classifier stepwise"].flop()
@@ -63,14 +63,14 @@ def run(record: Record, *, cfg: Config, runs: int, device: torch.device) -> None
 
 
 def trainer(cfg: Config, device: torch.device) -> Trainer:
-    """A trainer whose network has the weights of all others and no dropout."""
+    """Create a trainer whose network has the common weights and no dropout."""
     own = Trainer(cfg, device)
     prepare(own.state.model)
     return own
 
 
 def prepare(network: nn.Module) -> nn.Module:
-    """Generated weights and no dropout, so that losses can be compared; returns it."""
+    """Set generated weights and remove dropout, so that losses are comparable."""
     for module in network.modules():
         if isinstance(module, (nn.Dropout, nn.Dropout2d)):
             module.p = 0.0
@@ -78,7 +78,7 @@ def prepare(network: nn.Module) -> nn.Module:
 
 
 def other_library(cfg: Config, device: torch.device) -> Callable[[], float] | None:
-    """A step of segmentation_models_pytorch's PSPNet, whose trunk ends at 1/8 and early."""
+    """Return a step of segmentation_models_pytorch's PSPNet, whose trunk is shorter."""
     smp = installed("segmentation_models_pytorch")
     if smp is None:
         return None

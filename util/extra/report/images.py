@@ -1,4 +1,4 @@
-"""Images of the report, as data inside the page: image, label, prediction, errors."""
+"""Images of the report, embedded as data URLs: image, label, prediction, errors."""
 
 import base64
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from util.palette import colorize
 
 ERROR = np.array([226, 48, 48], np.uint8)
 VOID = np.array([0, 0, 0], np.uint8)  # as in `colorize`
-SMALLEST_CROP = 96  # pixels: a small object is shown with what surrounds it
+SMALLEST_CROP = 96  # pixels, so that small objects are shown in context
 JPEG_QUALITY = 80
 
 
@@ -27,7 +27,7 @@ class Example:
     pred: np.ndarray
 
     def around(self, true: int, given: int) -> "Example":
-        """The square around the largest connected region of class `true` predicted `given`."""
+        """Crop a square around the largest region of class `true` predicted as `given`."""
         confused = ((self.label == true) & (self.pred == given)).astype(np.uint8)
         _, _, boxes, _ = cv2.connectedComponentsWithStats(confused)
         left, top, width, height, _ = boxes[1:][boxes[1:, cv2.CC_STAT_AREA].argmax()].tolist()
@@ -40,7 +40,7 @@ class Example:
 
 
 def shrunk(example: Example, side: int) -> Example:
-    """With a long side of at most `side` pixels; ids by the nearest pixel."""
+    """Shrink to a long side of at most `side` pixels; ids by nearest neighbour."""
     height, width = example.label.shape
     factor = min(1.0, side / max(height, width))
     rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
@@ -54,7 +54,7 @@ def shrunk(example: Example, side: int) -> Example:
 
 
 def errors(example: Example, classes: int) -> np.ndarray:
-    """The image in pale gray, wrong pixels in ERROR, pixels without a label in VOID."""
+    """Draw the image in pale gray, wrong pixels in ERROR and unlabelled ones in VOID."""
     gray = cv2.cvtColor(example.image, cv2.COLOR_RGB2GRAY)
     out = np.repeat((128 + gray // 2)[..., None], 3, axis=2)
     out[example.label != example.pred] = ERROR
@@ -63,7 +63,7 @@ def errors(example: Example, classes: int) -> np.ndarray:
 
 
 def panels(example: Example, colors: np.ndarray) -> list[tuple[str, str]]:
-    """(what it is, data) of image, label, prediction, errors."""
+    """Return (caption, data URL) of image, label, prediction and errors."""
     wrong = ("errors", _jpeg(errors(example, len(colors))))
     return [("image", _jpeg(example.image)), *_maps(example, colors), wrong]
 
@@ -71,7 +71,7 @@ def panels(example: Example, colors: np.ndarray) -> list[tuple[str, str]]:
 def pair_panels(
     example: Example, colors: np.ndarray, pair: tuple[int, int]
 ) -> list[tuple[str, str]]:
-    """(what it is, data) of the image with the confused region outlined, label, prediction."""
+    """Return (caption, data URL) of image with outlined confusion, label and prediction."""
     confused = ((example.label == pair[0]) & (example.pred == pair[1])).astype(np.uint8)
     outlines, _ = cv2.findContours(confused, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     image = cv2.drawContours(np.ascontiguousarray(example.image), outlines, -1, (0, 0, 0), 3)
@@ -89,7 +89,7 @@ def _jpeg(image: np.ndarray) -> str:
 
 
 def _png(image: np.ndarray) -> str:
-    # Flat colours are smaller and sharper as PNG.
+    # PNG is smaller and sharper for flat colours.
     return _data(image, "PNG", compress_level=9)
 
 

@@ -1,4 +1,4 @@
-"""report.html: what a test found, on one page that needs no network, no scripts and no server."""
+"""report.html: the results of a test on a self-contained page without scripts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +11,12 @@ from util.data.file import write_text
 from util.evaluation.result import Result
 from util.extra.report.images import ERROR, VOID, Example, pair_panels, panels, shrunk
 
-LIMIT = 3_000_000  # bytes of the page: it can be sent by mail
-SIDES = (480, 320, 200, 120)  # long side of its images in pixels: the first that fits is taken
-IMAGES = 3  # shown of the best, the typical and the worst
+LIMIT = 3_000_000  # maximum size of the page in bytes, small enough for e-mail
+SIDES = (480, 320, 200, 120)  # candidates for the images' long side in pixels
+IMAGES = 3  # number of best, typical and worst images
 PAIRS = 6
-NUMBERED = 24  # classes up to which a cell of the confusion matrix has room for its number
-SHOWN_SHARE = 0.005  # smaller cells are left out: they would look empty and make the page large
+NUMBERED = 24  # maximum number of classes for numbers in the confusion matrix
+SHOWN_SHARE = 0.005  # smaller cells are omitted: they would look empty and make the page large
 
 
 def write_report(
@@ -28,7 +28,7 @@ def write_report(
     load: Callable[[int], tuple[np.ndarray, np.ndarray, np.ndarray]],
     title: str,
 ) -> None:
-    """Write the page, its images as large as LIMIT allows.
+    """Write the page, with images as large as LIMIT allows.
 
     `image_of[l, p]` is the image with the most pixels of label l predicted as p, `colors` (C, 3)
     uint8, load(i) gives image i as RGB (H, W, 3), label and prediction (H, W).
@@ -64,9 +64,9 @@ def write_report(
 
 
 def choose_images(miou: np.ndarray) -> dict[str, list[int]]:
-    """Best, typical (about the median) and worst images by their mean IoU (N,); none twice.
+    """Choose the best, typical (median) and worst images by mean IoU (N,), without repetition.
 
-    Images without any class (NaN) are left out.
+    Images without any class (NaN) are excluded.
     """
     order = [i for i in np.argsort(-miou, kind="stable").tolist() if not np.isnan(miou[i])]
     count = min(IMAGES, -(-len(order) // 3))
@@ -77,9 +77,9 @@ def choose_images(miou: np.ndarray) -> dict[str, list[int]]:
 
 
 def confused_pairs(matrix: np.ndarray) -> list[tuple[int, int]]:
-    """(label, prediction) of the confusions that cost the mean IoU most, at most PAIRS.
+    """Return up to PAIRS (label, prediction) whose confusion costs the most mean IoU.
 
-    n pixels of class l predicted as p cost about n / union of l there and n / union of p here.
+    n pixels of class l predicted as p cost about n / union[l] + n / union[p].
     """
     union = np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1) - matrix.diagonal(), 1)
     cost = matrix / union[:, None] + matrix / union
@@ -90,7 +90,7 @@ def confused_pairs(matrix: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _facts(result: Result, colors: np.ndarray, shown: list[Example]) -> dict[str, Any]:
-    """What the template needs besides images."""
+    """Return the values for the template, except images."""
     scores, names = result.scores, result.names
     ids = sorted({i for e in shown for i in np.unique([e.label, e.pred]).tolist()})
     legend = [(colors[i].tolist(), names[i]) for i in ids if i < len(names)]
@@ -109,7 +109,7 @@ def _facts(result: Result, colors: np.ndarray, shown: list[Example]) -> dict[str
 
 
 def _tiles(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """(head, number, note) of the numbers of the results tables."""
+    """Return (title, number, note) of the headline scores."""
     protocol = scores["protocol"]
     low, high = scores["miou_interval"] or (0, 0)
     notes = {
@@ -119,13 +119,13 @@ def _tiles(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
         "fwIoU": "weighted by pixels",
     }
     tiles = [(head, f"{100 * scores[head.lower()]:.1f} %", notes[head]) for head in notes]
-    speed = f"{protocol['images_per_second']:g} a second"
+    speed = f"{protocol['images_per_second']:g} per second"
     note = "predicted earlier" if protocol["has_prediction"] else speed
     return [*tiles, ("Images", f"{protocol['images']:,}", note)]
 
 
 def _rows(result: Result, colors: np.ndarray) -> list[dict[str, Any]]:
-    """The classes, best IoU first; values, interval and share in percent."""
+    """Return the classes, best IoU first; values, interval and share in percent."""
     scores, target = result.scores, result.matrix.sum(axis=1)
     kinds = ("iou_class", "acc_class", "precision_class")
     return [
@@ -142,7 +142,7 @@ def _rows(result: Result, colors: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _map(result: Result) -> dict[str, Any]:
-    """The confusion matrix as a drawing: sizes in pixels, cells as (row, column, share of row)."""
+    """Lay out the confusion matrix: sizes in pixels, cells as (row, column, share of row)."""
     classes = len(result.names)
     cell, font, smallest = (34, 11, 0.75) if classes <= NUMBERED else (12, 9, 1)
     names = [name if len(name) <= 18 else f"{name[:17]}…" for name in result.names]
