@@ -141,7 +141,7 @@ def test_torchvision_files_and_what_does_not_fit(tiny: Path, tmp_path: Path) -> 
         load_pretrained(load_config(tiny, words))
     (tmp_path / "web.safetensors").write_text("<html>")
     words[3] = str(tmp_path / "web.safetensors")
-    with pytest.raises(CheckpointError, match="no readable safetensors file"):
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_pretrained(load_config(tiny, words))
 
 

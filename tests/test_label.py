@@ -63,9 +63,19 @@ def test_all_encodings_of_ids_are_read(tmp_path: Path, kind: str) -> None:
 
 
 def test_negative_ids_stay_negative(tmp_path: Path) -> None:
-    for kind in ("<i2", "<i4", "<f4"):
+    for kind in ("<i1", "<i2", "<i4", "<f4"):
         path = write_tiff(tmp_path / "x.tif", IDS.astype(kind) - 1)
         assert read_label(path).min() == -1
+
+
+def test_a_png_label_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(IDS).save(path, compress_level=0)  # Pillow would read another id
+    whole = path.read_bytes()
+    place = whole.index(b"IDAT") + 20
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(DataError, match=r"x\.png cannot be decoded: damaged \(a checksum"):
+        read_label(path)
 
 
 def transparent(path: Path) -> None:

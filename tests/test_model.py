@@ -157,5 +157,5 @@ def test_identify_tells_networks_apart() -> None:
     assert "705 (compact)" in found["psanet101_classes19_crop705_compact"]["crop"]
     assert found["resnet50_plain_base"]["stem"].startswith("plain")
     assert found["resnet34_deep_base"]["backbone"] == "ResNet-34"
-    with pytest.raises(CheckpointError, match="no ResNet"):
+    with pytest.raises(CheckpointError, match="neither a ResNet"):
         identify({"a.weight": torch.zeros(1)})

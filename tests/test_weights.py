@@ -116,7 +116,7 @@ def test_torchvision_weights_use_its_api(
     assert "resnet18" in asked[0][0] and asked[0][1] is True
     (tmp_path / "r.pth").unlink()
     code, _, err = run_tool("convert_weights", *words)
-    assert_one_sentence(code, err, "could not download", "name it instead")
+    assert_one_sentence(code, err, "could not download", "give its path instead")
 
 
 def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
@@ -129,7 +129,7 @@ def test_conversion_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
     assert_one_sentence(code, err, "resnet51 is unknown, choose one of resnet101", "nearest: ")
     torch.save({"a.b": torch.zeros(1)}, tmp_path / "odd.pth")
     code, _, err = run_tool("convert_weights", "--from", tmp_path / "odd.pth", *target)
-    assert_one_sentence(code, err, "this is no ResNet")
+    assert_one_sentence(code, err, "this is neither a ResNet")
     assert not (tmp_path / "x.pth").exists()
 
 

@@ -84,7 +84,7 @@ def print_finding(head: str, finding: Finding) -> None:
         print(f"    {show(name, limit=1000)}")
     if len(finding.files) > EXAMPLES:
         print(f"    ... and {len(finding.files) - EXAMPLES} more (--json FILE lists all)")
-    print(f"  fix: {finding.cure}\n")
+    print(f"  cure: {finding.cure}\n")
 
 
 def is_report(path: Path) -> bool:

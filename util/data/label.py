@@ -6,6 +6,7 @@ can be read in two ways is refused.
 """
 
 import re
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from util.error import DataError
 UPRIGHT = "upright"  # note of a label file: drawn on its image as shown, whatever the image's EXIF
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 _MODES = ("1", "L", "P", "LA", "I", "F", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "I;16N")
+_SAMPLE_FORMAT = 339  # TIFF tag
 _AS_PNG = "save it again from its source as PNG"
 
 
@@ -84,6 +86,8 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
     """
     with opened(path, "label") as file:
         _check_coding(file, path)
+        if file.format == "PNG":
+            _check_sums(path)
         bits = stored_bits(file)  # before EXIF data are read, which decodes a PNG file
         turned = 0 if note_of(file) == UPRIGHT else orientation(file)
         if as_colors and file.mode[0] in "IF":
@@ -92,7 +96,7 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
                 "name ids there"
             )
         file.info.pop("transparency", None)  # of a palette; else Pillow would warn
-        pixels, palette = _opaque(np.array(file), path), b""
+        pixels, palette = _opaque(_stored(file), path), b""
         if as_colors:
             raw, kind = pack_colors(np.array(file.convert("RGB"))), "colors"
         elif file.mode == "P":
@@ -152,6 +156,26 @@ def _check_coding(file: Image.Image, path: Path) -> None:
             f"label {path} is a PGM file of values 0..{largest}, which decoders stretch to 0..255: "
             f"{_AS_PNG}"
         )
+
+
+def _check_sums(path: Path) -> None:
+    """Raise DataError for a PNG file in which bytes have changed: of those that hold the pixels
+    Pillow does not check the sums, and ids would change without a word."""
+    content, place = path.read_bytes(), 8
+    while place + 12 <= len(content):
+        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
+        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise DataError(
+                f"label {path} cannot be decoded: damaged (a checksum is wrong); copy it again"
+            )
+        place = end + 4
+
+
+def _stored(file: Image.Image) -> np.ndarray:
+    """The pixels of a file. Pillow shows signed ids of 8 bits as unsigned ones, -1 as 255."""
+    pixels = np.array(file)
+    is_signed = getattr(file, "tag_v2", {}).get(_SAMPLE_FORMAT) == (2,)
+    return pixels.view(np.int8) if is_signed and pixels.dtype == np.uint8 else pixels
 
 
 def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
