@@ -17,6 +17,7 @@ import yaml
 from util.error import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = ("test_kills", "test_benchmark_gpu", "test_benchmark")  # run first, in parallel
 torch.set_num_threads(1)  # more threads slow each other down on a busy machine
 
 
@@ -27,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU and -m gpu"))

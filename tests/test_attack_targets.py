@@ -75,7 +75,7 @@ def test_unusual_output_paths(
 
 
 @pytest.mark.parametrize("name", cases())
-@pytest.mark.parametrize("size", [0, 500, 5000, 50000])
+@pytest.mark.parametrize("size", [0, 5000, 50000])
 def test_full_disk(world: Path, tmp_path: Path, run_tool: RunTool, name: str, size: int) -> None:
     target = tmp_path / f"target{WRITERS[name].suffix}"
     inputs = state_of(world)
