@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import ConfigError, run_cli  # isort: split
 
 from model import check_network, load_trained
-from util.config import check_test, config_parser, dump_config, load_config
+from util.config import Config, check_test, config_parser, dump_config, load_config
 from util.data.file import replacing
 from util.evaluation.output import check_file
 from util.extra.export.int8 import agreement, calibration_images, quantise
@@ -59,11 +59,11 @@ def main() -> None:
     colors = load_colors(cfg.colors_path, cfg.classes)
     checkpoint = str(find_checkpoint(cfg.model_path, cfg.save_path))
     network = load_trained(cfg, checkpoint)
-    fixed = (cfg.test_h, cfg.test_w) if cfg.arch == "psa" else None  # its attention has that size
+    fixed = fixed_size(cfg)
     if fixed and images:
-        raise ConfigError("--int8 does not work with PSANet, whose input size is fixed")
+        raise ConfigError("--int8 does not work with PSANet and Swin, whose input size is fixed")
     if fixed:
-        print(f"PSANet needs its training crop: images must be {fixed[0]} x {fixed[1]}")
+        print(f"the input size is fixed for this network: images must be {fixed[0]} x {fixed[1]}")
     metadata = metadata_of(cfg, dump_config(cfg), names, colors, checkpoint)
     with warnings.catch_warnings(), replacing(args.output) as path:
         warnings.simplefilter("ignore")
@@ -87,6 +87,16 @@ def main() -> None:
             f"wrote {small}, {megabytes(small)}: ranges from {len(for_ranges)} images; {share:.2%} "
             f"of the labels of {len(for_comparison)} others are those of {args.output}"
         )
+
+
+def fixed_size(cfg: Config) -> tuple[int, int] | None:
+    """Return the only image size (height, width) of the exported file, None for any size.
+
+    PSANet's attention has the size of its crop. Swin's shifted windows depend on the image size in
+    a way that keeps torch's exporter busy for more than half an hour.
+    """
+    is_fixed = cfg.arch == "psa" or "swin" in cfg.backbone
+    return (cfg.test_h, cfg.test_w) if is_fixed else None
 
 
 def megabytes(path: Path) -> str:

@@ -106,15 +106,17 @@ def compare(
         for kind in kinds
     }
     watches = {name: Timer(p.model, device) for name, p in predictors.items()}
-    plain = Timer(model, device)
+    usual = build_model(replace(cfg, classifier="stepwise", init_weight="")).to(device).eval()
+    usual.load_state_dict(model.state_dict())
+    plain = Timer(usual, device)
 
     def logits(windows: Tensor) -> Tensor:
-        found = model(windows.to(device, torch.float32)).logits
+        found = usual(windows.to(device, torch.float32)).logits
         return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
 
     if installed("monai") and cfg.test_mode == "slide":
         predictors["MONAI"] = MonaiPredictor(logits, device, **protocol)
-        watches["MONAI"] = Timer(model, device)
+        watches["MONAI"] = Timer(usual, device)
     turns: dict[str, list[Turn]] = {"plain loop": [], **{name: [] for name in predictors}}
     equal: dict[str, list[float]] = {name: [] for name in predictors}
     differences: dict[str, list[float]] = {name: [] for name in predictors}
