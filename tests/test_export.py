@@ -10,6 +10,7 @@ from torch import nn
 
 from model import build_model, load_predictor
 from tests.conftest import RunTool, assert_one_sentence
+from tool import export
 from util.config import dump_config, load_config
 from util.data.image import read_image
 from util.error import RunError
@@ -156,3 +157,18 @@ def test_a_checkpoint_alone_predicts_from_any_folder(
     assert (
         load_predictor(tmp_path / "old.pth", config=tiny).predict(image) == predictor.predict(image)
     ).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        ([], None),
+        (["arch", "psa"], (33, 41)),
+        (["backbone", "timm/swin_tiny_patch4_window7_224"], (33, 41)),
+        (["backbone", "torchvision/swin_t"], (33, 41)),
+    ],
+)
+def test_networks_of_a_fixed_size(
+    tiny: Path, words: list[str], size: tuple[int, int] | None
+) -> None:
+    assert export.fixed_size(load_config(tiny, words)) == size
