@@ -9,4 +9,4 @@ install requirements-dev.txt
 "$PYTHON" -m ruff format --check .
 "$(dirname "$PYTHON")/vermin" --quiet --no-tips --violations --target=3.10- util model tool
 "$PYTHON" -m mypy
-exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
