@@ -112,6 +112,8 @@ def _watch_agent() -> None:
     if os.environ.get("LOCAL_RANK") == "0":
         what = f"the launcher (process {parent} on {socket.gethostname()}) died"
         print(f"error: {what}: stopping all processes", file=sys.stderr)
+    else:  # exit after the first process, which would otherwise only see a lost peer
+        time.sleep(4 * POLL)
     _exit_now(1)
 
 
