@@ -4,9 +4,7 @@ tests/slurm/run.py uses the real ones.
 """
 
 import os
-import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,31 +147,3 @@ def test_sbatch_from_another_folder_is_an_error(tmp_path: Path) -> None:
     job = submit(tmp_path, SLURM_SUBMIT_DIR=str(tmp_path))
     assert job.code == 2 and not job.calls
     assert "call sbatch in the project's folder" in job.output
-
-
-# Says what it was started with and which signals it gets; ends with 75 after the first.
-NOISY_PYTHON = """#!{python}
-import os, signal, sys, time
-def note(number, frame):
-    os.write(1, f"got {{signal.Signals(number).name}}\\n".encode())
-    time.sleep(0.3)
-    sys.exit(75)
-for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
-    signal.signal(number, note)
-print("start", os.getpid(), os.getcwd(), *sys.argv[1:], flush=True)
-time.sleep(float(os.environ.get("SECONDS_TO_RUN", 0)))
-"""
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A folder with the scripts, a config, and a stand-in for Python."""
-    for folder in ("tool", "config/toy"):
-        (tmp_path / "project" / folder).mkdir(parents=True)
-    for path in (ROOT / "tool").glob("*.sh"):
-        shutil.copy(path, tmp_path / "project/tool")
-    for name in ("tool/train.py", "config/toy/toy_pspnet18.yaml"):
-        (tmp_path / "project" / name).touch()
-    (tmp_path / "python").write_text(NOISY_PYTHON.format(python=sys.executable))
-    (tmp_path / "python").chmod(0o755)
-    return tmp_path / "project"
