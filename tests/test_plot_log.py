@@ -74,6 +74,13 @@ def test_truncated_line(tmp_path: Path) -> None:
         plot_log.read_metrics(path)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_run_without_scores(tmp_path: Path, run_tool: RunTool) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "lr": true}\n')
+    assert run_tool("plot_log", tmp_path, "--output", tmp_path / "o.png")[0] == 0
+
+
 def test_without_matplotlib(
     tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

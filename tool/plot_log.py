@@ -79,7 +79,7 @@ def value(record: Record, keys: tuple[str, ...]) -> float | None:
     found: Any = record
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, int | float) else None
+    return found if type(found) in (int, float) else None
 
 
 def labels(runs: list[Path]) -> list[str]:
@@ -120,7 +120,8 @@ def plot(runs: list[list[Record]], names: list[str], output: Path) -> None:
         panel.set(title=title, xlabel="epoch", ylim=(0, 1) if title == "mIoU" else (0, None))
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="small")
+        if panel.lines:
+            panel.legend(fontsize="small")
     with replacing(output) as path:
         figure.savefig(path, dpi=150, format=output.suffix[1:].lower())
     pyplot.close(figure)
