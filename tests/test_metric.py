@@ -92,6 +92,35 @@ def test_strips_join_without_a_seam(rng: np.random.Generator) -> None:
     ]
 
 
+@pytest.mark.parametrize(("classes", "ignore"), [(2, 255), (150, 255), (256, 300), (19, 0)])
+def test_bytes_are_counted_like_wider_ids(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, classes: int, ignore: int
+) -> None:
+    monkeypatch.setattr("util.metric.HISTOGRAM_STRIP", 1000)
+    pred = rng.integers(0, classes, (70, 80)).astype(np.uint8)
+    label = np.where(rng.random(pred.shape) < 0.5, pred, pred[::-1])
+    if ignore < 256:
+        label[rng.random(pred.shape) < 0.2] = ignore
+        pred[0], label[0] = 255, ignore
+    found, wanted = (
+        count_pixels(pred.astype(kind), label.astype(kind), classes=classes, ignore_label=ignore)
+        for kind in (np.uint8, np.int64)
+    )
+    np.testing.assert_array_equal(found, wanted)
+    assert found.sum() == (label != ignore).sum()
+
+
+def test_one_class_fills_an_image_of_over_16_million_pixels() -> None:
+    pixels = np.ones((1, 2**24 + 3), np.uint8)  # float32 cannot hold this number
+    assert count_pixels(pixels, pixels, classes=2, ignore_label=255)[1, 1] == 2**24 + 3
+
+
+def test_an_id_beyond_the_classes_is_an_error() -> None:
+    for pred, label in (([3], [0]), ([0], [3])):
+        with pytest.raises(AssertionError, match=r"1 pixels have ids outside 0\.\.2"):
+            count_pixels(np.uint8(pred), np.uint8(label), classes=3, ignore_label=255)
+
+
 def test_images_count_the_same_in_any_order_and_in_parts(rng: np.random.Generator) -> None:
     images = {i: rng.integers(0, 3, (2, 4, 5)) for i in range(8)}
     images[5] = images[3]  # a tie: the first one is named

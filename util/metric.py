@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 EPSILON = 1e-10  # absent classes score 0, not NaN: the convention of the published tables
 STRIP = 2**16  # pixels counted at a time: fits in the cache, 12 times as fast as all at once
+HISTOGRAM_STRIP = 2**24  # OpenCV counts in float32, exact up to this number
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def count_pixels(
     pred: np.ndarray, label: np.ndarray, *, classes: int, ignore_label: int
 ) -> np.ndarray:
     """Count pixels by (label, prediction), without `ignore_label`: (classes, classes) int64."""
+    if pred.dtype == label.dtype == np.uint8 and classes <= 256:
+        return _count_bytes(pred, label, classes=classes, ignore_label=ignore_label)
     preds, labels = pred.reshape(-1), label.reshape(-1)
     counts = np.zeros(classes * classes + 1, np.int64)  # the last cell is for ignored pixels
     for start in range(0, preds.size, STRIP):
@@ -144,6 +148,24 @@ def count_pixels(
         cells[rows == ignore_label] = classes * classes
         counts += np.bincount(cells, minlength=counts.size)
     return counts[:-1].reshape(classes, classes)
+
+
+def _count_bytes(
+    pred: np.ndarray, label: np.ndarray, *, classes: int, ignore_label: int
+) -> np.ndarray:
+    """Like `count_pixels` for maps of uint8, several times as fast."""
+    counts = np.zeros((classes, classes), np.int64)
+    preds, labels = pred.reshape(1, -1), label.reshape(1, -1)
+    for start in range(0, preds.size, HISTOGRAM_STRIP):
+        strip = slice(start, start + HISTOGRAM_STRIP)
+        maps = labels[:, strip], preds[:, strip]
+        sides, ranges = [classes, classes], [0, classes, 0, classes]
+        counts += cv2.calcHist(maps, [0, 1], None, sides, ranges).astype(np.int64)
+    if ignore_label < classes:
+        counts[ignore_label] = 0
+    outside = np.count_nonzero(labels != ignore_label) - counts.sum()
+    assert not outside, f"{outside} pixels have ids outside 0..{classes - 1}"
+    return counts
 
 
 def scatter_pixels(pred: Tensor, label: Tensor, *, classes: int, ignore_label: int) -> Tensor:

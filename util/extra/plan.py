@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,19 @@ import torch
 
 from model import build_model
 from util.config import Config
-from util.data.dataset import build_data
+from util.data.dataset import BatchSampler, Loader, build_data
 from util.data.image import read_image
 from util.data.list_file import read_list
 from util.distributed.device import usable_amp
-from util.extra.benchmark.machine import available_cores
-from util.extra.benchmark.memory import resident_bytes
+from util.extra.benchmark.machine import available_cores, wait
 from util.extra.benchmark.parts import apart
-from util.extra.benchmark.step import Trainer, measure_steps
+from util.extra.benchmark.step import Trainer
 from util.inference import build_predictor
+from util.training.profile import peak_memory
 
 SECONDS = 600.0  # for one measurement, at most
+WARM_UP, STEPS = 2, 4  # steps before the measured ones, and measured at least
+MEASURED = 3.0  # seconds to measure at least
 SAMPLES = 6  # images that are loaded to time the loader
 KEPT = 3  # checkpoints: the newest two and the best
 GIB = 2**30
@@ -66,10 +69,21 @@ def step_cost(cfg: Config, device: torch.device, batch_size: int) -> Cost:
 
 
 def _step(cfg: Config, device: torch.device) -> Cost:
+    """Train on the recipe's own images with its own workers, which share a CPU with the steps."""
+    data, size = build_data(cfg, is_training=True), cfg.batch_size
+    data = replace(data, samples=[*data.samples] * math.ceil(size / len(data)))
+    sampler = BatchSampler(len(data), size, shuffle=True)
+    loader = Loader(data, sampler, workers=cfg.workers, pin_memory=device.type == "cuda")
     trainer = Trainer(cfg, device)
-    found = measure_steps(trainer, seconds=1.0, warm_up=2)
-    gib = found.peak_gib if found.peak_gib is not None else resident_bytes() / GIB
-    return Cost(cfg.batch_size, found.seconds, gib)
+    ends: list[float] = []
+    for trainer.image, trainer.label in chain.from_iterable(repeat(loader)):
+        trainer.step()
+        wait(device)
+        ends.append(time.perf_counter())
+        steps = len(ends) - WARM_UP
+        if steps >= STEPS and ends[-1] - ends[WARM_UP - 1] > MEASURED:
+            break
+    return Cost(cfg.batch_size, (ends[-1] - ends[WARM_UP - 1]) / steps, peak_memory(device) / GIB)
 
 
 def step_line(cfg: Config, device: torch.device) -> Line:

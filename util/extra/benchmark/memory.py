@@ -18,6 +18,7 @@ from util.extra.benchmark.step import Trainer
 from util.extra.golden import smooth_image
 from util.extra.sliding_window_reference import plain_loop
 from util.inference import build_predictor
+from util.training.profile import peak_memory
 
 SECONDS = 600.0  # time limit of each measurement
 LARGE = (1500, 2000)  # height, width of the test image
@@ -56,20 +57,9 @@ def peak_gib(work: Callable[[], Any], device: torch.device) -> float:
 
     Call it in a new process: memory allocated and freed before would hide the peak.
     """
-    before = 0 if device.type == "cuda" else resident_bytes()
+    before = 0 if device.type == "cuda" else peak_memory(device)
     work()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return (resident_bytes() - before) / 2**30
-
-
-def resident_bytes() -> int:
-    """Return the peak resident size of this process in bytes."""
-    import resource  # not available on Windows
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
+    return (peak_memory(device) - before) / 2**30
 
 
 def plain_step(cfg: Config, device: torch.device) -> None:
