@@ -86,7 +86,7 @@ def augmentation(record: Record, case: Case, runs: int) -> None:
 
 
 def torchvision_v2(crop: int) -> Callable | None:
-    """Return the same steps by torchvision, with its own random numbers; None if not installed."""
+    """Return torchvision's version of the steps (own random numbers); None if not installed."""
     if installed("torchvision") is None:
         return None
     from torchvision import tv_tensors

@@ -48,7 +48,7 @@ class Run:
 def run(
     record: Record, deadline: Deadline, *, setup: Setup, seeds: tuple[int, ...], epochs: int
 ) -> None:
-    """Run all in parallel (they are not timed); add a row per run and per augmentation."""
+    """Run all in parallel, since they are not timed; add a row per run and per augmentation."""
     if not (setup.data_root / "list/train.txt").is_file():
         record.add("augment", "skipped", note=f"no {setup.data_root}/list/train.txt")
         return

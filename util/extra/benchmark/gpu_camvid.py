@@ -55,7 +55,7 @@ class Setup:
 
 
 def run(record: Record, deadline: Deadline, *, setup: Setup) -> None:
-    """Add rows: the measured epoch and the plan, the training, the scores at one and six scales."""
+    """Add rows: the measured epoch and the plan, the training, single- and multi-scale scores."""
     if not (setup.data_root / "list/train.txt").is_file():
         record.add("camvid", "skipped", note=f"no {setup.data_root}/list/train.txt")
         return
@@ -115,7 +115,7 @@ def trial(setup: Setup, deadline: Deadline) -> tuple[float, float]:
 
 
 def train(setup: Setup, keys: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-    """Train; return the last epoch's record and the total seconds."""
+    """Train, and return the last epoch's record and the total seconds."""
     began = time.monotonic()
     command = Command(tool("train", setup.recipe, keys), setup.log).start()
     command.end(deadline.left() - setup.test_seconds / 3)
@@ -125,6 +125,6 @@ def train(setup: Setup, keys: dict[str, Any], deadline: Deadline) -> dict[str, A
 
 
 def keep(folder: Path, kept: Path) -> None:
-    """Copy the records of a training, without weights."""
+    """Copy a training run's records, without weights."""
     target = kept / "camvid_training"
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.pth"), dirs_exist_ok=True)

@@ -59,8 +59,10 @@ TINY = Size(
 
 
 def run(record: Record, deadline: Deadline, *, work: Path, log: Path, size: Size) -> None:
-    """Add rows: the recipe's score, and resumed against uninterrupted weights with and without
-    deterministic algorithms. Runs that are not timed run in parallel."""
+    """Add rows: the recipe's score, and the weights of a resumed against an uninterrupted run.
+
+    The latter with and without deterministic algorithms. All training runs are parallel.
+    """
     data = work / "toy"
     draw = [str(ROOT / "tool/prepare_toy.py"), "--out", str(data)]
     draw += ["--train", str(size.train), "--val", str(size.val)]
@@ -76,7 +78,7 @@ def run(record: Record, deadline: Deadline, *, work: Path, log: Path, size: Size
 
 
 class Pair:
-    """An uninterrupted training and one that is killed and resumed."""
+    """An uninterrupted run and one that is killed and resumed."""
 
     def __init__(self, deterministic: bool, work: Path, log: Path, size: Size) -> None:
         self.deterministic, self.log, self.size = deterministic, log, size
@@ -100,7 +102,7 @@ class Pair:
         return Command(words, self.log.with_name(f"{folder.name}.log"), environment)
 
     def start(self) -> None:
-        """Start both."""
+        """Start both runs."""
         self.began = time.monotonic()
         self.whole, self.broken = (self.command(f).start() for f in self.folders)
 
@@ -137,7 +139,7 @@ class Pair:
 
 
 def score(pair: Pair, deadline: Deadline) -> dict[str, Any]:
-    """Test the uninterrupted run like the quick start."""
+    """Test the uninterrupted run as in the quick start."""
     keys = {**pair.keys, "save_path": pair.folders[0], "scales": "[0.75, 1.0, 1.25]"}
     folder = pair.folders[0].with_name("toy_result")
     return scores(RECIPE, keys, folder=folder, log=pair.log, deadline=deadline)

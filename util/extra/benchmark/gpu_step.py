@@ -125,12 +125,12 @@ def run(
 def measure(cfg: Config, mode: Mode, device: torch.device) -> tuple[dict[str, Any], list[str], int]:
     """Return time and memory of a step, the most expensive operators (some modes), and its FLOP."""
     with arithmetic(mode.kind, benchmark=mode.benchmark), surrounding(mode.sync_bn, device):
-        # Like a plain script: upsampled maps, no checks, PyTorch's loss.
+        # As in a plain script: upsampled maps, no checks, PyTorch's loss.
         plain = PlainStep(replace(cfg, classifier="stepwise"), device) if mode is PLAIN else None
         trainer: Any = plain or Trainer(cfg, device, sync_bn=mode.sync_bn)
         found = measure_steps(trainer, seconds=SECONDS, warm_up=4)
         with FlopCounterMode(display=False) as counter:
-            if mode is PLAIN:  # the FLOP of a compiled step cannot be counted
+            if mode is PLAIN:  # a compiled step's FLOP cannot be counted
                 trainer.step()
         costly = operators(trainer.step, device)[:10] if mode in (PLAIN, BEST, COMPILED) else []
     values = {

@@ -116,7 +116,7 @@ def time_engine(
     kind: str,
     base: tuple[float, np.ndarray] | None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return speed, memory, agreement and share of convolutions, and the expensive operators."""
+    """Return speed, memory, agreement and share of convolutions, and the costliest operators."""
     on_gpu = device.type == "cuda"
     tf32 = "tf32" if device.type == "cuda" else "off"  # CPUs do not support it
     amp = {"float32": "off", "TF32": tf32, "bf16": "bf16"}[kind]

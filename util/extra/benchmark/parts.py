@@ -98,6 +98,6 @@ def _send(work: Callable[[], object], pipe: Connection) -> None:
 
 
 def _context() -> Any:
-    # fork saves importing everything again, and is safe as the parent has not touched the GPU.
+    # fork avoids importing everything again; it is safe because the parent never touches the GPU.
     methods = multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("fork" if "fork" in methods else "spawn")

@@ -1,4 +1,4 @@
-"""Timing alternatives in turn in one process: medians, spreads, ratios."""
+"""Timing alternatives in turn within one process: medians, spreads, ratios."""
 
 import statistics
 import time

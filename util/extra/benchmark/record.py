@@ -22,7 +22,7 @@ class Record:
         """Write a row and print it."""
         row = {"part": part, "name": name, **values}
         with self._lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, default=float) + "\n")  # also NumPy's numbers
+            file.write(json.dumps(row, default=float) + "\n")  # `default` handles NumPy's numbers
         shown = ", ".join(f"{k} {text(v)}" for k, v in values.items() if v is not None)
         print(f"{part}: {name}: {shown}", flush=True)
         return row
@@ -61,7 +61,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Deadline:
-    """The time (of time.monotonic) by which a part must have finished."""
+    """The time (on time.monotonic's clock) by which a part must have finished."""
 
     moment: float
 

@@ -1,4 +1,4 @@
-"""Running this project's commands from a benchmark, with a log, a time limit and kills."""
+"""Running this project's commands from a benchmark, with a log and a time limit."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from util.extra.benchmark.record import Deadline
 
 @dataclass
 class Command:
-    """A Python command and its log; `start` it, then `end` or `kill` it."""
+    """A Python command with a log: `start` it, then `end` or `kill` it."""
 
     words: list[str]
     log: Path
@@ -85,7 +85,7 @@ def wait_for(found: Callable[[], bool], seconds: float) -> bool:
 
 
 def epochs_of(save_path: Path) -> list[dict[str, Any]]:
-    """Read the records of a training's epochs so far."""
+    """Read the records of a run's epochs so far."""
     path = save_path / "metrics.jsonl"
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""Training steps with the project's train_step: seconds, memory and FLOP of a config."""
+"""Measuring training steps with the project's train_step: seconds, memory and FLOP of a config."""
 
 import gc
 import statistics
@@ -85,7 +85,7 @@ class Measured:
 
 
 def measure_steps(trainer: Trainer, *, seconds: float, warm_up: int = 3) -> Measured:
-    """Run steps for about `seconds`, at least three; on a GPU in three runs without a sync."""
+    """Run steps for about `seconds`, in three series that only synchronise at their ends."""
     device = trainer.device
     on_gpu = device.type == "cuda"
     if on_gpu:

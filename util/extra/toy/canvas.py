@@ -1,4 +1,4 @@
-"""A canvas for scenes in metres (x right, y up, z ahead), seen by a pinhole camera."""
+"""A canvas for scenes in metres (x right, y up, z forward), seen by a pinhole camera."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ CIRCLE = np.stack((np.cos(ANGLES), np.sin(ANGLES)), -1)  # (16, 2)
 
 
 class Canvas:
-    """Image and label at twice the size, so that image edges are smooth and label edges sharp."""
+    """Image and label at twice the final size, for smooth image edges and sharp label edges."""
 
     def __init__(self, rng: Rng, height: int, width: int) -> None:
         self.image = np.zeros((2 * height, 2 * width, 3), np.uint8)
@@ -22,9 +22,9 @@ class Canvas:
         self.haze = np.zeros(3)
 
     def fill(self, points: np.ndarray, color: np.ndarray, class_id: int | None = None) -> None:
-        """Paint polygons (..., n, 3) in turn, in one colour (3,) or one each; None: keep the label.
+        """Paint polygons (..., n, 3) in order, in one colour (3,) or one each, fading into haze.
 
-        Distant ones fade into the haze.
+        `class_id` None leaves the label unchanged.
         """
         offset = (points[..., :2] - self.camera) * (self.focal, -self.focal) / points[..., 2:]
         units = np.round((self.vanishing + offset) * self.scale * 16).astype(np.int32)
@@ -37,28 +37,28 @@ class Canvas:
                 cv2.fillPoly(self.label, [polygon], class_id, cv2.LINE_8, 4)
 
     def depth_in_frame(self, x: float, margin: float) -> float:
-        """The depth from which a place x is at least `margin` units inside the frame."""
+        """Return the depth beyond which position x is at least `margin` units inside the frame."""
         offset = x - self.camera[0]
         room = 320 - self.vanishing[0] if offset > 0 else self.vanishing[0]
         return self.focal * abs(offset) / (room - margin)
 
 
 def rect(a0: float, a1: float, b0: float, b1: float) -> np.ndarray:
-    """The corners (4, 2) of a rectangle."""
+    """Return the corners (4, 2) of a rectangle."""
     return np.array(((a0, b0), (a1, b0), (a1, b1), (a0, b1)))
 
 
 def plane(points: np.ndarray, axis: int, at: float = 0) -> np.ndarray:
-    """Points (..., 2) in the plane where the coordinate X, Y or Z is `at`: (..., 3)."""
+    """Place points (..., 2) in the plane where coordinate `axis` (X, Y or Z) is `at`: (..., 3)."""
     return np.insert(points, axis, at, -1)
 
 
 def pick(rng: Rng, palette: np.ndarray, spread: float = 10) -> np.ndarray:
-    """A colour of a palette (n, 3), varied."""
+    """Return a random colour of a palette (n, 3), slightly varied."""
     return palette[rng.integers(len(palette))] + rng.normal(0, spread, 3)
 
 
 def noise(rng: Rng, shape: tuple[int, int], bumps: int) -> np.ndarray:
-    """Smooth noise of about unit variance with so many bumps along the height."""
+    """Return smooth noise of about unit variance, with `bumps` bumps along the height."""
     coarse = rng.standard_normal((bumps, bumps * 4 // 3), np.float32)
     return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)

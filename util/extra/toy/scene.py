@@ -1,7 +1,7 @@
 """Procedural street scenes with exact labels: the images of the toy dataset.
 
-A scene depends on nothing but the random numbers and the size. It is laid out in metres and painted
-from far to near. Class ids are the lines of dataset/toy_names.txt; 255 is unlabelled.
+A scene depends only on the random generator and the size. It is laid out in metres and painted from
+far to near. Class ids are line numbers, from 0, in dataset/toy_names.txt; 255 is unlabelled.
 """
 
 from typing import Any
@@ -11,17 +11,17 @@ import numpy as np
 
 from util.extra.toy.canvas import CIRCLE, Canvas, Rng, X, Y, Z, noise, pick, plane, rect
 
-VERSION = 2  # raise it when the drawing changes, so that older folders are not taken for new ones
+VERSION = 2  # increase it if the drawing changes, so that older folders are told apart
 MIN_SIZE = 64
 SKY, BUILDING, ROAD, SIDEWALK, TREE, CAR, PERSON, SIGN, LAMP, GRASS = range(10)
 VOID = 255
-TEXTURE = np.zeros((256, 3), np.float32)  # by class: strength of grains of 1, 3 and 20 pixels
+TEXTURE = np.zeros((256, 3), np.float32)  # strength of 1, 3 and 20 pixel grain by class
 TEXTURE[BUILDING:TREE], TEXTURE[TREE], TEXTURE[GRASS] = (4, 4.5, 5), (10, 12, 4), (10, 6, 8)
 TEXTURE[CAR:GRASS] = (1.5, 2, 2.5)
 
 
 def hexes(text: str) -> np.ndarray:
-    """`rrggbb rrggbb ...` as colours (n, 3)."""
+    """Parse `rrggbb rrggbb ...` to colours (n, 3)."""
     return np.array([tuple(bytes.fromhex(word)) for word in text.split()], float)
 
 
@@ -35,7 +35,7 @@ RED, BLUE, YELLOW, GLOW, IRON, SHADE = hexes("cc1e24 1854be fad63c ffecaa 185068
 
 
 def draw_scene(rng: Rng, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """One street scene: RGB image uint8 (height, width, 3), label uint8 (height, width)."""
+    """Draw a street scene: RGB image (height, width, 3) and label (height, width), both uint8."""
     canvas, kerb = Canvas(rng, height, width), rng.uniform(2.6, 3.3)
     draw_background(canvas, rng)
     canvas.fill(plane(rect(-kerb, kerb, 0.8, 95), Y), STEEL * rng.uniform(0.48, 0.66), ROAD)
@@ -61,7 +61,7 @@ def draw_scene(rng: Rng, height: int, width: int) -> tuple[np.ndarray, np.ndarra
 
 
 def photograph(rng: Rng, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
-    """Image (height, width, 3) as a camera sees it, label (height, width) as people draw it."""
+    """Return the image (H, W, 3) as a camera sees it and the label (H, W) as people draw it."""
     label = np.ascontiguousarray(canvas.label[1::2, 1::2])
     shape = label.shape
     photo = cv2.resize(canvas.image, shape[::-1], interpolation=cv2.INTER_AREA)
@@ -72,7 +72,7 @@ def photograph(rng: Rng, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
     photo = (photo + texture) * (light * rng.normal(1, 0.03, 3))
     photo = cv2.GaussianBlur(photo, (0, 0), rng.uniform(0.35, 0.65))
     photo += sensor[..., None] * rng.uniform(1, 4)
-    # Annotators leave a thin unlabelled band around what stands on the ground.
+    # Annotators leave a thin unlabelled band around objects on the ground.
     objects = ((label >= TREE) & (label <= LAMP)).astype(np.uint8)
     width = 2 * int(rng.integers(0, 3)) + 1
     label[cv2.dilate(objects, np.ones((width, width), np.uint8)) > objects] = VOID
@@ -80,7 +80,7 @@ def photograph(rng: Rng, canvas: Canvas) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_background(canvas: Canvas, rng: Rng) -> None:
-    """Sky with clouds, its horizon the colour of the haze; towers far away."""
+    """Draw a cloudy sky that fades into haze at the horizon, and distant towers."""
     zenith, canvas.haze = SKIES[rng.integers(len(SKIES))]
     shape = canvas.label.shape[0] // 4, canvas.label.shape[1] // 4
     ramp = np.linspace(0, 2.1, shape[0]).clip(0, 1)[:, None, None]
@@ -96,7 +96,7 @@ def draw_background(canvas: Canvas, rng: Rng) -> None:
 
 
 def draw_side(canvas: Canvas, rng: Rng, side: int, kerb: float) -> list[tuple[float, float, int]]:
-    """Ground and houses on one side; returns what stands there: (z, x, class)."""
+    """Draw ground and houses on one side; return the objects to place there: (z, x, class)."""
     verge = kerb + (rng.uniform(1.6, 2.6) if rng.random() < 0.5 else 0.0)
     walk = verge + rng.uniform(2.6, 4.0)
     front = walk + (rng.uniform(2.5, 5.0) if rng.random() < 0.75 else 0.0)
@@ -122,7 +122,7 @@ def draw_side(canvas: Canvas, rng: Rng, side: int, kerb: float) -> list[tuple[fl
         placed.append((max(z, depth), side * x, class_id))
 
     for z, class_id in zip((6, 8.5, 12), rng.permutation((LAMP, SIGN, TREE)).tolist(), strict=True):
-        if rng.random() < 0.8:  # a slot each, so that they do not collide
+        if rng.random() < 0.8:  # one slot each, so that they do not collide
             place(class_id, kerb + (1.0 if class_id == TREE else 0.5), z + rng.uniform(0, 1.5), 26)
     for z in rng.uniform(8, 30, 2 * (front > walk)):
         place(TREE, (walk + front) / 2, z, 0)
@@ -135,7 +135,7 @@ def draw_side(canvas: Canvas, rng: Rng, side: int, kerb: float) -> list[tuple[fl
 
 
 def draw_house(canvas: Canvas, rng: Rng, side: int, x: float, z0: float, z1: float) -> None:
-    """A facade along the street, the gable that faces the camera, windows."""
+    """Draw a facade along the street, the gable facing the camera, and windows."""
     floors, storey, color = int(rng.integers(2, 5)), rng.uniform(2.7, 3.2), pick(rng, FACADES, 7)
     top, middle, back = floors * storey + 0.4, x + side * 3.5, x + side * 7
     peak, lit = top + 2.6 * (rng.random() < 0.6), color * rng.uniform(0.84, 1.06)
@@ -156,7 +156,7 @@ def draw_house(canvas: Canvas, rng: Rng, side: int, x: float, z0: float, z1: flo
 
 
 def draw_car(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
-    """A car along the street: the side and the end that the camera sees, windows, wheels."""
+    """Draw a car along the street: the side and end facing the camera, windows, wheels."""
     paint, glass, half = (
         pick(rng, PAINTS, 8),
         GLASS * rng.uniform(0.9, 1.4),
@@ -191,16 +191,16 @@ def draw_car(canvas: Canvas, rng: Rng, x: float, z: float) -> None:
     pair(half - 0.29, half - 0.03, 0, 0.3, BLACK)
 
 
-# Models: polygons (x, y) around x = 0 and their colours; `road` is the direction of the road.
+# Models: polygons (x, y) around x = 0 with their colours; `road` is the direction to the road.
 Model = list[tuple[np.ndarray, np.ndarray]]
 
 
 def tree(rng: Rng, road: float) -> Model:
-    """A trunk and a crown of leaves, lighter towards the top."""
+    """Model a trunk and a crown of leaves, lighter towards the top."""
     radius, trunk, leaf = rng.uniform(1.3, 2.0), rng.uniform(1.7, 2.5), pick(rng, LEAVES, 9)
     angle, reach = rng.uniform(0, 2 * np.pi, 44), np.sqrt(rng.uniform(0, 1, 44))
     size = rng.uniform(0.14, 0.34, 44)
-    reach[:6], size[:6] = reach[:6] * 0.4, 0.62  # big ones in the middle, so that no hole is left
+    reach[:6], size[:6] = reach[:6] * 0.4, 0.62  # large ones in the middle leave no holes
     x, y = reach * np.cos(angle), reach * np.sin(angle)
     tone = rng.uniform(0.82, 1.2, 44) * np.where(size > 0.5, 0.72, 0.95 + 0.3 * y)
     crown = np.stack((x, 1 + y), -1)[:, None] + CIRCLE * size[:, None, None]
@@ -209,7 +209,7 @@ def tree(rng: Rng, road: float) -> Model:
 
 
 def person(rng: Rng, road: float) -> Model:
-    """Legs in mid-step, arms, coat, hair and face."""
+    """Model a pedestrian: legs in mid-step, arms, coat, hair and face."""
     tall, stride, coat = rng.uniform(0.95, 1.12), rng.uniform(0.04, 0.22), pick(rng, COATS)
     trousers, hair = pick(rng, TROUSERS), pick(rng, SKINS) * 0.4
     parts: list[tuple[Any, np.ndarray]] = []
@@ -225,7 +225,7 @@ def person(rng: Rng, road: float) -> Model:
 
 
 def sign(rng: Rng, road: float) -> Model:
-    """A traffic sign on a pole: ban (disc), warning (triangle) or blue square."""
+    """Model a traffic sign on a pole: prohibition (disc), warning (triangle) or blue square."""
     y, size, kind = rng.uniform(2.2, 2.7), rng.uniform(0.62, 0.8), rng.integers(3)
     triangle = np.array(((-1.15, -0.8), (1.15, -0.8), (0, 1.15)))
     shape = (CIRCLE, triangle, rect(-1, 1, -1, 1))[kind] * size
@@ -236,7 +236,7 @@ def sign(rng: Rng, road: float) -> Model:
 
 
 def lamp(rng: Rng, road: float) -> Model:
-    """A street lamp with an arm over the road, or a lantern on top."""
+    """Model a street lamp with an arm over the road, or with a lantern on top."""
     top, iron, end = rng.uniform(4.0, 5.0), IRON * rng.uniform(0.8, 1.2), 1.4 * road
     pole = [(rect(-0.22, 0.22, 0, top), iron), (rect(-0.22, -0.1, 0, top), iron * 1.5)]
     foot = (rect(-0.34, 0.34, 0, 0.7), iron * 0.85)
