@@ -50,7 +50,7 @@ class Distributed:
     )
     num_processes: int = key(1, span=(1, 1024), help="processes per node if there is no GPU")
     timeout_minutes: float = key(
-        10.0, above=(0, 100000), help="stop if a process waits this long for another one"
+        10.0, above=(0, 100000), help="stop if a process waits this long for another"
     )
     world_size: int = key(
         1, span=(1, 65536), help="number of nodes, if the same command is started on each"
@@ -66,13 +66,13 @@ class Test:
     split: str = key(
         "val",
         choices=("train", "val", "test"),
-        help="name of the split, used in the result folder; `test` needs no labels",
+        help="name of the split, used in the path of the results; `test` needs no labels",
     )
     base_size: int = key(512, span=(1, 65536), help="long side of an image at scale 1")
-    test_h: int = key(473, span=(1, 8193), help="height of the sliding window, as train_h")
+    test_h: int = key(473, span=(1, 8193), help="height of the sliding window, see train_h")
     test_w: int = key(473, span=(1, 8193), help="width of the sliding window")
     scales: list[float] = key(
-        [1.0], span=(0.01, 100), help="factors on base_size; predictions are averaged over them"
+        [1.0], span=(0.01, 100), help="multiples of base_size; predictions are averaged over them"
     )
     test_mode: str = key(
         "slide",
@@ -110,11 +110,11 @@ class Test:
     export: dict[int, int] | str = key(
         "",
         choices=("cityscapes", "ade20k"),
-        help="also write PNGs with the ids that a benchmark's server expects: `cityscapes`, "
+        help="also write PNGs with the ids that a benchmark server expects: `cityscapes`, "
         "`ade20k` or `{class id: id to write}`",
     )
     colors_path: str = key(
-        "", is_path=True, help="file with one `R G B` per line and class; empty: generated colours"
+        "", is_path=True, help="file with one `R G B` line per class; empty: generated colours"
     )
     names_path: str = key(
         "", is_path=True, help="file with one class name per line; empty: `class 0`, `class 1`, ..."
