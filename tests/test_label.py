@@ -96,13 +96,16 @@ def jpeg_named_png(path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "JPEG": (lambda p: Image.fromarray(IDS).save(p / "x.jpg"), "with loss (JPEG)"),
-    "JPEG named png": (jpeg_named_png, "with loss (JPEG)"),
+    "JPEG": (lambda p: Image.fromarray(IDS).save(p / "x.jpg"), "lossy compression (JPEG)"),
+    "JPEG named png": (jpeg_named_png, "lossy compression (JPEG)"),
     "JPEG in TIFF": (
         lambda p: Image.fromarray(IDS).save(p / "x.tif", compression="jpeg"),
-        "with loss (JPEG)",
+        "lossy compression (JPEG)",
     ),
-    "lossy WebP": (lambda p: Image.fromarray(rgb(IDS)).save(p / "x.webp"), "with loss (WEBP)"),
+    "lossy WebP": (
+        lambda p: Image.fromarray(rgb(IDS)).save(p / "x.webp"),
+        "lossy compression (WEBP)",
+    ),
     "colours": (lambda p: Image.fromarray(rgb(IDS) ^ COLOR).save(p / "x.png"), "is a colour image"),
     "16-bit RGB": (
         lambda p: cv2.imwrite(str(p / "x.png"), rgb(IDS).astype(np.uint16)),
@@ -114,11 +117,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "2 float bands": (
         lambda p: write_tiff(p / "x.tif", np.stack([IDS] * 2, -1).astype("<f4")),
-        "2 bands of 32 bits, which cannot be read: save one band of integers",
+        "2 bands of 32 bits, which is not supported: save one band of integers",
     ),
     "fractions": (
         lambda p: write_tiff(p / "x.tif", IDS.astype("<f4") / 2),
-        "holds 0.5 (24 such pixels), and ids are whole numbers",
+        "holds 0.5 (24 such pixels), but ids are integers",
     ),
     "NaN": (nan, "holds nan (2 such pixels)"),
     "transparent pixels": (transparent, "has 3 transparent pixels"),
@@ -128,7 +131,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "PGM of few levels": (
         lambda p: (p / "x.pgm").write_bytes(b"P5 8 6 15\n" + IDS.tobytes()),
-        "a PGM file of values 0..15",
+        "a PGM file with values 0..15",
     ),
     "pages": (lambda p: write_tiff(p / "x.tif", IDS, pages=3), "holds 3 frames"),
     "animation": (
@@ -155,7 +158,7 @@ def test_ambiguous_labels_are_rejected_with_the_fix(tmp_path: Path, kind: str) -
 def test_images_of_16_bits_are_refused_not_darkened(tmp_path: Path, kind: str) -> None:
     pixels = IDS.astype(np.uint16) * 256
     cv2.imwrite(str(tmp_path / "x.png"), rgb(pixels) if kind == "RGB" else pixels)
-    with pytest.raises(DataError, match=r"has 16 or more bits a channel .* save it with 8 bits"):
+    with pytest.raises(DataError, match=r"has 16 or more bits per channel .* save it with 8 bits"):
         read_image(tmp_path / "x.png")
 
 
