@@ -207,7 +207,7 @@ def test_a_file_beyond_the_first_is_named_when_it_is_read(tmp_path: Path) -> Non
     write_png(tmp_path / "train/1.png", truth_of(2), 1)  # not among those compared at the start
     loaded = build_data(load_config(data.config), is_training=True)
     assert loaded.load(0)[1].max() == 1
-    with pytest.raises(DataError, match=r"train/1\.png has 1-bit ids among labels with 8-bit ids"):
+    with pytest.raises(DataError, match=r"train/1\.png has 1-bit ids among 8-bit labels"):
         loaded.load(1)
 
 

@@ -136,7 +136,7 @@ def test_a_bad_label_stops_the_loader_with_its_name(tmp_path: Path, workers: int
 def test_a_label_of_another_size_is_refused(tmp_path: Path) -> None:
     loader = make_loader(tmp_path, 4, workers=0)
     write_label(tmp_path / "labels/1.png", np.zeros((20, 25), np.uint8))
-    with pytest.raises(DataError, match=r"is 24x20, its label .* is 25x20"):
+    with pytest.raises(DataError, match=r"is 24x20, but its label .* is 25x20"):
         epoch_of(loader, 0)
 
 

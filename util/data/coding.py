@@ -100,7 +100,7 @@ def _bit_depths(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fa
     if odd and len(small) < len(gray):
         bits = "- and ".join(str(b) for b in sorted({f.bits for f in odd}))
         usual = next(f.bits for f in gray if f.bits >= 8)
-        what = f"has {bits}-bit ids, other labels {usual}-bit ids: they may be coded differently"
+        what = f"has {bits}-bit ids among {usual}-bit labels, so it may be coded differently"
         yield Fault("mixed-bits", [f.path for f in odd], what, "save it again like the others")
 
 

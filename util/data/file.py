@@ -58,7 +58,7 @@ def read_header(path: Path, what: str = "image") -> Header:
     """Read the header of a file. Raises DataError."""
     with open_image(path, what) as file:
         (width, height), orientation = file.size, exif_orientation(file)
-        if file.format != "TIFF" and orientation >= 5:  # Pillow swaps those of TIFF files
+        if file.format != "TIFF" and orientation >= 5:  # Pillow already swaps TIFF sides
             width, height = height, width
         return Header(path, file.mode, height, width, orientation)
 

@@ -16,7 +16,7 @@ def read_table(path: Path) -> tuple[dict[int, int], bool]:
     """Return ({raw id: class id}, whether raw ids are colours) of a file. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(
-            f"DATA.label_map: no file {path}: set cityscapes, ade20k, a mapping such as "
+            f"DATA.label_map: no file {path}; set cityscapes, ade20k, a mapping such as "
             "{0: 0, 255: 1} or the path of a file"
         )
     text = read_text(path, ConfigError)

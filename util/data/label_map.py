@@ -26,10 +26,7 @@ _NAMED = {  # raw id -> class id
     "cityscapes": {raw: i for i, raw in enumerate(_CITYSCAPES)},
     "ade20k": {raw: raw - 1 for raw in range(1, 151)},
 }
-_VOID = {
-    "cityscapes": range(-1, 34),
-    "ade20k": range(1),
-}  # raw ids to ignore unless mapped to a class
+_VOID = {"cityscapes": range(-1, 34), "ade20k": range(1)}  # raw ids, ignored unless in _NAMED
 _LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # range of signed and unsigned 16-bit ids
 
 
@@ -152,9 +149,7 @@ def label_map_of(cfg: Config) -> LabelMap:
     """Return the label map of a config. Raises ConfigError."""
     colors = ()
     if cfg.colors_path:
-        with suppress(
-            ConfigError
-        ):  # raised where they are drawn; here they only serve to check palettes
+        with suppress(ConfigError):  # raised when drawing; here colours only check palettes
             colors = pack_colors(load_colors(cfg.colors_path, cfg.classes)).tolist()
     return load_label_map(
         cfg.label_map,

@@ -1,4 +1,4 @@
-"""Load an image with its label, for training, validation, testing and browsing data."""
+"""Load an image with its label, the same way for training, testing, checking and browsing."""
 
 import logging
 from collections.abc import Sequence
@@ -75,11 +75,8 @@ def check_pair(image: Header, label: Header) -> None:
             f"image {image.path} is {size}, but its label {label.path} is {label_size} (width x "
             "height): they must have the same size"
         )
-    if (
-        label.orientation == 1
-        and image.orientation > 1
-        and (image.orientation < 5 or image.width == image.height)
-    ):
+    is_ambiguous = image.orientation in (2, 3, 4) or image.width == image.height
+    if label.orientation == 1 and image.orientation > 1 and is_ambiguous:
         raise CodingError(
             f"{tag}, but its label {label.path} has none, so it is unclear which side of the label "
             f"is up: run `mogrify -auto-orient {image.path}` if the label matches the image as "
@@ -100,6 +97,6 @@ def check_first(samples: Sequence[Sample], label_map: LabelMap) -> LabelFacts | 
         facts.append(facts_of(label))
     check_coding(facts, label_map)
     for fault in voids(facts, label_map):
-        count = f"{len(fault.paths)} of the {len(facts)} labels read"
-        log.warning(f"label {fault.paths[0]} (one of {count}) {fault.what}: {fault.fix}")
+        count = f"one of {len(fault.paths)} among the {len(facts)} labels read"
+        log.warning(f"label {fault.paths[0]} ({count}) {fault.what}: {fault.fix}")
     return facts[0] if facts else None
