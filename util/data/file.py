@@ -1,6 +1,7 @@
 """How image files are opened, where all that can be wrong is a sentence; how files are written."""
 
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,26 @@ def opened(path: Path, what: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # decoders raise nearly everything
         raise DataError(_complaint(path, what, error)) from None
+
+
+def check_sums(file: Image.Image, path: Path, what: str) -> None:
+    """Raise DataError if the bytes of a PNG file have changed.
+
+    Pillow does not verify the checksums of pixel data, so pixels would change silently.
+    """
+    if file.format != "PNG":
+        return
+    content, place, kind = path.read_bytes(), 8, b""
+    while kind != b"IEND" and place + 12 <= len(content):
+        kind = content[place + 4 : place + 8]
+        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
+        if end + 4 > len(content):
+            return  # cut off: Pillow says so
+        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise DataError(
+                f"{what} {path} cannot be decoded: damaged (a checksum is wrong); copy it again"
+            )
+        place = end + 4
 
 
 def orientation(file: Image.Image) -> int:

@@ -10,6 +10,7 @@ from util.data.file import (
     NOTE,
     CodingError,
     Header,
+    check_sums,
     note_of,
     opened,
     orientation,
@@ -46,6 +47,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, Header]:
                 f"image {path} has 16 or more bits a channel (mode {file.mode}), and which of its "
                 "values is white is not known: save it with 8 bits"
             )
+        check_sums(file, path, "image")
         turned = orientation(file)
         if (rgb := _decode_jpeg(file)) is None:
             file.info.pop("transparency", None)

@@ -6,7 +6,6 @@ can be read in two ways is refused.
 """
 
 import re
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 from util.data.file import (
     CodingError,
     Header,
+    check_sums,
     note_of,
     opened,
     orientation,
@@ -86,8 +86,7 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
     """
     with opened(path, "label") as file:
         _check_coding(file, path)
-        if file.format == "PNG":
-            _check_sums(path)
+        check_sums(file, path, "label")
         bits = stored_bits(file)  # before EXIF data are read, which decodes a PNG file
         turned = 0 if note_of(file) == UPRIGHT else orientation(file)
         if as_colors and file.mode[0] in "IF":
@@ -156,23 +155,6 @@ def _check_coding(file: Image.Image, path: Path) -> None:
             f"label {path} is a PGM file of values 0..{largest}, which decoders stretch to 0..255: "
             f"{_AS_PNG}"
         )
-
-
-def _check_sums(path: Path) -> None:
-    """Raise DataError if a PNG file's bytes have changed.
-
-    Pillow does not verify the checksums of pixel data, so ids would change silently.
-    """
-    content, place = path.read_bytes(), 8
-    while place + 12 <= len(content):
-        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
-        if end + 4 > len(content):
-            return  # cut off: Pillow says so
-        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise DataError(
-                f"label {path} cannot be decoded: damaged (a checksum is wrong); copy it again"
-            )
-        place = end + 4
 
 
 def _stored(file: Image.Image) -> np.ndarray:
