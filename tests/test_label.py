@@ -1,5 +1,6 @@
 """Label encodings: ids are read as stored, or the file is rejected with the fix."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -80,6 +81,21 @@ def test_a_png_file_with_a_flipped_bit_is_refused(
     message = rf"{what} .*x\.png cannot be decoded: damaged \(a checksum is wrong\); copy it again"
     with pytest.raises(DataError, match=message):
         read(path)
+
+
+@pytest.mark.parametrize("read", [read_label, read_image])
+def test_a_png_file_with_a_flipped_bit_in_a_length_is_refused(
+    tmp_path: Path, rng: np.random.Generator, read: Callable[[Path], np.ndarray]
+) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(rng.integers(0, 255, (400, 500), np.uint8)).save(path)
+    whole = path.read_bytes()
+    starts = [match.start() - 4 for match in re.finditer(b"IDAT", whole)]
+    assert len(starts) > 2
+    for start in starts:
+        path.write_bytes(whole[:start] + b"\x40" + whole[start + 1 :])
+        with pytest.raises(DataError, match=r"x\.png cannot be decoded: damaged"):
+            read(path)
 
 
 @pytest.mark.parametrize("read", [read_label, read_image])

@@ -91,8 +91,8 @@ def check_sums(file: Image.Image, path: Path, what: str) -> None:
     while kind != b"IEND" and place + 12 <= len(content):
         kind = content[place + 4 : place + 8]
         end = place + 8 + int.from_bytes(content[place : place + 4], "big")
-        if end + 4 > len(content):
-            return  # cut off: Pillow says so
+        if end + 4 > len(content):  # Pillow would read on across the borders of chunks
+            raise DataError(f"{what} {path} cannot be decoded: damaged (truncated); copy it again")
         if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
             raise DataError(
                 f"{what} {path} cannot be decoded: damaged (a checksum is wrong); copy it again"
