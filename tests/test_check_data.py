@@ -137,7 +137,7 @@ def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> 
     assert read_weights(data.root / "found.json", classes=3) == weights
     with pytest.raises(ConfigError, match="holds 3 numbers, but 4"):
         read_weights(data.root / "found.json", classes=4)
-    with pytest.raises(ConfigError, match="must be JSON"):
+    with pytest.raises(ConfigError, match="is not JSON"):
         read_weights(data.config, classes=3)
     with pytest.raises(DataError, match=r"holds id 2 \(512 pixels\)"):
         median_weights(labels, LabelMap(2, 255), classes=2)

@@ -52,16 +52,16 @@ def test_mistakes(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
     for words, part in (
         (
             ["--image", tmp_path / "notes.mp4"],
-            "notes.mp4 cannot be decoded: damaged, not a video",
+            "notes.mp4 cannot be decoded, so it is damaged",
         ),
         (["--image", tmp_path / "notes.txt"], "notes.txt cannot be decoded"),
         (["--image", "77"], "camera 77 cannot be opened"),
         (["--image", "7" * 30], "cannot be opened"),
         (["--image", "²"], "--image: no file or folder ²"),
-        (["--image", ""], "--image must be a file, a folder or a camera's number, got ''"),
-        (["--image", "/dev/null"], "--image must be a file, a folder or a camera's number"),
-        (["--image", tmp_path / "fifo"], "--image must be a file, a folder or a camera's number"),
-        (["--image", tmp_path / "empty"], "holds no image"),
+        (["--image", ""], "--image must be a file, a folder or a camera number, got ''"),
+        (["--image", "/dev/null"], "--image must be a file, a folder or a camera number"),
+        (["--image", tmp_path / "fifo"], "--image must be a file, a folder or a camera number"),
+        (["--image", tmp_path / "empty"], "has no images"),
         (["--image", tmp_path / "data/imagse"], "nearest: "),
         (["--image", image, "--attention", "1,2"], "--attention needs a PSANet"),
         (["TEST.scales", "[]", "--image", image], "TEST.scales is empty"),  # in any order

@@ -1,5 +1,6 @@
 """Label encodings: ids are read as stored, or the file is rejected with the fix."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -68,14 +69,43 @@ def test_negative_ids_stay_negative(tmp_path: Path) -> None:
         assert read_label(path).min() == -1
 
 
-def test_a_png_label_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("read", "what"), [(read_label, "label"), (read_image, "image")])
+def test_a_png_file_with_a_flipped_bit_is_refused(
+    tmp_path: Path, read: Callable[[Path], np.ndarray], what: str
+) -> None:
     path = tmp_path / "x.png"
-    Image.fromarray(IDS).save(path, compress_level=0)  # Pillow would read another id
+    Image.fromarray(IDS).save(path, compress_level=0)  # Pillow would read another value
     whole = path.read_bytes()
     place = whole.index(b"IDAT") + 20
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(DataError, match=r"x\.png cannot be decoded: damaged \(a checksum"):
-        read_label(path)
+    message = rf"{what} .*x\.png cannot be decoded: damaged \(a checksum is wrong\); copy it again"
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [read_label, read_image])
+def test_a_png_file_with_a_flipped_bit_in_a_length_is_refused(
+    tmp_path: Path, rng: np.random.Generator, read: Callable[[Path], np.ndarray]
+) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(rng.integers(0, 255, (400, 500), np.uint8)).save(path)
+    whole = path.read_bytes()
+    starts = [match.start() - 4 for match in re.finditer(b"IDAT", whole)]
+    assert len(starts) > 2
+    for start in starts:
+        path.write_bytes(whole[:start] + b"\x40" + whole[start + 1 :])
+        with pytest.raises(DataError, match=r"x\.png cannot be decoded: damaged"):
+            read(path)
+
+
+@pytest.mark.parametrize("read", [read_label, read_image])
+def test_bytes_after_the_end_of_a_png_file_do_not_count(
+    tmp_path: Path, read: Callable[[Path], np.ndarray]
+) -> None:
+    path = write_png(tmp_path / "x.png", IDS, 8)
+    before = read(path)
+    path.write_bytes(path.read_bytes() + bytes(64))  # as editors leave that crop in place
+    np.testing.assert_array_equal(read(path), before)
 
 
 def transparent(path: Path) -> None:

@@ -240,7 +240,7 @@ def test_losses_that_cannot_be_built(tiny: Path, run_tool: RunTool) -> None:
     refused = {
         ("TRAIN.class_weights", "[1, 2]"): "TRAIN.class_weights holds 2 numbers",
         ("TRAIN.class_weights", "[1, 2, -3]"): "TRAIN.class_weights must be at least 0, got -3",
-        ("TRAIN.class_weights", "none.json"): "TRAIN.class_weights: no file",
+        ("TRAIN.class_weights", "none.json"): "none.json does not exist",
         ("TRAIN.loss", "ohen"): "TRAIN.loss must be one of ce, ohem, got ohen; nearest: ohem",
     }
     for words, part in refused.items():

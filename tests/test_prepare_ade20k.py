@@ -83,7 +83,7 @@ def test_rerun_changes_nothing_and_restores_missing_files(
     before = files_below(out)
     times = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     code, stdout, _ = run_tool("prepare_ade20k", *options)
-    assert code == 0 and "label maps: 0 written, 3 there already" in stdout
+    assert code == 0 and "label maps: 0 written, 3 already there" in stdout
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == times
     for name in (
         "labels/training/ADE_train_00000001.png",
@@ -92,7 +92,7 @@ def test_rerun_changes_nothing_and_restores_missing_files(
     ):
         (out / name).unlink()
     code, stdout, _ = run_tool("prepare_ade20k", *options)
-    assert code == 0 and "label maps: 1 written, 2 there already" in stdout
+    assert code == 0 and "label maps: 1 written, 2 already there" in stdout
     assert files_below(out) == before
 
 
@@ -129,10 +129,10 @@ def test_copy(raw: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert not image.is_symlink()
     assert image.read_bytes() == (raw / "images/training/ADE_train_00000001.jpg").read_bytes()
     code, _, err = run_tool("prepare_ade20k", *options[:-1])
-    assert_one_sentence(code, err, "prepared with copy True (asked: False)", "another --out")
+    assert_one_sentence(code, err, "prepared with copy True (requested: False)", "another --out")
     image.write_bytes(bytes(image.stat().st_size))  # changed, but of the same size
     code, _, err = run_tool("prepare_ade20k", *options)
-    assert_one_sentence(code, err, f"{image} is another image")
+    assert_one_sentence(code, err, f"{image} holds another image")
 
 
 def test_without_symlinks_the_message_names_copy(
@@ -153,12 +153,12 @@ def test_counts_warn_or_with_strict_stop(
     (raw / "images/training/ADE_train_00000009.jpg").write_bytes(b"")
     options = ("--source", raw, "--out", tmp_path / "o")
     code, _, err = run_tool("prepare_ade20k", *options, "--strict")
-    assert_one_sentence(code, err, "--strict: training: 1 image without label", "(and 1 more)")
+    assert_one_sentence(code, err, "--strict: training: 1 image without a label", "(and 1 more)")
     assert not (tmp_path / "o").exists()
     code, stdout, err = run_tool("prepare_ade20k", *options)
     assert code == 0 and "list/training.txt: 2 (official: 3)" in stdout
     assert err.count("warning: ") == err.count("\n") == 2
-    assert "ade20k training has 2 images here, 3 officially" in err
+    assert "ade20k training has 2 images instead of the official 3" in err
 
 
 def test_hidden_files_of_archives_are_no_images(

@@ -67,7 +67,7 @@ def test_split_depends_on_the_seed(raw: Path, run_tool: RunTool) -> None:
     first = lines_of(out, "val")
     assert run_tool("prepare_folder", *options(raw))[0] == 0  # a rerun changes nothing
     code, _, err = run_tool("prepare_folder", *options(raw, "--seed", 1))
-    assert_one_sentence(code, err, "was prepared with seed 0 (asked: 1)", "another --out")
+    assert_one_sentence(code, err, "was prepared with seed 0 (requested: 1)", "another --out")
     assert lines_of(out, "val") == first
     seen = set()
     for seed in range(6):
@@ -138,7 +138,7 @@ def test_new_images_change_the_split(raw: Path, run_tool: RunTool) -> None:
     write_image(raw / "photos/new.jpg")
     write_ids(raw / "masks/new.png", 0, 1)
     code, _, err = run_tool("prepare_folder", *options(raw))
-    assert_one_sentence(code, err, "list/train.txt holds something else already")
+    assert_one_sentence(code, err, "list/train.txt has other content")
     assert files_below(raw.parent / "dataset") == before
 
 
@@ -146,7 +146,7 @@ def test_unpaired_files_are_reported(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES[1:]:
         write_ids(raw / f"masks/{name}.png", 0, 1)
     code, _, err = run_tool("prepare_folder", *options(raw, "--strict"))
-    assert_one_sentence(code, err, "1 image without label left out", NAMES[0])
+    assert_one_sentence(code, err, "1 image without a label left out", NAMES[0])
     assert not (raw.parent / "dataset").exists()
     code, _, err = run_tool("prepare_folder", *options(raw))
     assert code == 0 and err.startswith("warning: ")
@@ -163,7 +163,7 @@ def test_refusals(raw: Path, run_tool: RunTool, tmp_path: Path) -> None:
 
     refused("--masks", "is not a folder")
     (raw / "masks").mkdir()
-    refused("0 pairs of one name among 5 images", "--pair ")
+    refused("0 pairs of the same name among 5 images", "--pair ")
     masks(0, 0)
     refused("1 classes besides void: at least 2")
     masks(0, 1, 9)
@@ -177,16 +177,16 @@ def test_refusals(raw: Path, run_tool: RunTool, tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     refused("is not UTF-8 text", more=("--names", file))
     refused("no file", "nothing.txt", more=("--names", tmp_path / "nothing.txt"))
-    refused("--void 0,0,0", "these masks hold ids", more=("--void", "0,0,0"))
+    refused("--void 0,0,0", "does not fit masks of ids", more=("--void", "0,0,0"))
     refused("--val-fraction must be between 0 and 1, got 1.0", more=("--val-fraction", 1))
     refused("lies inside --images", more=("--out", raw / "photos/out"))
     refused("must end in a name", more=("--out", tmp_path / "my data"))
     write_colors(raw / f"masks/{NAMES[0]}.png", RED, BLUE)
-    refused("holds ids", "holds colours", "all masks must be of one kind")
+    refused("holds ids", "holds colours", "save all masks in the same way")
     masks(0, 1)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     Image.fromarray(noise).save(raw / f"masks/{NAMES[0]}.png")
-    refused("different values", "is it a photo")
+    refused("different values", "like a photo")
     (raw / f"masks/{NAMES[0]}.png").unlink()
     Image.fromarray(noise).save(raw / f"masks/{NAMES[0]}.jpg")
     refused("lossy compression (JPEG)", "as PNG")

@@ -28,7 +28,7 @@ def test_train_and_val_folders_are_kept(raw: Raw, names: tuple[str, str]) -> Non
             raw.pair(f"images/{folder}/{folder}_{i}.jpg", f"masks/{folder}/{folder}_{i}.png")
     raw.pair("images/test/t.jpg", "masks/test/t.png")
     code, stdout, err = raw.prepare("--strict")
-    assert (code, err) == (0, "") and "split: as the folders train/ and val/" in stdout
+    assert (code, err) == (0, "") and "split: from the folders train/ and val/" in stdout
     assert raw.images("train") == [f"train/{names[0]}_{i}.jpg" for i in range(3)]
     assert raw.images("val") == [f"val/{names[1]}_{i}.jpg" for i in range(2)]
     assert raw.images("test") == ["test/t.jpg"]
@@ -86,7 +86,7 @@ def test_names_that_do_not_pair_name_the_option(raw: Raw) -> None:
         for name in ("car", "road"):
             write_ids(raw.root / f"classes/{name}/a{i}.png", 0, 255)
     raw.refused("if car and road are classes, give --class-folders", masks="classes")
-    raw.refused("has one *", words=("--pair", "a", "*b"))
+    raw.refused("must contain one *", words=("--pair", "a", "*b"))
 
 
 def test_a_folder_for_each_class(raw: Raw, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_folder_for_each_class(raw: Raw, tmp_path: Path) -> None:
         write_ids(raw.root / f"masks/road/{i}.png", 0, 255, 255, 0)
         write_ids(raw.root / f"masks/car/{i}.png", 0, 0, 255, 255)
     code, stdout, err = raw.prepare("--class-folders")
-    assert code == 0 and "classes: 2 (car, road); void: pixels of no class" in stdout, err
+    assert code == 0 and "classes: 2 (car, road); void: pixels without a class" in stdout, err
     assert raw.label()[0, :5].tolist() == [255, 1, 1, 0, 255]
     (tmp_path / "n.txt").write_text("road\ncar\n")
     assert raw.prepare("--class-folders", "--names", tmp_path / "n.txt", out="other")[0] == 0
@@ -124,7 +124,7 @@ def test_pairs_of_a_file(raw: Raw, tmp_path: Path) -> None:
         ("a 0.jpg\n", "line 1: 'a 0.jpg'", "image<TAB>mask"),
         ("../images/a 0.jpg\ttask-0.png\n", "line 1: ", "relative to --images"),
         (f"{raw.root}/images/a 0.jpg\ttask-0.png\n", "line 1: ", "relative to --images"),
-        (f"{lines}a 0.jpg,task-1.png,car\n", "line 7", "again"),
+        (f"{lines}a 0.jpg,task-1.png,car\n", "line 7", "repeats a 0.jpg"),
         ("a 0.jpg,task-0.png\na 1.jpg,task-1.png,road\n", "a class on all lines or on none"),
     ):
         file.write_text(text)
@@ -145,7 +145,7 @@ def test_composed_and_decomposed_names_are_the_same(raw: Raw) -> None:
 def test_names_that_no_list_can_hold_are_refused(raw: Raw, name: str) -> None:
     for i in range(2):
         raw.pair(f"images/{name}{i}.jpg", f"masks/{name}{i}.png")
-    raw.refused("a list cannot hold names with tabs, line breaks", "rename it")
+    raw.refused("has a tab, a line break or bytes", "rename it")
     assert not raw.out().exists()
 
 
@@ -180,7 +180,7 @@ def test_invalid_values(raw: Raw, tmp_path: Path) -> None:
     for i in range(2):
         raw.pair(f"images/{i}.jpg", f"masks/{i}.png")
     raw.refused("--seed must be at least 0, got -1", words=("--seed", -1))
-    raw.refused("--void ²", "these masks hold ids", words=("--void", "²"))
+    raw.refused("--void ²", "does not fit masks of ids", words=("--void", "²"))
     raw.refused("--void 99999999999999999999", words=("--void", "9" * 20))
     (tmp_path / "c.txt").write_text("1 ² 3\n")
     raw.refused("line 1 is '1 ² 3'", words=("--colors", tmp_path / "c.txt"))

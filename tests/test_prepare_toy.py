@@ -128,7 +128,7 @@ def test_an_interrupted_drawing_is_completed(tmp_path: Path) -> None:
     assert run_tool("--out", str(tmp_path / "whole"), "--train", "4", *size).returncode == 0
     again, whole = files_below(tmp_path / "toy"), files_below(tmp_path / "whole")
     assert {name: again[name] for name in whole} == whole
-    assert_refused(run_tool(*command[2:], "--train", "5", *size), "train 4 (asked: 5)")
+    assert_refused(run_tool(*command[2:], "--train", "5", *size), "train 4 (requested: 5)")
 
 
 def is_alive(group: int) -> bool:
@@ -155,7 +155,9 @@ def test_rejects_a_folder_with_other_data(tmp_path: Path) -> None:
 def test_refuses_a_set_with_other_options(toy: Path) -> None:
     before = files_below(toy)
     result = run_tool("--out", str(toy), "--train", "4", "--val", "2", "--height", "72")
-    assert_refused(result, "train 3 (asked: 4)", "width 96 (asked: 320)", "remove the folder")
+    assert_refused(
+        result, "train 3 (requested: 4)", "width 96 (requested: 320)", "remove the folder"
+    )
     assert files_below(toy) == before
 
 

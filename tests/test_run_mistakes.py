@@ -102,7 +102,7 @@ def test_mistakes_when_testing(tiny: Path, tmp_path: Path, run_tool: RunTool) ->
     assert_one_sentence(code, err, "no file or folder", "nearest: ")
     (tmp_path / "empty").mkdir()
     code, _, err = run_tool("demo", "--config", tiny, "--image", tmp_path / "empty")
-    assert_one_sentence(code, err, "holds no image")
+    assert_one_sentence(code, err, "has no images")
 
 
 def test_commands_work_from_anywhere(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:

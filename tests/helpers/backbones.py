@@ -167,7 +167,7 @@ def try_tools(name: str, folder: Path, *, formats: tuple[str, ...] = ("onnx",)) 
     for kind in formats:
         arguments = ["--format", kind, "--output", folder / f"network.{kind}", "--probabilities"]
         code, output = tool("export", *words, *once, *arguments)
-        found = re.findall(r"probabilities off by at most (\S+)", output)
+        found = re.findall(r"probabilities differ by at most (\S+)", output)
         is_one_sentence = code == 2 and output.splitlines()[-1].startswith("error: ")
         assert (code == 0 and found) or is_one_sentence, output
         row[kind] = max(found, key=float) if code == 0 else f"no: {output.splitlines()[-1]}"

@@ -1,6 +1,7 @@
 """Open image files, reporting every failure in one sentence, and write files atomically."""
 
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,26 @@ def open_image(path: Path, what: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # decoders raise nearly everything
         raise DataError(_complaint(path, what, error)) from None
+
+
+def check_sums(file: Image.Image, path: Path, what: str) -> None:
+    """Raise DataError if a PNG file is truncated or a checksum is wrong.
+
+    Pillow does not verify the checksums of pixel data, so pixels would change silently.
+    """
+    if file.format != "PNG":
+        return
+    content, start, kind = path.read_bytes(), 8, b""
+    while kind != b"IEND" and start + 12 <= len(content):
+        kind = content[start + 4 : start + 8]
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        if end + 4 > len(content):  # Pillow would read across chunks
+            raise DataError(f"{what} {path} cannot be decoded: damaged (truncated); copy it again")
+        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise DataError(
+                f"{what} {path} cannot be decoded: damaged (a checksum is wrong); copy it again"
+            )
+        start = end + 4
 
 
 def exif_orientation(file: Image.Image) -> int:

@@ -10,6 +10,7 @@ from util.data.file import (
     NOTE,
     CodingError,
     Header,
+    check_sums,
     exif_orientation,
     note_of,
     open_image,
@@ -46,6 +47,7 @@ def decode_image(path: Path) -> tuple[np.ndarray, Header]:
                 f"image {path} has 16 or more bits per channel (mode {file.mode}), so its white "
                 "level is unknown: save it with 8 bits"
             )
+        check_sums(file, path, "image")
         orientation = exif_orientation(file)
         if (rgb := _decode_jpeg(file)) is None:
             file.info.pop("transparency", None)

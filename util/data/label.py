@@ -6,7 +6,6 @@ may have changed ids, are refused.
 """
 
 import re
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 from util.data.file import (
     CodingError,
     Header,
+    check_sums,
     exif_orientation,
     note_of,
     open_image,
@@ -86,8 +86,7 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
     """
     with open_image(path, "label") as file:
         _check_coding(file, path)
-        if file.format == "PNG":
-            _check_sums(path)
+        check_sums(file, path, "label")
         bits = stored_bits(file)  # before reading EXIF data, which decodes PNG files
         orientation = 0 if note_of(file) == UPRIGHT else exif_orientation(file)
         if as_colors and file.mode[0] in "IF":
@@ -156,23 +155,6 @@ def _check_coding(file: Image.Image, path: Path) -> None:
             f"label {path} is a PGM file with values 0..{largest}, which decoders stretch to "
             f"0..255: {_AS_PNG}"
         )
-
-
-def _check_sums(path: Path) -> None:
-    """Raise DataError if a checksum of a PNG file is wrong.
-
-    Pillow does not verify those of pixel data, so ids would change silently.
-    """
-    content, start = path.read_bytes(), 8
-    while start + 12 <= len(content):
-        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
-        if end + 4 > len(content):
-            return  # truncated: Pillow reports it
-        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise DataError(
-                f"label {path} cannot be decoded: damaged (a checksum is wrong); copy it again"
-            )
-        start = end + 4
 
 
 def _stored(file: Image.Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Files of a demo: what --image means, and where results go without harm to the user's files."""
+"""The demo's files: resolving --image, and naming results without overwriting the user's files."""
 
 import logging
 import re
@@ -11,14 +11,14 @@ from util.extra.prepare.files import walk
 from util.extra.video import VIDEO_SUFFIXES, VideoReader, is_our_video
 
 log = logging.getLogger("semseg")
-NOTE = "demo"  # in images that a demo writes: they may be replaced, and are no input
+NOTE = "demo"  # stored in images that a demo writes: they may be replaced, and are not input
 TABLE_HEAD = ["frame", "seconds"]
 
-Images = list[tuple[Path, str]]  # with the names of their results
+Images = list[tuple[Path, str]]  # image, base name of its results
 
 
 def open_source(text: str) -> Images | VideoReader:
-    """What --image means: images with the names of their results, or a video file or camera."""
+    """Resolve --image: images with the names of their results, a video file or a camera."""
     path = Path(text)
     camera = re.fullmatch(r"(?:/dev/video)?([0-9]+)", text)
     if camera and not path.is_file() and not path.is_dir():
@@ -28,7 +28,7 @@ def open_source(text: str) -> Images | VideoReader:
     if path.is_file():
         return open_file(path)
     if not text or path.exists():
-        raise DataError(f"--image must be a file, a folder or a camera's number, got '{text}'")
+        raise DataError(f"--image must be a file, a folder or a camera number, got '{text}'")
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     near = nearest(path.name, siblings)
     hint = f"; nearest: {path.parent / near[0]}" if near else ""
@@ -36,37 +36,39 @@ def open_source(text: str) -> Images | VideoReader:
 
 
 def open_file(path: Path) -> Images | VideoReader:
-    """An image or a video, by the file's suffix or else by what it holds."""
+    """Open an image or a video, recognised by suffix or, failing that, by content."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         return VideoReader(path)
-    if suffix in IMAGE_SUFFIXES and suffix != ".gif":  # which may be either
+    if suffix in IMAGE_SUFFIXES and suffix != ".gif":  # a .gif may be either
         return [(path, path.stem)]
     try:
         read_image(path)
     except DataError as error:
         with path.open("rb") as file:
-            if b"\0" in file.read(4096):  # FFmpeg would show text as a video, too
+            if b"\0" in file.read(4096):  # FFmpeg would also render text as a video
                 return VideoReader(path)
         raise DataError(f"--image: {error}") from None
     return [(path, path.stem)]
 
 
 def images_of(folder: Path) -> Images:
-    """The images below a folder, links followed, and the names of their results: without extension
-    where that is unique. Results of an earlier run are left out."""
+    """Find the images below a folder, following links, and name their results.
+
+    Names omit the extension where they stay unique. Results of earlier runs are ignored.
+    """
     found = sorted(path for path in walk(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
     paths = [path for path in found if not is_ours(path)]
     if len(paths) < len(found):
-        log.info(f"{len(found) - len(paths)} results of an earlier run in {folder} are left out")
+        log.info(f"{len(found) - len(paths)} results of an earlier run in {folder} are ignored")
     if not paths:
-        raise DataError(f"--image: folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(f"--image: folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
     names = unique_names([str(path.relative_to(folder)) for path in paths])
     return list(zip(paths, names, strict=True))
 
 
 def targets(source: Images | VideoReader, output: Path, *, has_attention: bool) -> list[Path]:
-    """All files that will be written."""
+    """Return all files that will be written."""
     if isinstance(source, VideoReader):
         return list(video_paths(output / source.name))
     kinds = ("gray", "color", "overlay", *(("collect", "distribute") if has_attention else ()))
@@ -82,7 +84,7 @@ def video_paths(stem: Path) -> tuple[Path, Path]:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a demo has written the file."""
+    """Whether a demo wrote the file."""
     try:
         if path.suffix == ".mp4":
             return is_our_video(path)

@@ -1,7 +1,7 @@
-"""Reproducible weights, inputs and images from a name and a formula, and numbers kept for them.
+"""Weights, inputs and images generated reproducibly from a name, and reference values for them.
 
-The numbers in tool/golden come from an independent implementation of the same networks and test
-protocol, in float32 on a CPU. Both sides draw from NumPy's RandomState, which is frozen for good.
+The values in tool/golden come from an independent implementation of the same networks and test
+protocol, in float32 on a CPU. Both sides draw from NumPy's RandomState, whose streams are frozen.
 """
 
 import gzip
@@ -18,13 +18,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "tool" / "golden"
 
 
 def generator(tag: str) -> np.random.RandomState:
-    """Random numbers that belong to a text."""
+    """Return a random generator seeded with a text."""
     return np.random.RandomState(zlib.crc32(tag.encode()))
 
 
 @torch.no_grad()
 def fill(module: nn.Module, salt: str) -> nn.Module:
-    """Overwrite all weights and statistics with numbers that depend on (salt, name); returns it."""
+    """Set all weights and statistics to numbers determined by (salt, name); return the module."""
     for name, entry in module.state_dict().items():
         normal = generator(f"{salt}/{name}").standard_normal
         shape = tuple(entry.shape)
@@ -45,7 +45,10 @@ def fill(module: nn.Module, salt: str) -> nn.Module:
 def batch(
     salt: str, size: tuple[int, int, int], label_size: tuple[int, int], classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Input (N, 3, H, W) float32 for size (N, H, W); label (N, *label_size), a tenth of it 255."""
+    """Generate input (N, 3, H, W), float32, and label (N, *label_size), int64, a tenth of it 255.
+
+    `size` is (N, H, W).
+    """
     n, height, width = size
     image = generator(f"{salt}/input").standard_normal((n, 3, height, width)).astype(np.float32)
     random = generator(f"{salt}/label")
@@ -55,7 +58,7 @@ def batch(
 
 
 def smooth_image(salt: str, height: int, width: int) -> np.ndarray:
-    """A smooth RGB image (H, W, 3) uint8: six plane waves a channel, stretched to 0..255."""
+    """Generate a smooth RGB image (H, W, 3), uint8: six plane waves per channel, over 0..255."""
     random = generator(f"{salt}/image")
     y, x = np.mgrid[0:height, 0:width]
     image = np.zeros((height, width, 3))
@@ -71,18 +74,18 @@ def smooth_image(salt: str, height: int, width: int) -> np.ndarray:
 
 
 def load_cases() -> dict[str, dict[str, Any]]:
-    """Case name -> its description: network arguments, salt and sizes."""
+    """Read the cases: name -> network arguments, salt and sizes."""
     return json.loads((FOLDER / "cases.json").read_text())
 
 
 def load_values() -> dict[str, np.ndarray]:
-    """`<case>/<name>` -> the number kept."""
+    """Read the reference values: `<case>/<name>` -> array."""
     with np.load(FOLDER / "values.npz") as values:
         return dict(values)
 
 
 def load_state_names() -> dict[str, list[tuple[str, tuple[int, ...]]]]:
-    """Network -> (name, shape) of every entry of its state dict, in order."""
+    """Read the state dict layouts: network -> (name, shape) of all entries, in order."""
     networks: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     with gzip.open(FOLDER / "state_dict.txt.gz", "rt") as file:
         for line in file:

@@ -1,4 +1,4 @@
-"""Work on many files at once."""
+"""Processing many files in parallel."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +11,9 @@ Found = TypeVar("Found")
 
 
 def in_threads(work: Callable[[Given], Found], items: Sequence[Given], what: str) -> list[Found]:
-    """[work(item) for item in items] with a progress bar on a terminal. Raises what `work` raises.
+    """Return [work(item) for item in items], with a progress bar on a terminal.
 
-    Threads suffice: decoders, OpenCV and hashes run outside of Python's lock.
+    Raises what `work` raises. Threads suffice: decoders, OpenCV and hashes release the GIL.
     """
     with ThreadPoolExecutor() as pool:
         futures = [pool.submit(work, item) for item in items]

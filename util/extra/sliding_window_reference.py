@@ -1,6 +1,6 @@
-"""Reference implementation of the test protocol: one window at a time, in NumPy, slow and clear.
+"""Reference implementation of the test protocol: one window at a time, in NumPy, simple and slow.
 
-Tests compare util/inference with it, tool/benchmark.py measures against it. They share no code.
+Tests compare util/inference with it; tool/benchmark.py measures against it. They share no code.
 """
 
 import math
@@ -25,10 +25,10 @@ def plain_loop(
     scales: Sequence[float],
     whole: Callable[[int], int] | None = None,
 ) -> np.ndarray:
-    """(H, W, 3) uint8 RGB -> (H, W, classes) float64 probabilities.
+    """Return the probabilities (H, W, classes), float64, of an RGB image (H, W, 3), uint8.
 
-    `network` maps two normalised windows (2, 3, h, w) float64 to logits (2, classes, h, w).
-    With `whole` each scaled image is one window, its sides padded to `whole(side)`.
+    `network` maps two normalised windows (2, 3, h, w), float64, to logits (2, classes, h, w).
+    With `whole`, each scaled image is a single window whose sides are padded to `whole(side)`.
     """
     height, width = image.shape[:2]
     total = np.zeros((height, width, classes))
@@ -45,7 +45,7 @@ def plain_loop(
         top, left = more_h // 2, more_w // 2
         padded = np.pad(scaled, ((top, more_h - top), (left, more_w - left), (0, 0)))
         probs = average_windows(network, padded, classes, window)[top : top + h, left : left + w]
-        # One map at a time: OpenCV resizes no array of more than 128 channels.
+        # Class by class: OpenCV cannot resize arrays of more than 128 channels.
         for i in range(classes):
             one = np.ascontiguousarray(probs[..., i])
             total[..., i] += cv2.resize(one, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -55,7 +55,7 @@ def plain_loop(
 def average_windows(
     network: Callable[[Tensor], Tensor], image: np.ndarray, classes: int, window: tuple[int, int]
 ) -> np.ndarray:
-    """(h, w, 3) normalised -> (h, w, classes): overlaps averaged by count."""
+    """Return probabilities (h, w, classes) of a normalised image (h, w, 3), averaging overlaps."""
     scores = np.zeros((*image.shape[:2], classes))
     counts = np.zeros((*image.shape[:2], 1))
     for y in starts(image.shape[0], window[0]):
@@ -70,7 +70,7 @@ def average_windows(
 
 
 def starts(side: int, crop: int) -> list[int]:
-    """First pixels of windows: two thirds of the crop apart, the last pushed back to the border."""
+    """Return window starts: two thirds of the crop apart, the last aligned with the border."""
     stride, found, position = math.ceil(2 / 3 * crop), [], 0
     while position + crop < side:
         found.append(position)
@@ -79,5 +79,5 @@ def starts(side: int, crop: int) -> list[int]:
 
 
 def side_8k1(side: int) -> int:
-    """The smallest 8k+1 of at least `side`, k >= 1."""
+    """Return the smallest 8k+1 >= `side` with k >= 1."""
     return next(n for n in range(9, side + 17, 8) if n >= side)

@@ -1,4 +1,4 @@
-"""How long work takes, and how much of that a network."""
+"""Timing of work and of the network's part in it."""
 
 import time
 from collections.abc import Callable
@@ -11,21 +11,21 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Turn:
-    """Work done once: seconds in all, of them `network` within the network."""
+    """Duration of one run in seconds, and the part of it spent in the network."""
 
     seconds: float
     network: float
 
 
 class Timer:
-    """Times work, and apart from it what a module spends in forward."""
+    """Times work and, separately, the forward passes of a module."""
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module, self._device = module, device
         self._network = self._entered = 0.0
 
     def time(self, work: Callable[[], Any]) -> tuple[Turn, Any]:
-        """Run `work`; its times and its result."""
+        """Run `work`; return its times and its result."""
         hooks = [
             self._module.register_forward_pre_hook(self._enter),
             self._module.register_forward_hook(self._leave),

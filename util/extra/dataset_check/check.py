@@ -1,4 +1,4 @@
-"""Checks a whole dataset: every problem, the files affected, and the fix."""
+"""Checking a whole dataset: each problem, the affected files and the fix."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,9 +15,9 @@ from util.palette import load_colors, load_names
 
 
 def examine(cfg: Config, lists: Mapping[str, str]) -> Report:
-    """Read all pairs of the lists (split -> file) and judge them.
+    """Read and check all pairs in the lists (split -> list file).
 
-    Raises DataError without a list, ConfigError for DATA.label_map.
+    Raises DataError if a list is missing, ConfigError if DATA.label_map is invalid.
     """
     label_map = label_map_of(cfg)
     findings: list[Finding] = []
@@ -46,7 +46,7 @@ def examine(cfg: Config, lists: Mapping[str, str]) -> Report:
 
 
 def attribute_findings(cfg: Config) -> Iterable[Finding]:
-    """What is wrong with the files of names and colours."""
+    """Yield findings about the files of class names and colours."""
     for kind, path, load in (
         ("names", cfg.names_path, load_names),
         ("colours", cfg.colors_path, load_colors),
@@ -56,7 +56,7 @@ def attribute_findings(cfg: Config) -> Iterable[Finding]:
         except ConfigError as error:
             found = Path(path)
             lines = len(found.read_bytes().rstrip().splitlines()) if found.is_file() else 0
-            cure = f"give {path} {cfg.classes} lines"
+            cure = f"put {cfg.classes} lines into {path}"
             if lines > 1 and lines != cfg.classes:
                 cure = f"DATA.classes: {lines}, or {cure}"
             elif lines == cfg.classes:
@@ -65,14 +65,14 @@ def attribute_findings(cfg: Config) -> Iterable[Finding]:
 
 
 def absent_classes(count: ClassCounts, split: str, names: list[str]) -> Iterable[Finding]:
-    """Classes without a pixel in a split."""
+    """Yield a finding if some classes have no pixel in a split."""
     absent = [f"{i} {names[i]}" for i in range(len(names)) if not count.pixels[i]]
     if not absent or len(absent) == len(names):
         return
     kept = len(names) - len(absent)
-    cure = "check the order of ids and DATA.label_map; a network cannot learn these classes"
+    cure = "check the order of ids and DATA.label_map: the network cannot learn these classes"
     if split != "train":
-        cure = "nothing, but their IoU counts 0 in the mean"
+        cure = "none needed, but their IoU counts as 0 in the mean"
     elif kept > 1 and all(count.pixels[:kept]):
         cure = f"DATA.classes: {kept}"
     what = f"{plural(len(absent), 'class')} without a pixel in {split}"

@@ -1,4 +1,4 @@
-"""Pixels and images per class, and the class weights that follow from them."""
+"""Pixel and image counts per class, and class weights derived from them."""
 
 import json
 from collections import Counter
@@ -17,16 +17,21 @@ from util.extra.parallel import in_threads
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Arrays (classes,) int64 over a set: pixels of a class, images that have it, all labelled
-    pixels of those images."""
+    """Counts over a set of labels, int64 arrays (classes,).
+
+    `pixels` of each class, `images` that contain it, and all labelled pixels of those images.
+    """
 
     pixels: np.ndarray
     images: np.ndarray
     pixels_of_images: np.ndarray
 
     def median_weights(self) -> list[float]:
-        """Median frequency balancing (Eigen and Fergus 2015): median(f) / f_c, where f_c = pixels
-        of the class / pixels of the images that have it. 1 for classes that never occur."""
+        """Return median frequency weights (Eigen and Fergus 2015): median(f) / f_c.
+
+        f_c = pixels of class c / labelled pixels of the images that contain it. Absent classes
+        get 1.
+        """
         present = self.pixels > 0
         if not present.any():
             return [1.0] * len(present)
@@ -37,7 +42,7 @@ class ClassCounts:
 
 
 def count_classes(histograms: Iterable[Mapping[int, int]], *, classes: int) -> ClassCounts:
-    """Add up class id -> pixels of each image; ids that are no class are left out."""
+    """Sum up the images' histograms (class id -> pixels); ids that are not classes are ignored."""
     pixels, images, pixels_of_images = np.zeros((3, classes), np.int64)
     for histogram in histograms:
         inside = {i: n for i, n in histogram.items() if 0 <= i < classes}
@@ -49,7 +54,7 @@ def count_classes(histograms: Iterable[Mapping[int, int]], *, classes: int) -> C
 
 
 def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> Counter[int]:
-    """Raw id -> pixels as class id -> pixels; -1 collects ids that the map does not name."""
+    """Convert a histogram of raw ids to one of class ids; -1 collects unmapped ids."""
     histogram: Counter[int] = Counter()
     for i, class_id in label_map.classes_of(raw).items():
         histogram[class_id] += raw[i]
@@ -57,28 +62,28 @@ def mapped_histogram(raw: Mapping[int, int], label_map: LabelMap) -> Counter[int
 
 
 def median_weights(labels: Sequence[Path], label_map: LabelMap, *, classes: int) -> list[float]:
-    """The weights of a set of label files, after reading them all. Raises DataError."""
+    """Read all label files and return their median frequency weights. Raises DataError."""
     histograms = in_threads(lambda p: count_ids(load_label(p, label_map)), labels, "labels")
     return count_classes(histograms, classes=classes).median_weights()
 
 
 def read_weights(path: Path, *, classes: int) -> list[float]:
-    """`class_weights` of a file that tool/check_data.py --json wrote. Raises ConfigError."""
+    """Read `class_weights` from the output of tool/check_data.py --json. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(
-            f"TRAIN.class_weights: no file {path}; it may be a list of numbers, median or what "
-            "tool/check_data.py writes with --json"
+            f"TRAIN.class_weights {path} does not exist: give a list of numbers, median or a file "
+            "written by tool/check_data.py --json"
         )
     try:
         weights = [float(w) for w in json.loads(path.read_text(encoding="utf-8"))["class_weights"]]
     except (ValueError, TypeError, KeyError):
         raise ConfigError(
-            f'TRAIN.class_weights {path} must be JSON with a list "class_weights", as '
-            "tool/check_data.py writes with --json"
+            f'TRAIN.class_weights {path} is not JSON with a list "class_weights": write it with '
+            "tool/check_data.py --json"
         ) from None
     if len(weights) != classes or min(weights) < 0:
         raise ConfigError(
-            f"TRAIN.class_weights {path} holds {len(weights)} numbers, but {classes} from 0 on are "
-            f"needed, one a class (DATA.classes {classes}): run tool/check_data.py again"
+            f"TRAIN.class_weights {path} holds {len(weights)} numbers, but {classes} non-negative "
+            f"ones are needed, one per class (DATA.classes {classes}): run tool/check_data.py again"
         )
     return weights

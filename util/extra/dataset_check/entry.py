@@ -1,4 +1,4 @@
-"""The lines of lists, and what their files hold."""
+"""The lines of list files, and the contents of the files they name."""
 
 import hashlib
 import shlex
@@ -20,7 +20,7 @@ from util.extra.parallel import in_threads
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a file."""
+    """A problem with a file."""
 
     kind: str
     path: Path
@@ -29,10 +29,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a list and what its files hold; no sample where one of them is missing.
+    """A line of a list and the contents of its files; `sample` is None if a file is missing.
 
-    `label` says how the label is stored; where it `is_color_image` (against the config) its ids are
-    colours r*65536+g*256+b.
+    `label` describes the label file. If it `is_color_image` although the config expects ids, its
+    ids are colours r*65536+g*256+b.
     """
 
     split: str
@@ -46,13 +46,13 @@ class Entry:
 
     @property
     def image_path(self) -> Path:
-        """Of an entry with a sample."""
+        """Path of the image; the entry must have a sample."""
         assert self.sample is not None
         return self.sample.image
 
     @property
     def label_path(self) -> Path:
-        """Of an entry with a sample."""
+        """Path of the label; the entry must have a sample."""
         assert self.sample is not None and self.sample.label is not None
         return self.sample.label
 
@@ -63,7 +63,7 @@ class Entry:
 
 
 def read_entries(split: str, list_path: str, data_root: str, *, as_colors: bool) -> list[Entry]:
-    """The lines of a list, their files decoded as in training. Raises DataError without a list."""
+    """Read a list and decode its files as in training. Raises DataError if the list is missing."""
     read = partial(_read_entry, split, Path(list_path), data_root, as_colors)
     return in_threads(read, read_lines(list_path, data_root), split)
 
@@ -101,7 +101,7 @@ def _read_entry(
 
 @contextmanager
 def _noting(faults: list[Fault], path: Path, *, kind: str = "") -> Iterator[None]:
-    """A DataError in the `with` block becomes a fault of the file."""
+    """Record a DataError within this context as a fault of the file."""
     try:
         yield
     except DataError as error:
@@ -112,14 +112,16 @@ def _noting(faults: list[Fault], path: Path, *, kind: str = "") -> Iterator[None
 def _damage(path: Path, error: DataError) -> str:
     if path.is_file() and path.stat().st_size == 0:
         return "empty-file"
-    # What Pillow says of a JPEG and of a PNG that end too early.
+    # Pillow's messages for a truncated JPEG and a truncated PNG.
     is_cut = any(words in str(error) for words in ("truncated", "unrecognized data stream"))
     return "truncated" if is_cut else "unreadable"
 
 
 def blank_lines(entries: Iterable[Entry]) -> str:
-    """The command that empties the lines of entries: the numbers of others stay, and lists may hold
-    blank lines, so that several such commands can follow each other."""
+    """Return a shell command that blanks the lines of these entries.
+
+    Blank lines are allowed in lists and keep the line numbers, so such commands can be combined.
+    """
     numbers: dict[Path, set[int]] = {}
     for entry in entries:
         numbers.setdefault(entry.list_path, set()).add(entry.number)

@@ -1,4 +1,4 @@
-"""Findings about lists and files: missing, damaged, of two sizes, listed twice, in two splits."""
+"""Findings about lists and files: missing, damaged, mismatched, repeated or in both splits."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -11,28 +11,28 @@ from util.extra.dataset_check.report import Finding, plural
 
 AGAIN = "copy it from the source again, or leave it out"
 FAULTS = {  # kind -> what, fix
-    "missing": ("line of missing files", ""),
-    "empty-file": ("file of no bytes", AGAIN),
-    "truncated": ("file that ends too early", AGAIN),
+    "missing": ("line naming a missing file", ""),
+    "empty-file": ("file of 0 bytes", AGAIN),
+    "truncated": ("file cut short", AGAIN),
     "unreadable": ("file that cannot be read", AGAIN),
     "coding": (
-        "file stored in a way that cannot be read for certain",
-        "do what is said of the file, or leave it out",
+        "file in an encoding that cannot be read reliably",
+        "follow the advice given for the file, or leave it out",
     ),
     "size-mismatch": (
-        "label of another size than its image",
-        "make the label at the image's size again (nearest neighbour), or leave it out",
+        "label differing in size from its image",
+        "recreate the label at the image's size (nearest neighbour), or leave it out",
     ),
     "turned-label": (
         "label with an EXIF orientation, which is applied here but ignored by many programs",
-        "save it upright without the tag, such as with `mogrify -auto-orient FILE`, or leave it "
-        "out",
+        "save it upright without the tag, for example with `mogrify -auto-orient FILE`, or leave "
+        "it out",
     ),
 }
 
 
 def wrong_root(entries: Sequence[Entry], data_root: str) -> Finding:
-    """A list of which no line names files that exist."""
+    """Report a list in which no line names existing files."""
     sentences = [fault.sentence for entry in entries for fault in entry.faults]
     root = _likely_root(entries[0].list_path, data_root)
     cure = f"DATA.data_root: {root}" if root else f"correct the list: {sentences[0]}"
@@ -40,7 +40,7 @@ def wrong_root(entries: Sequence[Entry], data_root: str) -> Finding:
 
 
 def _likely_root(list_path: Path, data_root: str) -> Path | None:
-    """A folder near the list or data_root below which the list's first files exist."""
+    """Find a folder near the list or data_root below which the files of the first line exist."""
     line = read_lines(list_path, data_root)[0][1]
     near = [*Path(data_root).parents, *list_path.parents]
     for folder in [Path.cwd(), *near]:
@@ -53,7 +53,7 @@ def _likely_root(list_path: Path, data_root: str) -> Path | None:
 
 
 def damaged_files(entries: Iterable[Entry]) -> Iterable[Finding]:
-    """Files that training could not read, or could not use as a pair."""
+    """Yield findings about files that training cannot read or cannot use as a pair."""
     found = defaultdict(list)
     for entry in entries:
         for fault in entry.faults:
@@ -67,11 +67,11 @@ def damaged_files(entries: Iterable[Entry]) -> Iterable[Finding]:
 
 
 def repetitions(entries: Sequence[Entry]) -> Iterable[Finding]:
-    """Images listed twice, labels of several images, images of train that are in val too."""
+    """Yield findings about images listed twice, shared labels, and images in both train and val."""
     entries = [entry for entry in entries if entry.sample]
     again, shared, leaked = [], [], []
     for first, *others in _groups(entries, lambda e: (e.split, e.image_path)):
-        place = f"as line {first.number}"
+        place = f"also on line {first.number}"
         again += [(e, f"{e.list_path} line {e.number}: {e.image_path}, {place}") for e in others]
     for same in _groups(entries, lambda e: (e.split, e.label_path)):
         _, *others = {e.image_path: e for e in same}.values()
@@ -82,9 +82,9 @@ def repetitions(entries: Sequence[Entry]) -> Iterable[Finding]:
             train = [e for e in same if e.split == "train"]
             leaked += [(e, f"{e.image_path} = {val.image_path}") for e in train]
     for kind, what, cases in (
-        ("duplicate-line", "line for an image again", again),
-        ("shared-label", "image with the label of another one", shared),
-        ("train-val-leak", "image in both train and val (the same pixels)", leaked),
+        ("duplicate-line", "line repeating an image", again),
+        ("shared-label", "image sharing the label of another one", shared),
+        ("train-val-leak", "image in both train and val (identical pixels)", leaked),
     ):
         if cases:
             texts = [text for _, text in cases]

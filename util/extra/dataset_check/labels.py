@@ -1,4 +1,4 @@
-"""Findings about what labels hold: coded otherwise than the rest, wrong ids, colours, only void."""
+"""Findings about label contents: inconsistent encoding, invalid ids, colours, nothing but void."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,12 +9,12 @@ from util.data.label_map import LabelMap, color_text
 from util.extra.dataset_check.entry import Entry, blank_lines
 from util.extra.dataset_check.report import Finding, plural
 
-MANY_COLORS = 256  # more than any set of classes: an image saved with loss, or smoothed
+MANY_COLORS = 256  # more can only come from lossy compression or smoothing
 IDS_SHOWN = 6
 
 
 def label_findings(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> list[Finding]:
-    """All that is wrong with what the labels hold."""
+    """Return all findings about label contents."""
     ids = [e for e in entries if e.ids and not e.is_color_image]
     found = [
         *other_coding(ids, label_map, cfg),
@@ -24,14 +24,14 @@ def label_findings(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -
         found += wrong_ids(ids, label_map)
         void = [e for e in ids if label_map.are_void(e.ids)]
         if void:
-            what = f"{plural(len(void), 'label')} of void alone"
+            what = f"{plural(len(void), 'label')} containing only void"
             files = [str(e.label_path) for e in void]
             found.append(Finding("all-void", what, files, blank_lines(void)))
     return found
 
 
 def other_coding(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> Iterable[Finding]:
-    """Labels that contradict each other, or of which one half is void."""
+    """Yield findings about labels that contradict each other, or one half of which is void."""
     facts = [e.label for e in entries if e.label]
     half = (fault for fault in voids(facts, label_map) if fault.kind == "half-void")
     for fault in (*contradictions(facts, label_map), *half):
@@ -44,8 +44,10 @@ def other_coding(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> 
 
 
 def wrong_ids(entries: Sequence[Entry], label_map: LabelMap) -> Iterable[Finding]:
-    """Ids outside 0..classes-1: one finding where one cause explains all, else one for each cause
-    of single labels."""
+    """Yield findings about ids outside 0..classes-1.
+
+    One finding if a single cause explains all labels, otherwise one per cause of a single label.
+    """
     wrong = [e for e in entries if label_map.wrong_ids(e.ids)]
     if not wrong:
         return
@@ -71,7 +73,7 @@ def wrong_ids(entries: Sequence[Entry], label_map: LabelMap) -> Iterable[Finding
 
 
 def union(entries: Iterable[Entry]) -> Counter[int]:
-    """Id -> pixels of several labels together."""
+    """Add up the histograms (id -> pixels) of several labels."""
     total: Counter[int] = Counter()
     for entry in entries:
         total.update(entry.ids)
@@ -79,15 +81,15 @@ def union(entries: Iterable[Entry]) -> Counter[int]:
 
 
 def color_images(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> Iterable[Finding]:
-    """Labels that are RGB images where ids are expected."""
+    """Yield a finding if labels are RGB images where ids are expected."""
     if not entries:
         return
     files = [str(e.label_path) for e in entries]
-    what = f"{plural(len(files), 'label')} saved in colours instead of ids"
+    what = f"{plural(len(files), 'label')} saved as colours instead of ids"
     colors = sorted({i for e in entries for i in e.ids})
     unknown = [color_text(i) for i in colors if i not in label_map.colors]
     if len(colors) > MANY_COLORS:
-        what += f", {len(colors)} of them: saved with loss (JPEG) or smoothed edges"
+        what += f", {len(colors)} different ones: lossy compression (JPEG) or smoothed edges"
         cure = "save them again as PNG, without smoothing"
     elif not unknown:
         cure = f"DATA.label_map: {cfg.colors_path}"

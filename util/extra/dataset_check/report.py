@@ -1,4 +1,4 @@
-"""What the dataset check says: findings with their fixes, and the numbers of each split."""
+"""The result of a dataset check: findings with their fixes, and counts per split."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from util.extra.dataset_check.counts import ClassCounts
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault of one kind: what it is, the files that have it (all of them), and the fix."""
+    """A kind of problem: what it is, all affected files, and the fix."""
 
     kind: str
     what: str
@@ -18,7 +18,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """Findings are to be fixed; notes are good to know. Counts and pairs by split."""
+    """Findings to fix, notes for information, and class counts and numbers of pairs per split."""
 
     findings: list[Finding]
     notes: list[Finding]
@@ -27,12 +27,12 @@ class Report:
 
     @property
     def class_weights(self) -> list[float]:
-        """Of the training split where it was read."""
+        """Weights from the training split, or from the validation split if only that was read."""
         return next(iter(self.counts.values())).median_weights()
 
 
 def plural(count: int, what: str) -> str:
-    """`1 label of x`, `2 labels of x`, `3 classes`."""
+    """Format a count: `1 label of x`, `2 labels of x`, `3 classes`."""
     first, *rest = what.split(" ")
     ending = "" if count == 1 else "es" if first.endswith("s") else "s"
     return " ".join([str(count), first + ending, *rest])

@@ -1,1 +1,1 @@
-"""Export of trained networks, and their use without this project."""
+"""Export of trained networks to files that run without this project."""

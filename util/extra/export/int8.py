@@ -1,4 +1,4 @@
-"""An exported ONNX file with 8-bit weights and activations: smaller, and faster on many CPUs."""
+"""Quantising an exported ONNX file to 8 bits: smaller, and faster on many CPUs."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,28 +11,28 @@ from util.data.list_file import read_list
 from util.error import DataError, RunError
 from util.extra.export.model import ExportedModel
 
-IMAGES = 32  # for the ranges of the activations, and as many others for the comparison
-LEAST_AGREEMENT = 0.95  # share of pixels with the label of the float file
+IMAGES = 32  # for calibration, and as many again for the comparison
+LEAST_AGREEMENT = 0.95  # minimum share of pixels with the same label as in the float model
 OPERATORS = ["Conv", "Add", "MaxPool", "Gemm", "MatMul"]  # the rest stays in float32
 
 
 def calibration_images(source: Path, data_root: str) -> tuple[list[Path], list[Path]]:
-    """(for the ranges, for the comparison): every other image below a folder or of a list file."""
+    """Return images for calibration and others for comparison, from a folder or list file."""
     if not source.exists():
-        raise DataError(f"--int8: no folder or list file {source}")
+        raise DataError(f"--int8 {source} does not exist: give a folder of images or a list file")
     if source.is_dir():
         files = (path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         paths = sorted(files)
     else:
         paths = [sample.image for sample in read_list(source, data_root, has_labels=False)]
     if len(paths) < 2:
-        raise DataError(f"--int8 {source} has {len(paths)} images: give at least 2, better 64")
+        raise DataError(f"--int8 {source} has {len(paths)} images: give at least 2, preferably 64")
     paths = paths[:: max(1, len(paths) // (2 * IMAGES))][: 2 * IMAGES]
     return paths[::2], paths[1::2]
 
 
 def quantise(path: Path, output: Path, images: Sequence[Path]) -> None:
-    """Write the ONNX file at `path` in int8; the images give the ranges of the activations."""
+    """Write an int8 version of the ONNX file `path`; `images` calibrate the activation ranges."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -59,17 +59,17 @@ def quantise(path: Path, output: Path, images: Sequence[Path]) -> None:
 
 
 def agreement(model: ExportedModel, quantised: ExportedModel, images: Sequence[Path]) -> float:
-    """Share of the images' pixels to which both files give the same label.
+    """Return the share of pixels to which both models give the same label.
 
-    Raises RunError, and removes the quantised file, where that is below LEAST_AGREEMENT.
+    If it is below LEAST_AGREEMENT, deletes the quantised file and raises RunError.
     """
     equal = [model.predict(image) == quantised.predict(image) for image in map(read_image, images)]
     share = float(np.concatenate([pixels.ravel() for pixels in equal]).mean())
     if share < LEAST_AGREEMENT:
         quantised.path.unlink()
         raise RunError(
-            f"in int8 only {share:.2%} of the labels are those of {model.path}, less than "
-            f"{LEAST_AGREEMENT:.0%}: {quantised.path} is removed; give images like those of the "
-            "training to --int8, or use the float file"
+            f"only {share:.2%} of the int8 labels agree with {model.path}, less than "
+            f"{LEAST_AGREEMENT:.0%}: {quantised.path} was removed; give --int8 images similar to "
+            "the training images, or use the float file"
         )
     return share

@@ -1,4 +1,4 @@
-"""An exported file as a predictor, without the network it was made of."""
+"""A predictor that runs an exported file, without the original network."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ INSTALL = "pip install -r requirements-export.txt"
 
 
 class ExportedModel:
-    """Predicts images with an exported file: `predict` as SlidingPredictor's."""
+    """Predicts images with an exported file; `predict` works like SlidingPredictor's."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -28,34 +28,34 @@ class ExportedModel:
         try:
             import onnxruntime
         except ImportError:
-            raise ConfigError(f"an .onnx file needs the package onnxruntime: {INSTALL}") from None
+            raise ConfigError(f".onnx files need the package onnxruntime: {INSTALL}") from None
         try:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = torch.get_num_threads()
             session = onnxruntime.InferenceSession(self.path, options)
-        except Exception as error:  # of onnxruntime, for a damaged file
+        except Exception as error:  # onnxruntime's own types, for a damaged file
             reason = str(error).partition("\n")[0]
-            raise CheckpointError(f"{path} is no readable ONNX file: {reason}") from None
+            raise CheckpointError(f"{path} cannot be read as ONNX: {reason}") from None
         self.metadata = session.get_modelmeta().custom_metadata_map
         self._run = lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
     def names_and_colors(self) -> tuple[list[str], np.ndarray]:
-        """Of the classes, from the file's metadata."""
+        """Read the class names and colours (C, 3) from the metadata. Raises CheckpointError."""
         try:
             names, colors = (json.loads(self.metadata[key]) for key in ("names", "colors"))
         except KeyError as error:
             raise CheckpointError(
-                f"{self.path} holds no {error.args[0]} of classes: give an .onnx file of "
+                f"{self.path} holds no class {error.args[0]}: give an .onnx file written by "
                 "tool/export.py"
             ) from None
         return names, np.array(colors, np.uint8)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) uint8 -> what the file gives."""
+        """Run the file on images (N, H, W, 3), uint8, and return its output."""
         with torch.inference_mode():
             return self._run(torch.from_numpy(np.ascontiguousarray(images))).numpy()
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (H, W) class ids."""
+        """Return the class ids (H, W) of an RGB image (H, W, 3), uint8."""
         found = self(image[None])[0]
         return found.argmax(axis=0) if found.ndim == 3 else found

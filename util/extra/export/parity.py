@@ -1,4 +1,4 @@
-"""Whether an exported file predicts what this project predicts, at several sizes."""
+"""Checking that an exported file agrees with this project's predictor, at several sizes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from util.extra.export.model import ExportedModel
 from util.extra.export.write import example_sizes
 from util.inference import SlidingPredictor
 
-TOLERANCE = 1e-4  # of probabilities
+TOLERANCE = 1e-4  # maximum difference of probabilities
 
 
 class Unmirrored(nn.Module):
-    """Lets SlidingPredictor, which averages each window with its mirror image, see it twice."""
+    """Undoes SlidingPredictor's mirroring, which averages each window with its mirror image."""
 
     def __init__(self, network: Segmentor) -> None:
         super().__init__()
@@ -40,9 +40,10 @@ def parity(
     fixed: tuple[int, int] | None,
     batches: Sequence[int] = (1, 3),
 ) -> list[str]:
-    """Compare the file with this project's predictor at all example sizes; a report, by line.
+    """Compare the file with this project's predictor at all example sizes; return report lines.
 
-    Raises RunError where labels differ (but for ties) or probabilities by more than TOLERANCE.
+    Deletes the file and raises RunError if labels differ (except at ties) or probabilities differ
+    by more than TOLERANCE.
     """
     random, lines = np.random.default_rng(0), []
     for size in example_sizes(network, fixed):
@@ -61,7 +62,7 @@ def parity(
             wanted = np.stack([predictor.probabilities(image).numpy() for image in images])
             if found.ndim == 4:
                 off = float(np.abs(found - wanted).max())
-                is_equal, what = off <= TOLERANCE, f"probabilities off by at most {off:.1e}"
+                is_equal, what = off <= TOLERANCE, f"probabilities differ by at most {off:.1e}"
             else:
                 best = wanted.max(axis=1)
                 chosen = np.take_along_axis(wanted, found[:, None].astype(np.int64), 1)[:, 0]
@@ -74,7 +75,7 @@ def parity(
             if not is_equal:
                 model.path.unlink()
                 raise RunError(
-                    f"{model.path} does not agree with the network ({lines[-1]}) and is removed: "
+                    f"{model.path} does not agree with the network ({lines[-1]}) and was removed: "
                     "export with another torch, onnx or onnxruntime version"
                 )
     return lines

@@ -1,8 +1,8 @@
-"""A trained network as one file that runs without this project: ONNX, or a torch.export program.
+"""Exporting a trained network to one file that runs without this project: ONNX or torch.export.
 
-Inside are what surrounds the network when a whole image is predicted at its own size: padding with
-the mean colour to sides that the network takes, normalisation, enlargement of the logits, argmax.
-Sliding windows, several scales and mirror images stay in this project.
+The file includes all processing of a whole image at its own size: padding with the mean colour to
+valid sides, normalisation, upsampling of the logits, argmax. Sliding windows, multiple scales and
+mirroring are not exported.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from util.inference.network import fold_batchnorm
 
 
 class Deployed(nn.Module):
-    """(N, H, W, 3) uint8 RGB -> (N, H, W) class ids, or (N, classes, H, W) probabilities."""
+    """Maps RGB images (N, H, W, 3), uint8, to ids (N, H, W) or probabilities (N, classes, H, W)."""
 
     mean: Tensor
     std: Tensor
@@ -57,7 +57,7 @@ class Deployed(nn.Module):
 
 
 def example_sizes(network: Segmentor, fixed: tuple[int, int] | None) -> list[tuple[int, int]]:
-    """Sizes of images for the parity report: valid and invalid sides, wide and tall."""
+    """Return image sizes for the parity report: valid and invalid sides, wide and tall."""
     if fixed:
         return [fixed]
     side = network.valid_side(64)
@@ -72,9 +72,9 @@ def export_network(
     probabilities: bool,
     fixed: tuple[int, int] | None,
 ) -> None:
-    """Write a file of the kind onnx or pt2; with `fixed` for images of that size alone.
+    """Write a file of kind `onnx` or `pt2`; with `fixed`, it only takes images of that size.
 
-    Raises RunError for a network that PyTorch's exporter refuses, as it may a backbone of timm.
+    Raises RunError if PyTorch cannot export the network, as with some timm backbones.
     """
     deployed = Deployed(network, probabilities=probabilities).eval()
     height, width = fixed or example_sizes(network, None)[1]
@@ -84,7 +84,7 @@ def export_network(
     if kind == "pt2":
         with _refusals(kind):
             program = torch.export.export(deployed, (image,), dynamic_shapes=shapes)
-        content = io.BytesIO()  # of a full disk torch says nothing that names it
+        content = io.BytesIO()  # torch's own error for a full disk does not name the cause
         torch.export.save(program, content)
         path.write_bytes(content.getvalue())
         return
@@ -112,7 +112,7 @@ def export_network(
 def _refusals(kind: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # whatever torch raises where it cannot follow a network
+    except Exception as error:  # torch raises various types if it cannot trace a network
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -124,7 +124,7 @@ def _refusals(kind: str) -> Iterator[None]:
 
 
 def write_metadata(path: Path, metadata: dict[str, Any]) -> None:
-    """Into an ONNX file."""
+    """Replace the metadata of an ONNX file."""
     import onnx
 
     model = onnx.load(path)
@@ -138,7 +138,7 @@ def write_metadata(path: Path, metadata: dict[str, Any]) -> None:
 def metadata_of(
     cfg: Config, config: str, names: Sequence[str], colors: np.ndarray, checkpoint: str
 ) -> dict[str, Any]:
-    """What a user of the file needs: class names and colours, config, SHA-256 of the weights."""
+    """Return what users of the file need: class names and colours, config, SHA-256 of weights."""
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     return {
         "classes": cfg.classes,

@@ -1,4 +1,4 @@
-"""Masks of unknown making -> classes: ids, palettes or colours, given or discovered."""
+"""Finding the classes of masks from any source: ids, palettes or colours, given or discovered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +16,9 @@ from util.palette import distinct_colors
 
 @dataclass(frozen=True)
 class Classes:
-    """Names and colours (C, 3) by id; {value in a mask: id or VOID}; whether values are colours.
+    """Names and colours (C, 3) by id, and `table`: mask value (id or colour) -> id or VOID.
 
-    `parts`: where each class has masks of its own, {first of an image's masks: {id: mask}}.
+    If each class has its own masks, `parts` maps an image's first mask to {id: mask}.
     """
 
     names: list[str]
@@ -28,40 +28,40 @@ class Classes:
     parts: Mapping[Path, Mapping[int, Path]] = field(default_factory=dict)
 
     def read(self, path: Path) -> np.ndarray:
-        """Ids (H, W) of a mask that was checked. Raises DataError."""
+        """Read the ids (H, W) of a checked mask. Raises DataError."""
         if self.parts:
             return _merged(self.parts[path])
         raw = read_label(path, as_colors=self.is_of_colors)
-        return to_ids(raw, self.table, path, "no class has it", self.is_of_colors)
+        return to_ids(raw, self.table, path, "it belongs to no class", self.is_of_colors)
 
     def check(self, masks: Sequence[Mask]) -> None:
-        """Raise DataError for a value that no class has."""
+        """Raise DataError if a mask holds a value that belongs to no class."""
         for mask in masks:
             for value in mask.values.values() if self.is_of_colors else mask.values:
                 if value not in self.table:
                     kind, shown = "colour" if self.is_of_colors else "id", self.text(value)
                     raise DataError(
-                        f"mask {mask.path} holds {kind} {shown}, which no class has: name it in "
-                        f"--colors or --names, or give --void {shown.replace(' ', ',')} if it is "
-                        "unlabelled"
+                        f"mask {mask.path} holds {kind} {shown}, which belongs to no class: add it "
+                        f"to --colors or --names, or give --void {shown.replace(' ', ',')} if it "
+                        "is unlabelled"
                     )
 
     def text(self, value: int) -> str:
-        """A value as users write it."""
+        """Format a value as users write it."""
         return color_text(value) if self.is_of_colors else str(value)
 
     @property
     def void(self) -> str:
-        """What counts as unlabelled."""
+        """Describe what counts as unlabelled."""
         if self.parts:
-            return "pixels of no class"
+            return "pixels without a class"
         return ", ".join(self.text(value) for value, i in self.table.items() if i == VOID)
 
 
 def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Classes:
-    """The classes of all masks together. Raises DataError for values that no class has."""
+    """Find the classes of all masks together. Raises DataError for values of no class."""
     is_of_colors = _are_colors(masks, {*given.colors, *given.void})
-    found: dict[int, int] = {}  # value -> colour shown
+    found: dict[int, int] = {}  # value -> displayed colour
     for mask in masks:
         found |= {c: c for c in mask.values.values()} if is_of_colors else mask.values
     ignored = [_void_value(text, is_of_colors) for text in void if text != "none"]
@@ -92,13 +92,13 @@ def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Cl
 
 
 def classes_of_folders(masks: Sequence[Mapping[str, Path]], names: Sequence[str]) -> Classes:
-    """The classes of masks that hold one class each, by name; `names` gives their order."""
+    """Return the classes of masks with one class each (name -> file), in the order of `names`."""
     found = sorted({name for of in masks for name in of})
     if names and sorted(names) != found:
-        raise UserError(f"--names: must be the masks' classes in order of ids: {', '.join(found)}")
+        raise UserError(f"--names must list the masks' classes in order of ids: {', '.join(found)}")
     order = list(names) or found
     if not 2 <= len(order) <= MOST_CLASSES:
-        raise DataError(f"masks of {len(order)} classes: 2 to {MOST_CLASSES} are needed")
+        raise DataError(f"the masks have {len(order)} classes: 2 to {MOST_CLASSES} are needed")
     parts = {
         next(iter(of.values())): {order.index(name): path for name, path in of.items()}
         for of in masks
@@ -107,15 +107,15 @@ def classes_of_folders(masks: Sequence[Mapping[str, Path]], names: Sequence[str]
 
 
 def _merged(parts: Mapping[int, Path]) -> np.ndarray:
-    """One map of ids out of a mask for each class: 0 and another value; later ids cover others."""
+    """Merge one mask per class (0 and one other value) into a map of ids; higher ids win."""
     ids = None
     for i in sorted(parts):
         raw = read_label(parts[i])
         ids = np.full(raw.shape, VOID, np.int32) if ids is None else ids
         if len(np.unique(raw)) > 2 or raw.shape != ids.shape:
             raise DataError(
-                f"mask {parts[i]}: a mask of one class must hold 0 and one other value, at the "
-                "size of the image's other masks"
+                f"mask {parts[i]} must hold 0 and one other value, as a mask of one class, and "
+                "have the size of the image's other masks"
             )
         ids[raw > 0] = i
     assert ids is not None
@@ -128,23 +128,28 @@ def _are_grays(values: list[int]) -> bool:
 
 
 def _id_values(found: list[int], count: int) -> list[int]:
-    """The value of each class: what is found where it is 1..count, grays or not named, else
-    0..count-1. Raises DataError for 0..count."""
+    """Return the mask value of each class, by id.
+
+    The values found if they are 1..count, gray levels or unnamed (count 0), else 0..count-1.
+    Raises DataError for 0..count.
+    """
     if not count or found == [*range(1, count + 1)]:
         return found
     if len(found) == count and _are_grays(found):
         return found
     if found == [*range(count + 1)]:
         raise DataError(
-            f"masks hold ids 0..{count}, one more than the {count} classes named: give --void 0 if "
-            f"0 means no data, --void {count} if {count} is unlabelled, or name it"
+            f"masks hold ids 0..{count}, one more than the {count} named classes: give --void 0 if "
+            f"0 means no data, --void {count} if {count} is unlabelled, or name the missing class"
         )
     return [*range(count)]
 
 
 def _are_colors(masks: Sequence[Mask], known: set[int]) -> bool:
-    """Whether colours, not ids, tell the class: colour files, palettes that contradict each other,
-    masks that show the `known` colours."""
+    """Whether colours rather than ids identify the classes.
+
+    They do in colour images, in contradictory palettes and in masks that show `known` colours.
+    """
     first = {mask.kind: mask for mask in reversed(masks)}
     if known and known.issuperset(c for mask in masks for c in mask.values.values()):
         return True
@@ -155,8 +160,8 @@ def _are_colors(masks: Sequence[Mask], known: set[int]) -> bool:
     if "ids" in first and ("colors" in first or by_color):
         other = first.get("colors") or first["palette"]
         raise DataError(
-            f"mask {first['ids'].path} holds ids, {other.path} holds colours: all masks must be of "
-            "one kind"
+            f"mask {first['ids'].path} holds ids, but {other.path} holds colours: save all masks "
+            "in the same way"
         )
     return "colors" in first or by_color
 
@@ -167,8 +172,8 @@ def _void_value(text: str, is_of_colors: bool) -> int:
         return code
     if not is_of_colors and text.isascii() and text.isdecimal() and len(text) < 6:
         return int(text)
-    wanted = "colours: R,G,B such as 0,0,0" if is_of_colors else "ids: a number such as 0"
-    raise UserError(f"--void {text}: these masks hold {wanted}")
+    wanted = "colours: give R,G,B such as 0,0,0" if is_of_colors else "ids: give a number such as 0"
+    raise UserError(f"--void {text} does not fit masks of {wanted}")
 
 
 def _check_count(masks: Sequence[Mask], values: Sequence[int], given: Given) -> None:
@@ -177,8 +182,11 @@ def _check_count(masks: Sequence[Mask], values: Sequence[int], given: Given) -> 
         raise DataError(f"{where} {len(values)} classes besides void: at least 2 are needed")
     if len(values) > MOST_CLASSES:
         raise DataError(
-            f"{where} {len(values)} different values, at most {MOST_CLASSES} can be classes: are "
-            "they photos, or smoothed? --colors FILE names the colours that are meant"
+            f"{where} {len(values)} different values, but at most {MOST_CLASSES} can be classes: "
+            "save masks without smoothing, or list the colours of the classes in --colors FILE"
         )
     if given.names and len(given.names) != len(values):
-        raise DataError(f"{where} {len(values)} colours, --names {len(given.names)} names")
+        raise DataError(
+            f"{where} {len(values)} classes, but --names has {len(given.names)}: give one name per "
+            "class"
+        )

@@ -1,4 +1,4 @@
-"""Raw data -> what a plan is made of: folders found, files paired, values turned into ids."""
+"""From raw data to the parts of a plan: finding folders, pairing files, mapping values to ids."""
 
 import os
 import unicodedata
@@ -13,7 +13,7 @@ from util.data.label_map import color_text
 from util.error import DataError, UserError
 
 VOID = 255
-Named = dict[str, Path]  # what `*` of a pattern stands for, below a folder -> file
+Named = dict[str, Path]  # name below a folder, as matched by the `*` of a pattern -> file
 Reader = Callable[[Path], np.ndarray]  # raw label file -> ids (H, W) 0..classes-1, else VOID
 
 
@@ -28,20 +28,20 @@ class Item:
 
     @property
     def line(self) -> str:
-        """Raises DataError for names that a list cannot hold."""
+        """The text of the line. Raises DataError for names that a list cannot hold."""
         line = f"{self.image_name} {self.label_name}".rstrip()
         is_utf8 = line.encode(errors="ignore").decode() == line
         if is_utf8 and len(line.splitlines()) == 1 and "\t" not in line:
             return line
         raise DataError(
-            f"image {str(self.image)!a}: a list cannot hold names with tabs, line breaks or bytes "
-            "that are not UTF-8: rename it"
+            f"image {str(self.image)!a} has a tab, a line break or bytes that are not UTF-8 in its "
+            "name, which a list cannot hold: rename it"
         )
 
 
 @dataclass(frozen=True)
 class Split:
-    """The lines of a list, and sentences on files that are in none."""
+    """The lines of a list, and messages about files that were left out."""
 
     items: list[Item]
     problems: Sequence[str] = ()
@@ -55,9 +55,9 @@ def find_root(
     example: str,
     option: str = "--source",
 ) -> Path:
-    """`source`, or the folder `below` it, that holds all `folders`.
+    """Return `source`, or a folder `below` it, that holds all `folders`.
 
-    Raises DataError that names what is missing, with the path of an `example` file.
+    Raises DataError with the missing folders and the path of an `example` file.
     """
     if not source.is_dir():
         raise DataError(f"{option} {source} is not a folder: give the unpacked download")
@@ -75,7 +75,7 @@ def find_root(
 
 
 def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All files but hidden ones, also of linked folders, except links that lead back up."""
+    """Yield all files but hidden ones, following links unless they lead back up."""
     real = folder.resolve()
     if any(real == a or real in a.parents for a in above):
         return
@@ -89,14 +89,14 @@ def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def find_files(folder: Path, pattern: str = "*", *, but: Container[Path] = ()) -> Named:
-    """The files below a folder by what `*` stands for in their names: `a/b` -> folder/a/b_L.png for
-    `*_L.png`. A pattern without an extension is for images of any kind.
+    """Find the files below a folder, keyed by what `*` matches: for `*_L.png`, `a/b` ->
+    folder/a/b_L.png. A pattern without an extension matches images of any format.
 
-    Raises DataError where two files have one name.
+    Raises DataError if two files have the same key.
     """
     before, star, rest = pattern.partition("*")
     if not star or "*" in rest:
-        raise UserError(f"--pair {pattern}: a pattern has one *, as in '*_sat' or 'img_*'")
+        raise UserError(f"--pair {pattern} must contain one *, as in '*_sat' or 'img_*'")
     after, dot, extension = rest.partition(".")
     extensions = (f".{extension.lower()}",) if dot else IMAGE_SUFFIXES
     found: Named = {}
@@ -112,20 +112,20 @@ def find_files(folder: Path, pattern: str = "*", *, but: Container[Path] = ()) -
         key = os.path.join(parent, middle)
         if key in found:
             raise DataError(
-                f"{found[key]} and {path} have one name: keep one, or use prepare_folder.py with "
-                "--pair, as in '*.jpg' '*.png'"
+                f"{found[key]} and {path} have the same name: keep one, or use prepare_folder.py "
+                "with --pair, such as --pair '*.jpg' '*.png'"
             )
         found[key] = path
     return found
 
 
 def composed(path: Path) -> str:
-    """A path in Unicode's composed form: macOS writes `e` and an accent where others write one."""
+    """Return a path in Unicode's composed form (NFC); macOS tools may write decomposed accents."""
     return unicodedata.normalize("NFC", path.as_posix())
 
 
 def pair_up(images: Named, labels: Named, split: str) -> Split:
-    """images/<split>/<name> and labels/<split>/<name> of the names that both have."""
+    """Pair images and labels of equal names, as images/<split>/<name> and labels/<split>/<name>."""
     items = [
         Item(
             images[name],
@@ -139,16 +139,16 @@ def pair_up(images: Named, labels: Named, split: str) -> Split:
 
 
 def without_labels(images: Named, split: str) -> Split:
-    """images/<split>/<name>: those of a test set."""
+    """Return the items of a test set, images/<split>/<name>."""
     names = sorted(images)
     return Split([Item(images[n], f"images/{split}/{n}{images[n].suffix}") for n in names])
 
 
 def unpaired(images: Named, labels: Named, split: str) -> Iterator[str]:
-    """A sentence on the images without label, one on the labels without image."""
+    """Yield a message about images without a label, and one about labels without an image."""
     for kind, ours, other, others in (
-        ("image", images, "label", labels),
-        ("label", labels, "image", images),
+        ("image", images, "a label", labels),
+        ("label", labels, "an image", images),
     ):
         single = [path for name, path in ours.items() if name not in others]
         if single:
@@ -157,7 +157,7 @@ def unpaired(images: Named, labels: Named, split: str) -> Iterator[str]:
 
 
 def label_reader(table: Mapping[int, int], expected: str, *, as_colors: bool = False) -> Reader:
-    """A reader of label files through {id or colour: id}; `expected` ends its error message."""
+    """Return a reader that maps label files by {id or colour: id}; errors end with `expected`."""
 
     def read(path: Path) -> np.ndarray:
         return to_ids(read_label(path, as_colors=as_colors), table, path, expected, as_colors)
@@ -168,9 +168,9 @@ def label_reader(table: Mapping[int, int], expected: str, *, as_colors: bool = F
 def to_ids(
     raw: np.ndarray, table: Mapping[int, int], path: Path, expected: str, is_of_colors: bool = False
 ) -> np.ndarray:
-    """Values (H, W) of any integer type through {value: id}: (H, W) int32.
+    """Map values (H, W) of any integer type by {value: id}, to int32.
 
-    Raises DataError, which names the file, for a value that is not in the table.
+    Raises DataError naming the file for a value that is not in the table.
     """
     known = np.array(sorted(table), np.int64)
     ids = np.array([table[value] for value in known.tolist()], np.int32)

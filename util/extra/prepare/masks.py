@@ -1,4 +1,4 @@
-"""What masks hold, and what the user says of their classes."""
+"""The contents of masks, and the user's description of their classes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from util.error import DataError, UserError, read_text
 
 MOST_CLASSES = 255  # ids 0..254; 255 is VOID
 MOST_LEVELS = 16
-RARE = 0.02  # of the pixels: a value of smoothed edges alone
+RARE = 0.02  # maximum share of pixels of a value that only occurs at smoothed edges
 
 
 @dataclass(frozen=True)
 class Mask:
-    """The kind of a file (ids, palette, colors) and {value in it: colour it shows, 0xRRGGBB}."""
+    """A mask file: its kind (ids, gray colors, palette, colors), and value -> colour 0xRRGGBB."""
 
     path: Path
     kind: str
@@ -27,7 +27,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Given:
-    """What the user says of the classes: each by id, or empty; `void` are colours."""
+    """The user's colours and names by class id, each possibly empty, and the colours of void."""
 
     colors: list[int]
     names: list[str]
@@ -35,13 +35,13 @@ class Given:
 
 
 def scan_mask(path: Path) -> Mask:
-    """What a file holds. Raises DataError where it cannot be a mask."""
+    """Read the values of a mask. Raises DataError if the file cannot be a mask."""
     label = decode_label(path)
     values = np.unique(label.raw).tolist()
     if len(values) > MOST_CLASSES + 1 or is_smoothed(label.raw):
         raise DataError(
-            f"mask {path} holds {len(values)} different values: is it a photo, or were its edges "
-            "smoothed? save masks as PNG without smoothing"
+            f"mask {path} holds {len(values)} different values, like a photo or smoothed edges: "
+            "save masks as PNG without smoothing"
         )
     if label.palette:
         return Mask(path, "palette", label.palette)
@@ -52,7 +52,7 @@ def scan_mask(path: Path) -> Mask:
 
 
 def spread_levels(values: Iterable[int]) -> bool:
-    """Whether 3 to 16 values lie evenly over 0..255, as 0, 128, 255 do."""
+    """Whether 3 to 16 values are spread evenly over 0..255, such as 0, 128, 255."""
     found = sorted(set(values))
     if not 3 <= len(found) <= MOST_LEVELS:
         return False
@@ -60,8 +60,11 @@ def spread_levels(values: Iterable[int]) -> bool:
 
 
 def is_smoothed(label: np.ndarray) -> bool:
-    """Whether a mask (H, W) of grays, or of colours 0xRRGGBB, has blurred edges: three or more rare
-    values, nearly all pixels of which lie between a darker and a lighter neighbour."""
+    """Whether a mask (H, W) of gray levels or colours 0xRRGGBB has blurred edges.
+
+    It does if it has three or more rare values and nearly all their pixels lie between a darker
+    and a lighter neighbour.
+    """
     values, counts = np.unique(label, return_counts=True)
     rare = values[counts < RARE * label.size]
     if len(rare) < 3:
@@ -78,15 +81,15 @@ def is_smoothed(label: np.ndarray) -> bool:
 
 
 def read_class_file(colors_path: Path | None, names_path: Path | None) -> Given:
-    """`R G B [name]` lines and name lines. Raises UserError for anything else."""
+    """Read `R G B [name]` lines and class names. Raises UserError for any other line."""
     colors, names, void = [], [], []
     for number, line in enumerate(read_lines("--colors", colors_path), 1):
         words = line.split(None, 3)
         code, name = read_color(words[:3]), " ".join(words[3:])
         if code is None:
             raise UserError(
-                f"--colors {colors_path} line {number} is '{line}': it must be `R G B` or `R G B "
-                "name`, each number 0..255"
+                f"--colors {colors_path} line {number} is '{line}': write `R G B` or `R G B name` "
+                "with numbers 0..255"
             )
         if code in colors or code in void:
             raise UserError(f"--colors {colors_path} line {number} repeats {line}: remove one")
@@ -98,14 +101,14 @@ def read_class_file(colors_path: Path | None, names_path: Path | None) -> Given:
     named = read_lines("--names", names_path) or (names if all(names) else [])
     if named and colors and len(named) != len(colors):
         raise UserError(
-            f"--names {names_path} holds {len(named)} names, --colors {colors_path} {len(colors)} "
-            "colours: one a line in both, in order of ids"
+            f"--names {names_path} holds {len(named)} names, but --colors {colors_path} "
+            f"{len(colors)} colours: give one line per class in both, in order of ids"
         )
     return Given(colors, named, void)
 
 
 def read_lines(option: str, path: Path | None) -> list[str]:
-    """The lines of a file that are not blank; none without a file. Raises UserError."""
+    """Read the non-blank lines of a file; none if `path` is None. Raises UserError."""
     if path is None:
         return []
     if not path.is_file():
@@ -114,7 +117,7 @@ def read_lines(option: str, path: Path | None) -> list[str]:
 
 
 def read_color(words: Sequence[str]) -> int | None:
-    """R, G, B as text -> 0xRRGGBB; None for anything else."""
+    """Parse the words R, G, B to 0xRRGGBB; None for anything else."""
     if len(words) != 3 or not all(w.isascii() and w.isdecimal() and len(w) < 4 for w in words):
         return None
     red, green, blue = map(int, words)

@@ -1,4 +1,4 @@
-"""Images and masks of your own -> pairs and their split, whatever the files are called."""
+"""Pairing the user's images and masks, whatever their names, and splitting the pairs."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ SPLIT_FOLDERS = {
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, its name below images/, and its mask, '' -> file; or one mask a class."""
+    """An image, its name below images/, and its mask {'': file}, or masks {class: file}."""
 
     name: str
     image: Path
@@ -32,13 +32,13 @@ class Pair:
 
     @property
     def split(self) -> str:
-        """train, val or test where the first folder of its name says so."""
+        """train, val or test according to the first folder of the name, else ''."""
         top, _, below = self.name.partition("/")
         return SPLIT_FOLDERS.get(top.lower(), "") if below else ""
 
 
 def find_pairs(options: Namespace) -> tuple[list[Pair], list[str]]:
-    """The pairs in order of their names, and sentences on files that have no partner."""
+    """Return the pairs in order of their names, and messages about files without a partner."""
     for option, folder in (("--images", options.images), ("--masks", options.masks)):
         if not folder.is_dir():
             raise DataError(f"{option} {folder} is not a folder")
@@ -63,12 +63,12 @@ def find_pairs(options: Namespace) -> tuple[list[Pair], list[str]]:
 
 
 def below(folder: Path, path: Path) -> str:
-    """The name of a file below a folder, without ending."""
+    """Return the name of a file below a folder, without extension."""
     return composed(path.relative_to(folder).with_suffix(""))
 
 
 def read_names(images: Named, masks: Named) -> tuple[Named, Named]:
-    """The files by the names that pair most of them: as they are, else by a known habit."""
+    """Key the files by the names that pair most of them: unchanged, or by a known convention."""
 
     def pairs(read: tuple[Named, Named]) -> int:
         return len(read[0].keys() & read[1].keys())
@@ -79,7 +79,7 @@ def read_names(images: Named, masks: Named) -> tuple[Named, Named]:
 
 
 def habits(images: Named, masks: Named) -> Iterator[tuple[Named, Named]]:
-    """Other ways to read the names of images and masks."""
+    """Yield images and masks keyed by other naming conventions."""
 
     def by(rule: Callable[[str], str], files: Named) -> Named:
         renamed = {rule(name): path for name, path in files.items()}
@@ -96,7 +96,7 @@ def habits(images: Named, masks: Named) -> Iterator[tuple[Named, Named]]:
 
 
 def middle_of(files: Named) -> Callable[[str], str]:
-    """A rule that takes away the words with which all names begin and end."""
+    """Return a rule that strips the words with which all names begin or end."""
     stems = [os.path.basename(name) for name in files]
     first, last = len(common_words(stems)), len(common_words([stem[::-1] for stem in stems]))
 
@@ -108,7 +108,7 @@ def middle_of(files: Named) -> Callable[[str], str]:
 
 
 def common_words(names: Sequence[str]) -> str:
-    """The longest common beginning that ends neither within a word nor in a number."""
+    """Return the longest common prefix that ends neither within a word nor in a number."""
     equal = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     start = "".join(letters[0] for letters in equal).rstrip("0123456789")
     while start and start[-1].isalpha() and any(n[len(start) :][:1].isalpha() for n in names):
@@ -117,7 +117,7 @@ def common_words(names: Sequence[str]) -> str:
 
 
 def pairs_of_class_folders(images: Named, masks: Named) -> tuple[list[Pair], list[str]]:
-    """Pairs of masks/<class>/<name>."""
+    """Pair images with masks <class>/<name>; also return messages about files left out."""
     by_name: dict[str, dict[str, Path]] = {}
     for key, path in masks.items():
         top, _, name = key.partition("/")
@@ -126,15 +126,15 @@ def pairs_of_class_folders(images: Named, masks: Named) -> tuple[list[Pair], lis
     found = [Pair(name, images[name], by_name[name]) for name in images if name in by_name]
     if len(found) < 2:
         raise DataError(
-            f"--class-folders: {len(found)} images have a mask <class>/<name> below --masks: at "
-            "least 2 are needed"
+            f"--class-folders needs at least 2 images with a mask <class>/<name> below --masks, "
+            f"found {len(found)}"
         )
     singles = {name: next(iter(of.values())) for name, of in by_name.items()}
     return found, [*unpaired(images, singles, "pairs")]
 
 
 def listed_pairs(options: Namespace) -> list[Pair]:
-    """Pairs of the file --pairs. Raises UserError."""
+    """Read the pairs in the file --pairs. Raises UserError."""
     found: dict[str, Pair] = {}
     for number, line in enumerate(read_lines("--pairs", options.pairs), 1):
         image, mask, class_name, *rest = (*(w.strip() for w in re.split("[\t,]", line)), "", "")
@@ -143,28 +143,30 @@ def listed_pairs(options: Namespace) -> list[Pair]:
         if gone or any(rest) or ".." in paths[0].parts or Path(image).is_absolute():
             problem = f"no file {gone}" if gone and mask else f"'{line}'"
             raise UserError(
-                f"--pairs {options.pairs} line {number}: {problem}; a line is `image<TAB>mask` or "
+                f"--pairs {options.pairs} line {number}: {problem}; write `image<TAB>mask` or "
                 "`image<TAB>mask<TAB>class`, relative to --images and --masks"
             )
         name = below(options.images, paths[0])
         pair = found.setdefault(name, Pair(name, paths[0], {}))
         if class_name in pair.masks:
-            raise UserError(f"--pairs {options.pairs} line {number} names {image} again")
+            raise UserError(
+                f"--pairs {options.pairs} line {number} repeats {image}: remove one of the lines"
+            )
         pair.masks[class_name] = paths[1]
     if len(found) < 2 or len({bool(name) for pair in found.values() for name in pair.masks}) > 1:
         raise UserError(
-            f"--pairs {options.pairs}: it must name 2 images at least, and a class on all lines or "
-            "on none"
+            f"--pairs {options.pairs} must name at least 2 images, and a class on all lines or on "
+            "none"
         )
     return [found[name] for name in sorted(found)]
 
 
 def advice(options: Namespace, images: Named, masks: Named, count: int) -> str:
-    """What to do where names do not pair."""
+    """Explain what to do if the names do not pair."""
     shown = " and ".join(str(next(iter(d.values()))) for d in (images, masks) if d)
     what = (
-        f"{count} pairs of one name among {len(images)} images of {options.images} and "
-        f"{len(masks)} masks of {options.masks} ({shown or 'no file'}): at least 2 are needed; "
+        f"{count} pairs of the same name among {len(images)} images in {options.images} and "
+        f"{len(masks)} masks in {options.masks} ({shown or 'no files'}): at least 2 are needed; "
     )
     folders = [key.partition("/")[0] for key in masks if os.path.basename(key) in images]
     if len(set(folders)) > 1:
@@ -172,24 +174,26 @@ def advice(options: Namespace, images: Named, masks: Named, count: int) -> str:
     if any(re.match(r"task-\d+-annotation-\d+", os.path.basename(key)) for key in masks):
         return (
             f"{what}Label Studio names masks by task: give --pairs FILE with lines "
-            "`image<TAB>mask<TAB>class` (its JSON export says which image a task has)"
+            "`image<TAB>mask<TAB>class` (its JSON export gives the image of each task)"
         )
     return f"{what}--pair 'img_*' '*_mask' pairs img_x.jpg with x_mask.png, --pairs FILE lists them"
 
 
 def split_pairs(pairs: Sequence[Pair], options: Namespace) -> dict[str, list[Pair]]:
-    """List name -> pairs: the user's folders, K folds, or a part for validation at random."""
+    """Return list name -> pairs: the user's folders, K folds, or a random validation part."""
     found = {pair.split for pair in pairs}
     is_split = "" not in found and "train" in found
     by_folder = {name: [p for p in pairs if p.split == name] for name in ("test", "train", "val")}
     splits = {"test": by_folder["test"]} if is_split and by_folder["test"] else {}
     if is_split and "val" in found and options.val_fraction is None and not options.folds:
-        print("split: as the folders train/ and val/ (--val-fraction splits anew)")
+        print("split: from the folders train/ and val/ (--val-fraction makes a new one)")
         return splits | {name: by_folder[name] for name in ("train", "val")}
     rest = [pair for pair in pairs if not (is_split and pair.split == "test")]
     order = np.random.default_rng(options.seed).permutation(len(rest))
     if options.folds > len(rest):
-        raise UserError(f"--folds must be at most {len(rest)}, one pair each, got {options.folds}")
+        raise UserError(
+            f"--folds must be at most {len(rest)}, the number of pairs, got {options.folds}"
+        )
     parts = {f"fold{k + 1}_": order[k :: options.folds] for k in range(options.folds)}
     if not parts:
         wanted = round((options.val_fraction or VAL_FRACTION) * len(rest))
@@ -202,7 +206,7 @@ def split_pairs(pairs: Sequence[Pair], options: Namespace) -> dict[str, list[Pai
 
 
 def to_items(split: str, pairs: Sequence[Pair], label_folder: str) -> list[Item]:
-    """Pairs as lines: images/<split>/<name>, with the split's own folder left out of the name."""
+    """Convert pairs to items images/<split>/<name>, dropping the split's folder from the name."""
     folder = "all" if split.startswith("fold") else split
     items = []
     for pair in pairs:

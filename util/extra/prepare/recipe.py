@@ -1,4 +1,4 @@
-"""The recipes of a prepared dataset: YAML files that fit its images."""
+"""Recipes for a prepared dataset: YAML files adapted to its images."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from util.extra.prepare.files import Item
 
 LARGEST_CROP = 473  # as in the recipes of ADE20K and VOC 2012
 LARGEST_BATCH = 8
-NETS = {  # layers, weights to start from
+NETS = {  # network -> layers, initial weights
     "pspnet50": (50, "initmodel/resnet50_v2.pth"),
     "pspnet18": (18, "initmodel/resnet18_v1.pth"),
 }
@@ -31,9 +31,10 @@ def recipes(
     train: Sequence[Item],
     classes: int,
 ) -> dict[Path, str]:
-    """A YAML file for each network: crop and scale from the median size of the images.
+    """Return the recipes (path -> YAML), with crop and scale from the median image size.
 
-    Raises DataError where the recipe of another dataset is there.
+    `lists` names the training and the validation list. Raises DataError if a path holds the recipe
+    of another dataset.
     """
     headers = [read_header(item.image) for item in train]
     height = int(np.median([header.height for header in headers]))
@@ -65,17 +66,17 @@ def recipes(
         )
         if path.is_file() and f"data_root: {quoted(root)}\n" not in path.read_text("utf-8"):
             raise DataError(
-                f"{path} is the recipe of another dataset called {name}: choose another name for "
-                "the last folder of --out, or another --config"
+                f"{path} is the recipe of another dataset called {name}: rename the last folder "
+                "of --out, or choose another --config"
             )
     return texts
 
 
 def quoted(text: str) -> str:
-    """Text as YAML, which reads a bare ` #` or `: ` as its own."""
+    """Quote a text for YAML unless it is safe; ` #` and `: `, for example, are not."""
     return text if re.fullmatch(r"[\w./-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def crop_side(side: int) -> int:
-    """The largest 8*k+1 within an image's side, from 9 to LARGEST_CROP."""
+    """Return the largest 8k+1 that fits an image side, within 9..LARGEST_CROP."""
     return min(max((side - 1) // 8 * 8 + 1, 9), LARGEST_CROP)

@@ -1,7 +1,7 @@
-"""A plan of a dataset -> images, label maps and lists below --out.
+"""Writing a planned dataset: images, label maps and lists below --out.
 
-A tool finds the raw files and describes the result as a `Plan`; `carry_out` writes it. Nothing that
-exists is ever overwritten: what is there already must be what would be written.
+A tool finds the raw files and describes the result as a `Plan`; `carry_out` writes it. Existing
+files are never overwritten: they must equal what would be written.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CURE = "remove the folder or choose another --out"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a tool has found and wants written; making one touches no file."""
+    """What a tool has found and intends to write; creating a plan writes nothing."""
 
     name: str
     splits: Mapping[str, Split]  # list/<split>.txt -> its lines
@@ -39,44 +39,46 @@ class Plan:
     raw: Sequence[Path]  # folders of raw data, the main one first: --out may be one of them
     official: Mapping[str, int] = field(default_factory=dict)  # split -> published count
     record: Mapping[str, Any] = field(default_factory=dict)  # options that change the result
-    folders: Mapping[str, Path] = field(default_factory=dict)  # option -> folder written to besides
+    folders: Mapping[str, Path] = field(default_factory=dict)  # option -> further output folder
 
     def problems(self) -> Iterator[str]:
-        """What is to be warned of."""
+        """Yield the warnings."""
         for split in self.splits.values():
             yield from split.problems
         for name, count in self.official.items():
             if len(self.splits[name].items) != count:
                 found = len(self.splits[name].items)
-                yield f"{self.name} {name} has {found} images here, {count} officially"
+                yield f"{self.name} {name} has {found} images instead of the official {count}"
 
 
 def prepare_parser(doc: str, *, source: str = "") -> argparse.ArgumentParser:
-    """The options that all preparations share; `source` is the help of --source, '' for none."""
+    """Return a parser with the common options; `source` is the help of --source, '' omits it."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if source:
         parser.add_argument("--source", type=Path, required=True, help=source)
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write: dataset/<name>, new or empty"
+        "--out", type=Path, required=True, help="output folder, new or empty: dataset/<name>"
     )
-    parser.add_argument("--copy", action="store_true", help="copy the images, don't link them")
-    parser.add_argument("--strict", action="store_true", help="a warning is an error")
+    parser.add_argument("--copy", action="store_true", help="copy images instead of linking them")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     return parser
 
 
 def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     """Write the images, labels and lists of a plan below --out; print warnings and counts.
 
-    Raises DataError, before anything is written where that can be known.
+    Raises DataError, where possible before anything is written.
     """
     out = options.out
     check_out(out)
     report_problems([*plan.problems()], options.strict)
     splits = {name: split.items for name, split in plan.splits.items() if split.items}
     if not any(item.label for items in splits.values() for item in items):
-        raise DataError(f"{plan.raw[0]}: no image with a label of its name, nothing to prepare")
+        raise DataError(
+            f"{plan.raw[0]} has no image with a label of the same name: nothing to prepare"
+        )
     base = next((raw for raw in plan.raw if out.resolve() == raw.resolve()), None)
     if base is not None:  # the raw images are below --out already
         splits = {name: [_in_place(item, base) for item in splits[name]] for name in splits}
@@ -99,11 +101,11 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
         shown = "" if published is None else f" (official: {published})"
         print(f"  list/{path.name}: {len(splits[path.stem])}{shown}")
     labelled = sum(item.label is not None for item in items)
-    print(f"  label maps: {sum(written)} written, {labelled - sum(written)} there already")
+    print(f"  label maps: {sum(written)} written, {labelled - sum(written)} already there")
 
 
 def report_problems(problems: Sequence[str], strict: bool) -> None:
-    """Print them as warnings; with `strict` raise DataError if there is one."""
+    """Print warnings; with `strict`, raise DataError if there are any."""
     if strict and problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DataError(f"--strict: {problems[0]}{more}")
@@ -112,7 +114,7 @@ def report_problems(problems: Sequence[str], strict: bool) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """A text file. Raises DataError if another text is there."""
+    """Write a text file. Raises DataError if it exists with other content."""
     _refuse_other(path, text)
     if not path.is_file():
         write_text(path, text)
@@ -120,13 +122,13 @@ def write_new(path: Path, text: str) -> None:
 
 def _refuse_other(path: Path, text: str) -> None:
     if path.is_file() and path.read_bytes() != text.encode():
-        raise DataError(f"{path} holds something else already: remove it or choose another --out")
+        raise DataError(f"{path} has other content: remove it or choose another --out")
 
 
 def check_out(out: Path) -> None:
-    """Raise DataError where --out is there and is no folder."""
+    """Raise DataError if --out exists but is not a folder."""
     if out.is_symlink() and not out.exists():
-        raise DataError(f"--out {out} is a link to nothing, {os.readlink(out)}: remove the link")
+        raise DataError(f"--out {out} is a broken link to {os.readlink(out)}: remove the link")
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out} is a file, not a folder: choose another --out")
 
@@ -139,14 +141,16 @@ def claim(
     in_place: bool = False,
     folders: Mapping[str, Path] | None = None,
 ) -> None:
-    """Make --out the folder of a record of source and options, kept as `path`; refuse any other's,
-    and, if not `in_place`, one with other data. `folders` (option -> folder) are made, too."""
+    """Create --out and `folders` (option -> folder), and store the source and options in `path`.
+
+    Raises DataError if --out has a different record or, unless `in_place`, other data.
+    """
     check_out(out)
     if path.is_file():
         there = read_record(path)
         changes = [k for k in record if k in there and there[k] != record[k]]
         if changes:
-            found = ", ".join(f"{k} {there[k]} (asked: {record[k]})" for k in changes)
+            found = ", ".join(f"{k} {there[k]} (requested: {record[k]})" for k in changes)
             raise DataError(f"{out} was prepared with {found}: {CURE}")
     elif out.is_dir() and not in_place and any(out.iterdir()):
         raise DataError(f"--out {out} holds other data ({sorted(out.iterdir())[0].name} …): {CURE}")
@@ -157,12 +161,12 @@ def claim(
 
 
 def record_path(out: Path, name: str) -> Path:
-    """Where a folder says what it was prepared with."""
+    """Return the path of the record of what a folder was prepared with."""
     return out / f"prepare_{name}.json"
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a folder was prepared with. Raises DataError."""
+    """Read what a folder was prepared with. Raises DataError."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
@@ -176,7 +180,7 @@ def _in_place(item: Item, base: Path) -> Item:
 
 
 def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
-    """Place the image, convert the label; True if the label map was not there yet."""
+    """Place the image and convert the label; return whether a label map was written."""
     path, label = out / item.label_name, None
     if item.label is not None:
         label, image, orientation = read(item.label), read_header(item.image), 1
@@ -185,7 +189,7 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
         height, width = label.shape
         check_pair(image, Header(item.label, "", height, width, orientation))
         if path.exists() and not np.array_equal(read_label(path), label):
-            raise DataError(f"{path} is another label map: remove it or choose another --out")
+            raise DataError(f"{path} holds other labels: remove it or choose another --out")
     _place(item.image, out / item.image_name, copy)
     if label is None or path.exists():
         return False
@@ -194,13 +198,13 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
 
 
 def _place(source: Path, path: Path, copy: bool) -> None:
-    """Link or copy an image, unless it is there."""
+    """Link or copy an image unless it is already there."""
     if path.exists() or path.is_symlink():
         if path.exists() and (
             path.samefile(source) or (copy and filecmp.cmp(path, source, shallow=False))
         ):
             return
-        raise DataError(f"{path} is another image: remove it or choose another --out")
+        raise DataError(f"{path} holds another image: remove it or choose another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     if copy:
         with replacing(path) as temporary:
