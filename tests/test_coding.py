@@ -1,5 +1,4 @@
-"""Ids that are coded otherwise than the config says, or than in the other files: each printed fix,
-when followed, gives the classes that are meant."""
+"""Labels coded differently from the config or other files: printed fixes give the right classes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,7 +134,7 @@ def test_ambiguous_ids_name_both_interpretations(data: Data, run_tool: RunTool) 
         assert part in fix
 
 
-# One file that is coded otherwise than the rest ---------------------------------------------------
+# One file that is coded differently from the rest -------------------------------------------------
 
 
 def palette(*order: int) -> list[int]:
@@ -158,7 +157,7 @@ def one_palette(data: Data) -> None:
 
 
 def palette_of_other_order(data: Data) -> None:
-    """The palettes of all files have the colours in another order than the classes."""
+    """Palettes of all files hold the class colours in another order than the classes."""
     np.savetxt(data.root / "colors.txt", COLORS, fmt="%d")
     data.words = ["TEST.colors_path", str(data.root / "colors.txt")]
     for path in data.root.glob("*/*.png"):

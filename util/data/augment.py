@@ -64,7 +64,7 @@ class FusedAugmentation:
 class Warp:
     """Resize an image to `scaled`, rotate it by `angle` degrees about its centre, and mirror it.
 
-    `size` is the size of the image; both sizes are (height, width).
+    `size` is the size of the image; both sizes are (height, width). No rotation if `angle` is None.
     """
 
     size: tuple[int, int]
@@ -118,7 +118,7 @@ class Warp:
         return _warp(label, matrix, box, flags=cv2.INTER_NEAREST, border=constant, fill=fill)
 
     def _factors(self) -> tuple[float, float]:
-        # Bit-identical to those of cv2.resize.
+        # Computed as in cv2.resize, to the last bit.
         return 1 / (self.scaled[0] / self.size[0]), 1 / (self.scaled[1] / self.size[1])
 
     def _to_scaled(self) -> np.ndarray:

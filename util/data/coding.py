@@ -183,8 +183,10 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
 
 
 def voids(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
-    """Find labels that are entirely void, if these are half of all labels or more, and labels with
-    one half void, if these are a fifth of all or less."""
+    """Find entirely void labels, if they are at least half of all, and half-void ones, if rare.
+
+    Rare means at most a fifth of all labels.
+    """
     empty = [f for f in facts if label_map.are_void(f.ids)]
     if 2 * len(empty) >= len(facts) > 1:
         fix = "check DATA.label_map, DATA.ignore_ids and the labels themselves"

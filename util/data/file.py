@@ -27,7 +27,7 @@ _UPRIGHT = {  # EXIF orientation -> upright view of a stored array (H, W, ...)
     8: lambda a: np.rot90(a),
 }
 _NOT_IMAGES = (  # (start of a file, what it is)
-    (rb"version https://git-lfs", "a git-lfs pointer, not the image: run `git lfs pull`"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the image: run `git lfs pull`"),
     (rb"\s*<(!doctype|html)", "a web page, not an image: download it again"),
     (rb"\s*<(\?xml|svg)", "a vector drawing or XML, not an image: save it as PNG"),
     (rb"PK\x03\x04", "a ZIP file, not an image: unpack it"),

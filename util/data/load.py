@@ -85,7 +85,7 @@ def check_pair(image: Header, label: Header) -> None:
 
 
 def check_first(samples: Sequence[Sample], label_map: LabelMap) -> LabelFacts | None:
-    """Compare FIRST labels of a list with each other. Raises DataError.
+    """Compare FIRST labels of a list with each other. Raises DataError; warns of void labels.
 
     Returns the facts about the very first label, None if the list has no labels.
     """
