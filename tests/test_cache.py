@@ -117,6 +117,6 @@ def test_full_disk_is_reported_once_and_training_continues(
     data = build_data(config(tiny), is_training=True)
     with caplog.at_level("WARNING", logger="semseg"):
         assert all(data.load(i)[0].shape == (48, 64, 3) for i in range(4))
-    assert [r.message for r in caplog.records if "takes no more" in r.message] == [
-        f"TRAIN.cache_folder {data.cache.folder} takes no more: No space left on device"
+    assert [r.message for r in caplog.records if "cannot be filled further" in r.message] == [
+        f"TRAIN.cache_folder {data.cache.folder} cannot be filled further: No space left on device"
     ]

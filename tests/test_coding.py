@@ -1,5 +1,4 @@
-"""Ids that are coded otherwise than the config says, or than in the other files: each printed fix,
-when followed, gives the classes that are meant."""
+"""Labels coded differently from the config or other files: printed fixes give the right classes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,14 +127,14 @@ def test_ambiguous_ids_name_both_interpretations(data: Data, run_tool: RunTool) 
     _, found, _ = data.check(run_tool)
     fix = found["findings"][0]["cure"]
     for part in (
-        "if 0 is no data",
+        "if 0 means no data",
         "[3], if 3 is void",
-        "DATA.classes: 4, if it is one more class",
+        "DATA.classes: 4, if 3 is another class",
     ):
         assert part in fix
 
 
-# One file that is coded otherwise than the rest ---------------------------------------------------
+# One file that is coded differently from the rest -------------------------------------------------
 
 
 def palette(*order: int) -> list[int]:
@@ -158,7 +157,7 @@ def one_palette(data: Data) -> None:
 
 
 def palette_of_other_order(data: Data) -> None:
-    """The palettes of all files have the colours in another order than the classes."""
+    """Palettes of all files hold the class colours in another order than the classes."""
     np.savetxt(data.root / "colors.txt", COLORS, fmt="%d")
     data.words = ["TEST.colors_path", str(data.root / "colors.txt")]
     for path in data.root.glob("*/*.png"):
@@ -166,7 +165,7 @@ def palette_of_other_order(data: Data) -> None:
 
 
 ODD = [
-    ("mixed-bits", one_bit, "train/2.png", "save it again as the others are"),
+    ("mixed-bits", one_bit, "train/2.png", "save it again like the others"),
     ("mask-among-ids", one_mask, "train/2.png", "DATA.ignore_ids: [255], if 255 is void there"),
     ("palettes", one_palette, "train/2.png", "DATA.label_map: a file with a line `R G B id`"),
     ("palette-colours", palette_of_other_order, "train/0.png", "DATA.label_map: "),
@@ -207,7 +206,7 @@ def test_a_file_beyond_the_first_is_named_when_it_is_read(tmp_path: Path) -> Non
     write_png(tmp_path / "train/1.png", truth_of(2), 1)  # not among those compared at the start
     loaded = build_data(load_config(data.config), is_training=True)
     assert loaded.load(0)[1].max() == 1
-    with pytest.raises(DataError, match=r"train/1\.png of 1 bits among labels of 8 bits"):
+    with pytest.raises(DataError, match=r"train/1\.png has 1-bit ids among 8-bit labels"):
         loaded.load(1)
 
 
@@ -236,6 +235,6 @@ def test_label_that_is_half_void_is_named(
     (name,) = found["findings"][0]["files"]
     assert name.startswith(str(data.root / "train/2.png"))
     build_data(load_config(data.config), is_training=True)
-    assert "half, unlike the other labels" in caplog.text
+    assert "half, unlike most other labels" in caplog.text
     data.write_all_labels(label)  # in all labels, so it is intended
     assert "half-void" not in {f["kind"] for f in data.check(run_tool)[1]["findings"]}

@@ -1,5 +1,6 @@
 """Label encodings: ids are read as stored, or the file is rejected with the fix."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -68,14 +69,43 @@ def test_negative_ids_stay_negative(tmp_path: Path) -> None:
         assert read_label(path).min() == -1
 
 
-def test_a_png_label_of_which_a_bit_has_changed_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("read", "what"), [(read_label, "label"), (read_image, "image")])
+def test_a_png_file_with_a_flipped_bit_is_refused(
+    tmp_path: Path, read: Callable[[Path], np.ndarray], what: str
+) -> None:
     path = tmp_path / "x.png"
-    Image.fromarray(IDS).save(path, compress_level=0)  # Pillow would read another id
+    Image.fromarray(IDS).save(path, compress_level=0)  # Pillow would read another value
     whole = path.read_bytes()
     place = whole.index(b"IDAT") + 20
     path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(DataError, match=r"x\.png cannot be decoded: damaged \(a checksum"):
-        read_label(path)
+    message = rf"{what} .*x\.png cannot be decoded: damaged \(a checksum is wrong\); copy it again"
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [read_label, read_image])
+def test_a_png_file_with_a_flipped_bit_in_a_length_is_refused(
+    tmp_path: Path, rng: np.random.Generator, read: Callable[[Path], np.ndarray]
+) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(rng.integers(0, 255, (400, 500), np.uint8)).save(path)
+    whole = path.read_bytes()
+    starts = [match.start() - 4 for match in re.finditer(b"IDAT", whole)]
+    assert len(starts) > 2
+    for start in starts:
+        path.write_bytes(whole[:start] + b"\x40" + whole[start + 1 :])
+        with pytest.raises(DataError, match=r"x\.png cannot be decoded: damaged"):
+            read(path)
+
+
+@pytest.mark.parametrize("read", [read_label, read_image])
+def test_bytes_after_the_end_of_a_png_file_do_not_count(
+    tmp_path: Path, read: Callable[[Path], np.ndarray]
+) -> None:
+    path = write_png(tmp_path / "x.png", IDS, 8)
+    before = read(path)
+    path.write_bytes(path.read_bytes() + bytes(64))  # as editors leave that crop in place
+    np.testing.assert_array_equal(read(path), before)
 
 
 def transparent(path: Path) -> None:
@@ -96,13 +126,16 @@ def jpeg_named_png(path: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "JPEG": (lambda p: Image.fromarray(IDS).save(p / "x.jpg"), "with loss (JPEG)"),
-    "JPEG named png": (jpeg_named_png, "with loss (JPEG)"),
+    "JPEG": (lambda p: Image.fromarray(IDS).save(p / "x.jpg"), "lossy compression (JPEG)"),
+    "JPEG named png": (jpeg_named_png, "lossy compression (JPEG)"),
     "JPEG in TIFF": (
         lambda p: Image.fromarray(IDS).save(p / "x.tif", compression="jpeg"),
-        "with loss (JPEG)",
+        "lossy compression (JPEG)",
     ),
-    "lossy WebP": (lambda p: Image.fromarray(rgb(IDS)).save(p / "x.webp"), "with loss (WEBP)"),
+    "lossy WebP": (
+        lambda p: Image.fromarray(rgb(IDS)).save(p / "x.webp"),
+        "lossy compression (WEBP)",
+    ),
     "colours": (lambda p: Image.fromarray(rgb(IDS) ^ COLOR).save(p / "x.png"), "is a colour image"),
     "16-bit RGB": (
         lambda p: cv2.imwrite(str(p / "x.png"), rgb(IDS).astype(np.uint16)),
@@ -114,11 +147,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "2 float bands": (
         lambda p: write_tiff(p / "x.tif", np.stack([IDS] * 2, -1).astype("<f4")),
-        "2 bands of 32 bits, which cannot be read: save one band of integers",
+        "2 bands of 32 bits, which is not supported: save one band of integers",
     ),
     "fractions": (
         lambda p: write_tiff(p / "x.tif", IDS.astype("<f4") / 2),
-        "holds 0.5 (24 such pixels), and ids are whole numbers",
+        "holds 0.5 (24 such pixels), but ids are integers",
     ),
     "NaN": (nan, "holds nan (2 such pixels)"),
     "transparent pixels": (transparent, "has 3 transparent pixels"),
@@ -128,7 +161,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "PGM of few levels": (
         lambda p: (p / "x.pgm").write_bytes(b"P5 8 6 15\n" + IDS.tobytes()),
-        "a PGM file of values 0..15",
+        "a PGM file with values 0..15",
     ),
     "pages": (lambda p: write_tiff(p / "x.tif", IDS, pages=3), "holds 3 frames"),
     "animation": (
@@ -155,7 +188,7 @@ def test_ambiguous_labels_are_rejected_with_the_fix(tmp_path: Path, kind: str) -
 def test_images_of_16_bits_are_refused_not_darkened(tmp_path: Path, kind: str) -> None:
     pixels = IDS.astype(np.uint16) * 256
     cv2.imwrite(str(tmp_path / "x.png"), rgb(pixels) if kind == "RGB" else pixels)
-    with pytest.raises(DataError, match=r"has 16 or more bits a channel .* save it with 8 bits"):
+    with pytest.raises(DataError, match=r"has 16 or more bits per channel .* save it with 8 bits"):
         read_image(tmp_path / "x.png")
 
 

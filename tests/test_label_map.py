@@ -90,27 +90,27 @@ def test_files_of_ids_and_of_colors(tmp_path: Path) -> None:
 def test_an_id_that_a_map_names_twice_is_an_error(tmp_path: Path, tiny: Path, text: str) -> None:
     path = tmp_path / "map"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="gives id 7 twice, as class 0 and 1: remove one"):
+    with pytest.raises(ConfigError, match="maps id 7 twice, to classes 0 and 1: remove one"):
         made(str(path), classes=2)
     path.write_text("9 9 9\n9 9 9 1\n")
-    with pytest.raises(ConfigError, match="gives colour 9 9 9 twice, as class 0 and 1"):
+    with pytest.raises(ConfigError, match="maps colour 9 9 9 twice, to classes 0 and 1"):
         made(str(path), classes=2)
     with pytest.raises(ConfigError, match="given twice"):
         load_config(tiny, ["DATA.label_map", "{7: 0, 7: 1}"])
 
 
 def test_maps_that_cannot_work_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cityscapes gives id 11, but ids must be 0\.\.10"):
+    with pytest.raises(ConfigError, match=r"cityscapes maps to id 11, but ids must be 0\.\.10"):
         made("cityscapes", classes=11)
-    with pytest.raises(ConfigError, match="names id -40000"):
+    with pytest.raises(ConfigError, match="lists id -40000"):
         made({-40000: 0}, classes=2)
-    with pytest.raises(ConfigError, match="names id 70000"):
+    with pytest.raises(ConfigError, match="lists id 70000"):
         made("", classes=2, ignore_ids=(70000,))
     (tmp_path / "r").write_text("5-0: 1\n")  # it would name no id, and all would stay as they are
     with pytest.raises(ConfigError, match="holds the range 5-0, whose end is below its start"):
         made(str(tmp_path / "r"), classes=2)
     (tmp_path / "c").write_text("1 2 3\n")
-    with pytest.raises(ConfigError, match="names colours"):
+    with pytest.raises(ConfigError, match="lists colours"):
         made(str(tmp_path / "c"), classes=2, ignore_ids=(3,))
 
 
@@ -137,10 +137,10 @@ def test_config_takes_names_mappings_and_files(tiny: Path, tmp_path: Path) -> No
 CAUSES = [
     ([0, 255], 2, 65535, "looks like a 0/255 mask", "DATA.label_map: {0: 0, 255: 1}"),
     ([7, 8, 33], 19, 255, "looks like Cityscapes labelIds", "DATA.label_map: cityscapes"),
-    ([0, 3, 150], 150, 255, "looks like ADE20K's raw ids", "DATA.label_map: ade20k"),
-    ([1, 2, 3], 3, 255, "looks as if ids started at 1", "DATA.label_map: {1: 0, 2: 1, 3: 2}"),
-    ([0, 1, 11], 11, 255, "another number for void", "DATA.ignore_ids: [11]"),
-    ([0, 38, 75, 113], 21, 255, "another set of classes, or shades of gray", "DATA.classes: 114"),
+    ([0, 3, 150], 150, 255, "looks like raw ADE20K ids", "DATA.label_map: ade20k"),
+    ([1, 2, 3], 3, 255, "looks like ids starting at 1", "DATA.label_map: {1: 0, 2: 1, 3: 2}"),
+    ([0, 1, 11], 11, 255, "a different void id", "DATA.ignore_ids: [11]"),
+    ([0, 38, 75, 113], 21, 255, "another class set, or gray levels", "DATA.classes: 114"),
 ]
 
 

@@ -102,7 +102,7 @@ def test_separators_absolute_paths_and_backslashes(root: Path, line: str) -> Non
         ("c.JPG c.png", "but there is {root}/c.jpg: correct the list"),
         (
             "c.jpg c.png 0.5",
-            "has 3 columns, 'c.jpg c.png 0.5': leave just `image label`, here `c.jp",
+            "has 3 columns, 'c.jpg c.png 0.5': keep only `image label`, here `c.jp",
         ),
         ("c.jpg,c.png,7", "has 3 columns"),
         ("image,label", "'image,label' looks like the header of a table: remove that line"),
@@ -110,7 +110,7 @@ def test_separators_absolute_paths_and_backslashes(root: Path, line: str) -> Non
             "C:\\data\\c.jpg C:\\data\\c.png",
             "is a Windows path: write paths relative to DATA.data_root",
         ),
-        ("folder c.png", "is a folder, and images are files"),
+        ("folder c.png", "is a folder, but images are files"),
         ("x" * 300 + ".jpg c.png", "no image "),
         ("x\0.jpg c.png", "holds a NUL character"),
     ],

@@ -189,5 +189,5 @@ def test_refusals(raw: Path, run_tool: RunTool, tmp_path: Path) -> None:
     refused("different values", "like a photo")
     (raw / f"masks/{NAMES[0]}.png").unlink()
     Image.fromarray(noise).save(raw / f"masks/{NAMES[0]}.jpg")
-    refused("compressed with loss (JPEG)", "as PNG")
+    refused("lossy compression (JPEG)", "as PNG")
     assert not (raw.parent / "dataset").exists() and not (raw.parent / "config").exists()

@@ -122,7 +122,7 @@ def test_bad_labels_stop_with_the_file(raw: Path, tmp_path: Path, run_tool: RunT
     write_ids(label, 1)
     write_image(raw / "images/validation/ADE_val_00000001.jpg", size=(5, 5))
     code, _, err = run_tool("prepare_ade20k", *options)
-    assert_one_sentence(code, err, "is 5x5", "is 8x6", "must be of one size")
+    assert_one_sentence(code, err, "is 5x5", "is 8x6", "must have the same size")
     assert not (tmp_path / "o/list").exists()
 
 

@@ -57,7 +57,7 @@ def test_bad_data_stops_training_with_a_message(
         (["TRAIN.init_weight", "none.pth"], "no file"),
         (["TRAIN.weight", "none.pth"], "no weight file"),
         (["TRAIN.resume", "none.pth"], "no weight file"),
-        (["TRAIN.batch_size", 5], "more than the 4 images"),
+        (["TRAIN.batch_size", 5], "exceeds the 4 images"),
         (["TRAIN.batch_size", 1], "gives BatchNorm one image at a time"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),

@@ -25,8 +25,8 @@ def test_custom_and_invalid_exports() -> None:
     assert saved is not None and saved.tolist() == [5, 6, 0]
     assert load_export("", classes=3) is None
     for setting, part in (
-        ({0: 5, 1: 6}, r"names 2 classes, 0\.\.1, but DATA.classes is 3"),
-        ("cityscapes", r"names 19 classes, 0\.\.18, but DATA.classes is 3"),
+        ({0: 5, 1: 6}, r"maps 2 classes, 0\.\.1, but DATA.classes is 3"),
+        ("cityscapes", r"maps 19 classes, 0\.\.18, but DATA.classes is 3"),
         ({0: 5, 1: 6, 2: 70000}, r"ids 5\.\.70000: PNG files hold 0\.\.65535"),
     ):
         with pytest.raises(ConfigError, match=part):

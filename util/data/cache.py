@@ -1,7 +1,7 @@
-"""Decoded images and labels in files that all workers and ranks map into their memory.
+"""Cache of decoded images and labels: files that all workers and ranks map into memory.
 
-A file is written whole or not at all, so a kill leaves none that is wrong. Which samples are kept
-follows from their sizes alone, so the limit holds without any process asking another.
+Files are written atomically, so a killed process leaves none that is corrupt. Which samples are
+cached depends on their sizes alone, so processes keep to the limit without communicating.
 """
 
 import hashlib
@@ -23,24 +23,27 @@ from util.error import DataError, UserError
 
 log = logging.getLogger("semseg")
 
-VERSION = 3  # of the files
+VERSION = 3  # of the file format
 
 
 @dataclass(frozen=True)
 class DecodedCache:
-    """The first samples of a list, as many as the limit holds, decoded in a folder of their own."""
+    """The first samples of a list, as many as fit within the limit, decoded in their own folder."""
 
     folder: Path
     samples: Sequence[Sample]
-    layouts: Sequence[np.dtype]  # of the files of the samples that are kept
+    layouts: Sequence[np.dtype]  # of the files of the cached samples
 
     def load(self, index: int, decode: Callable[[int], Pair]) -> Pair:
-        """Image (H, W, 3) uint8 and label (H, W), read-only, from the cache or decoded into it."""
+        """Return the image (H, W, 3) uint8 and label (H, W), cached if possible.
+
+        Do not modify them: cached arrays are read-only.
+        """
         if index >= len(self.layouts):
             return decode(index)
         path, layout = self.folder / f"{index}.raw", self.layouts[index]
         source = self._source(index)
-        with suppress(OSError, ValueError):  # missing; empty or cut
+        with suppress(OSError, ValueError):  # missing; empty or truncated
             found = np.asarray(np.memmap(path, layout, mode="r", shape=()))
             if found["source"] == source:
                 return found["image"], found["label"]
@@ -49,23 +52,28 @@ class DecodedCache:
             try:
                 _write(path, np.array((source, label, image), layout))
             except OSError as error:
-                _warn_once(f"TRAIN.cache_folder {self.folder} takes no more: {error.strerror}")
+                _warn_once(
+                    f"TRAIN.cache_folder {self.folder} cannot be filled further: {error.strerror}"
+                )
         return image, label
 
     def _source(self, index: int) -> int:
-        """A number that changes with the files of a sample."""
+        """Return a number that changes when a file of the sample does."""
         sample = self.samples[index]
         try:
             states = [os.stat(path) for path in (sample.image, sample.label) if path]
         except OSError:
-            return -1  # decoding says what is wrong
+            return -1  # decoding reports the error
         return _digest(*((state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states))
 
 
 def open_cache(
     folder: str, limit_gib: float, samples: Sequence[Sample], label_map: LabelMap
 ) -> DecodedCache:
-    """A cache of these samples in a subfolder of `folder`. Raises DataError."""
+    """Open the cache of these samples in a subfolder of `folder`. Raises DataError.
+
+    `limit_gib` limits the size of all caches in `folder` together, in GiB.
+    """
     names = [(str(sample.image), str(sample.label)) for sample in samples]
     own = Path(folder) / f"{_digest(VERSION, names, label_map) & 0xFFFFFFFF:08x}"
     try:
@@ -75,14 +83,14 @@ def open_cache(
         )
     except OSError as error:
         raise DataError(
-            f"TRAIN.cache_folder {folder} cannot be used: {error.strerror}; choose a folder on a "
-            "local disk, or leave it empty"
+            f"TRAIN.cache_folder {folder} cannot be used ({error.strerror}): choose a folder on a "
+            "local disk, or leave the key empty"
         ) from None
     left, layouts = limit_gib * 2**30 - others, []
     id_type = np.uint8 if max(label_map.classes - 1, label_map.ignore_label) <= 255 else np.int32
     for sample in samples:
         size = (0, 0)
-        with suppress(UserError):  # decoding says what is wrong
+        with suppress(UserError):  # decoding reports the error
             header = read_header(sample.image)
             size = header.height, header.width
         layout = np.dtype(
@@ -93,7 +101,7 @@ def open_cache(
             break
         layouts.append(layout)
     log.info(
-        f"TRAIN.cache_folder: {len(layouts)} of {len(samples)} images are kept decoded in {own}"
+        f"TRAIN.cache_folder: caching {len(layouts)} of {len(samples)} decoded images in {own}"
     )
     return DecodedCache(own, samples, layouts)
 
@@ -109,5 +117,5 @@ def _warn_once(text: str) -> None:
 
 
 def _digest(*values: object) -> int:
-    """63 bits that depend on the values."""
+    """Hash the values to 63 bits."""
     return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:8], "big") >> 1

@@ -1,7 +1,7 @@
-"""Labels of one dataset against each other: a file that is coded otherwise than the rest is named.
+"""Consistency of a dataset's labels: find the files that are coded differently from the rest.
 
-The dataset check looks at all labels, the loaders at the first ones and at every label that is
-stored otherwise than the first.
+The dataset check compares all labels. The loaders compare the first ones, and each label that is
+stored differently from the very first.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +17,11 @@ from util.error import DataError
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """How a label is stored and what it holds: raw id -> pixels, used index -> its colour, and
-    halves of the image that hold one id alone -> that id."""
+    """How a label is stored and what it holds.
+
+    `ids` maps raw ids to pixel counts, `palette` used indices to colours, and `halves` each half of
+    the image that holds a single id to that id.
+    """
 
     path: Path
     storage: tuple
@@ -28,22 +31,22 @@ class LabelFacts:
 
     @property
     def kind(self) -> str:
-        """ids, palette or colors."""
+        """How pixels are coded: ids, palette or colors."""
         return self.storage[0]
 
     @property
     def bits(self) -> int:
-        """Of a stored id."""
+        """Bits per stored id."""
         return self.storage[1]
 
     def share(self, raw: int) -> float:
-        """The part of the pixels that hold an id."""
+        """Return the fraction of pixels with this raw id."""
         return self.ids.get(raw, 0) / sum(self.ids.values())
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with some labels, as `label X <what>`, and the fix."""
+    """A fault of some labels: `what` completes a sentence that begins with `label X`."""
 
     kind: str
     paths: Sequence[Path]
@@ -52,7 +55,7 @@ class Fault:
 
 
 def facts_of(label: Label) -> LabelFacts:
-    """Count what a label holds."""
+    """Collect the facts about a label."""
     ids = count_ids(label.raw)
     return LabelFacts(label.path, label.storage, ids, label.palette, _halves(label.raw))
 
@@ -68,7 +71,7 @@ def _halves(raw: np.ndarray) -> dict[str, int]:
 
 
 def check_coding(facts: Sequence[LabelFacts], label_map: LabelMap) -> None:
-    """Raise DataError for the first fault of a set of labels, naming one of its files."""
+    """Raise DataError for the first fault found in a set of labels, naming one of the files."""
     for fault in contradictions(facts, label_map):
         path, count = fault.paths[0], len(fault.paths)
         others = f" (and {count - 1} more of {len(facts)})" if count > 1 else ""
@@ -76,41 +79,46 @@ def check_coding(facts: Sequence[LabelFacts], label_map: LabelMap) -> None:
 
 
 def contradictions(facts: Sequence[LabelFacts], label_map: LabelMap) -> list[Fault]:
-    """All that does not fit together. Where colours tell the class, nothing can contradict."""
+    """Return all contradictions between labels: none if classes are identified by colour."""
     if label_map.is_of_colors:
         return []
     facts = [f for f in facts if f.kind != "colors"]
-    rules: Sequence[Callable[..., Iterable[Fault]]] = (_depths, _palettes, _class_colors, _masks)
+    rules: Sequence[Callable[..., Iterable[Fault]]] = (
+        _bit_depths,
+        _palettes,
+        _class_colors,
+        _masks,
+    )
     return [fault for rule in rules for fault in rule(facts, label_map)]
 
 
-def _depths(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
-    """Gray files of 1, 2, 4 bits among others: programs that shrink files may change ids."""
+def _bit_depths(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
+    """Find 1-, 2- and 4-bit grayscale files among others: shrinking a file may change its ids."""
     gray = [f for f in facts if f.kind == "ids"]
     small = [f for f in gray if f.bits < 8]
     odd = [f for f in small if f.ids.keys() - {0}]
     if odd and len(small) < len(gray):
-        bits = " and ".join(str(b) for b in sorted({f.bits for f in odd}))
+        bits = "- and ".join(str(b) for b in sorted({f.bits for f in odd}))
         usual = next(f.bits for f in gray if f.bits >= 8)
-        what = f"of {bits} bits among labels of {usual} bits, so its ids may be coded otherwise"
-        yield Fault("mixed-bits", [f.path for f in odd], what, "save it again as the others are")
+        what = f"has {bits}-bit ids among {usual}-bit labels, so it may be coded differently"
+        yield Fault("mixed-bits", [f.path for f in odd], what, "save it again like the others")
 
 
 def _palettes(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
-    """An index that shows one colour in a file and another in the next."""
+    """Find palettes that give an index another colour than in an earlier file."""
     first: dict[int, LabelFacts] = {}
     odd: list[LabelFacts] = []
     shown = ""
     for f in facts:
         for index, color in f.palette.items():
             earlier = first.setdefault(index, f)
-            if index == label_map.ignore_label:  # void may look like anything
+            if index == label_map.ignore_label:  # void may have any colour
                 continue
             if earlier.palette[index] != color and not (odd and odd[-1] is f):
                 odd.append(f)
                 shown = shown or (
-                    f"whose palette shows index {index} as {color_text(color)}, which is "
-                    f"{color_text(earlier.palette[index])} in {earlier.path}"
+                    f"has a palette with colour {color_text(color)} for index {index}, but "
+                    f"{earlier.path} has {color_text(earlier.palette[index])}"
                 )
     if odd:
         colors = {color for f in facts for color in f.palette.values()}
@@ -118,7 +126,7 @@ def _palettes(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Faul
 
 
 def _class_colors(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
-    """Palettes of the class colours in another order than that of the classes."""
+    """Find palettes that hold the class colours in an order other than that of the classes."""
     class_of = {color: i for i, color in enumerate(label_map.colors)}
     odd: list[LabelFacts] = []
     shown = ""
@@ -135,26 +143,26 @@ def _class_colors(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[
             odd.append(f)
             color = shown_by[wrong[0]]
             shown = shown or (
-                f"whose palette shows class {wrong[0]} as {color_text(color)}, the colour of class "
-                f"{class_of[color]} in TEST.colors_path"
+                f"has a palette with colour {color_text(color)} for class {wrong[0]}, but in "
+                f"TEST.colors_path that is class {class_of[color]}"
             )
     if odd:
         fix = (
             "DATA.label_map: the file of TEST.colors_path, if the palette's colours are right; or "
-            "correct that file, if the ids are"
+            "correct that file, if the ids are right"
         )
         yield Fault("palette-colours", [f.path for f in odd], shown, fix)
 
 
 def _by_color(colors: set[int], label_map: LabelMap) -> str:
     if colors <= set(label_map.colors):
-        return "DATA.label_map: the file of TEST.colors_path, so that colours tell the class"
+        return "DATA.label_map: the file of TEST.colors_path, which identifies classes by colour"
     lines = ", ".join(color_text(color) for color in sorted(colors)[:20])
     return f"DATA.label_map: a file with a line `R G B id` for each colour: {lines}"
 
 
 def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
-    """Masks of 0 and 255 where 255 passes for void."""
+    """Find 0/255 masks whose 255 would count as void."""
     if label_map.ignore_label != 255 or label_map.table or 255 in label_map.ignore_ids:
         return
     masks = [f for f in facts if {255} <= f.ids.keys() <= {0, 255}]
@@ -169,18 +177,20 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     usual = max((f.share(255) for f in others), default=1.0)
     odd = [f.path for f in masks if 0 in f.ids and f.share(255) > 3 * usual]
     if odd and label_map.classes > 2 and len(others) > 2 * len(odd):
-        what = f"holds nothing but 0 and 255 among labels of ids up to {max(ids - {255})}"
+        what = f"holds only 0 and 255, while other labels hold ids up to {max(ids - {255})}"
         fix = "save it again with class ids; or DATA.ignore_ids: [255], if 255 is void there"
         yield Fault("mask-among-ids", odd, what, fix)
 
 
 def voids(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
-    """Labels of void alone, where they are half or more of all; labels of which one half is void,
-    though that of most others is not."""
+    """Find entirely void labels, if they are at least half of all, and half-void ones, if rare.
+
+    Rare means at most a fifth of all labels.
+    """
     empty = [f for f in facts if label_map.are_void(f.ids)]
     if 2 * len(empty) >= len(facts) > 1:
-        fix = "check DATA.label_map, DATA.ignore_ids and what the labels hold"
-        yield Fault("all-void", [f.path for f in empty], "holds nothing but void", fix)
+        fix = "check DATA.label_map, DATA.ignore_ids and the labels themselves"
+        yield Fault("all-void", [f.path for f in empty], "is entirely void", fix)
     half = {
         f.path: name
         for f in facts
@@ -188,5 +198,5 @@ def voids(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
         if label_map.are_void([raw]) and f not in empty
     }
     if half and 5 * len(half) <= len(facts):
-        what = f"is void in its whole {next(iter(half.values()))} half, unlike the other labels"
+        what = f"is void in its entire {next(iter(half.values()))} half, unlike most other labels"
         yield Fault("half-void", list(half), what, "annotate that half, or leave the label out")

@@ -1,4 +1,4 @@
-"""Samples -> arrays -> batches, the same ones whatever the number of workers and processes."""
+"""Samples -> arrays -> batches: the same ones for any number of workers and processes."""
 
 import atexit
 import multiprocessing
@@ -30,10 +30,10 @@ LabelledTransform = Callable[[np.ndarray, np.ndarray, Generator], Tensors]
 
 @dataclass(frozen=True)
 class SegmentationData(Dataset):
-    """Labelled images through a transform: [(epoch, index)] -> image (3, h, w), label (h, w).
+    """Transformed images with labels: (epoch, index) -> image (3, h, w), label (h, w).
 
-    The random numbers of a sample depend on (seed, epoch, index) alone. `like` is what the labels
-    must be coded as.
+    The random numbers of a sample depend only on (seed, epoch, index). Labels must be coded like
+    the one that `like` describes.
     """
 
     samples: Sequence[Sample]
@@ -46,23 +46,23 @@ class SegmentationData(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, place: tuple[int, int]) -> Tensors | UserError:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> Tensors | UserError:
+        epoch, index = key
         try:
             image, label = self.load(index)
             return self.transform(image, label, np.random.default_rng((self.seed, epoch, index)))
         except UserError as error:
-            return error  # raised by Loader: a worker would add its traceback to the message
+            return error  # Loader raises it: a worker would add its traceback to the message
         except (cv2.error, MemoryError) as error:
             path, (height, width) = self.samples[index].image, label.shape
-            reason = "needs more memory than there is" if is_out_of_memory(error) else str(error)
+            reason = "out of memory" if is_out_of_memory(error) else str(error)
             return DataError(
                 f"image {path} of {width}x{height} cannot be augmented ({reason}): cut it into "
                 "tiles, or lower TRAIN.scale_max"
             )
 
     def load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image (H, W, 3) and label (H, W) of checked ids, the label map applied."""
+        """Return the image (H, W, 3) and its label (H, W) of mapped and checked class ids."""
         return self.cache.load(index, self._decode) if self.cache else self._decode(index)
 
     def _decode(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +72,7 @@ class SegmentationData(Dataset):
 
 
 def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
-    """train_list with augmentation, or val_list with centre crops. Raises DataError."""
+    """Build the data of train_list, augmented, or val_list, centre-cropped. Raises DataError."""
     list_path = cfg.train_list if is_training else cfg.val_list
     samples, label_map = read_list(list_path, cfg.data_root, has_labels=True), label_map_of(cfg)
     crop = (cfg.train_h, cfg.train_w)
@@ -97,9 +97,9 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
 class BatchSampler(Sampler):
     """Batches of (epoch, index) for one of `world_size` processes.
 
-    Training (`shuffle`): every process takes its part of the same global batches, a function of
-    (seed, epoch) alone; the incomplete last one is dropped. Else: every sample exactly once over
-    all processes, in order, no padding.
+    In training (`shuffle`) each process takes its share of the same global batches, which depend
+    only on (seed, epoch); the last incomplete one is dropped. Otherwise each sample occurs exactly
+    once across all processes, in order, without padding.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class BatchSampler(Sampler):
         self.epoch, self.first_step = 0, 0
 
     def start(self, epoch: int, first_step: int = 0) -> None:
-        """The next iteration is of this epoch, from this batch on."""
+        """Make the next iteration run through this epoch, from this step on."""
         self.epoch, self.first_step = epoch, first_step
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class BatchSampler(Sampler):
             yield [(self.epoch, int(i)) for i in self._part(order, step, self.rank)]
 
     def batches(self, epoch: int, step: int) -> list[list[int]]:
-        """The indices of one step of training, by process."""
+        """Return the sample indices of a training step for each process."""
         order = self._order(epoch)
         return [self._part(order, step, rank).tolist() for rank in range(self.world_size)]
 
@@ -147,7 +147,7 @@ class BatchSampler(Sampler):
 
 
 class Loader:
-    """Batches (N, 3, h, w), (N, h, w) from workers; a bad file raises its DataError here."""
+    """Batches (N, 3, h, w), (N, h, w) from workers; iterating raises DataError for a bad file."""
 
     def __init__(
         self, data: SegmentationData, sampler: BatchSampler, *, workers: int, pin_memory: bool
@@ -164,8 +164,8 @@ class Loader:
             worker_init_fn=partial(start_worker, may_end),
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            # Else each start of an iteration would draw from the generator of the dropout masks,
-            # and a run resumed within an epoch would differ.
+            # The default generator also draws the dropout masks. If each iteration drew its seed
+            # from it, a run resumed within an epoch would differ.
             generator=torch.Generator(),
         )
 
@@ -173,7 +173,7 @@ class Loader:
         return len(self.sampler)
 
     def names(self, epoch: int, step: int) -> list[list[str]]:
-        """The images of one step of training, by process."""
+        """Return the image names of a training step for each process."""
         batches = self.sampler.batches(epoch, step)
         return [[self.data.samples[i].image.name for i in batch] for batch in batches]
 
@@ -189,16 +189,16 @@ class Loader:
 def build_loader(
     cfg: Config, *, is_training: bool, rank: int = 0, world_size: int = 1, pin_memory: bool = False
 ) -> Loader:
-    """Augmented batches of train_list, or centre crops of val_list, for one of the processes.
+    """Build one process's loader of augmented train_list batches, or of val_list centre crops.
 
-    Raises DataError, or ConfigError for a batch larger than the list.
+    Raises DataError, or ConfigError if a batch is larger than the list.
     """
     data = build_data(cfg, is_training=is_training)
     batch_size = cfg.batch_size if is_training else cfg.batch_size_val
     if is_training and len(data) < batch_size:
         raise ConfigError(
-            f"TRAIN.batch_size {batch_size} is more than the {len(data)} images of "
-            f"{cfg.train_list}: an epoch would have no step"
+            f"TRAIN.batch_size {batch_size} exceeds the {len(data)} images of {cfg.train_list}, so "
+            "an epoch would have no step: lower it"
         )
     sampler = BatchSampler(
         len(data),

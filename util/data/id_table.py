@@ -1,4 +1,4 @@
-"""Files of DATA.label_map: raw ids or colours -> class ids."""
+"""Read the files for DATA.label_map: raw ids or colours -> class ids."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,16 +8,16 @@ from util.error import ConfigError, read_text
 
 
 def color_text(packed: int) -> str:
-    """r*65536 + g*256 + b -> `R G B`."""
+    """Format a colour r*65536 + g*256 + b as `R G B`."""
     return f"{packed >> 16} {packed >> 8 & 255} {packed & 255}"
 
 
 def read_table(path: Path) -> tuple[dict[int, int], bool]:
-    """(raw id -> class id, whether raw ids are colours) of a file."""
+    """Return ({raw id: class id}, whether raw ids are colours) of a file. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(
-            f"DATA.label_map: no file {path}; it may be cityscapes, ade20k, a mapping such as "
-            "{0: 0, 255: 1} or a file"
+            f"DATA.label_map: no file {path}; set cityscapes, ade20k, a mapping such as "
+            "{0: 0, 255: 1} or the path of a file"
         )
     text = read_text(path, ConfigError)
     rows = [line.split() for line in text.splitlines() if line.strip()]
@@ -25,15 +25,15 @@ def read_table(path: Path) -> tuple[dict[int, int], bool]:
         len(row) in (3, 4) and all(re.fullmatch(r"\d{1,5}", word) for word in row) for row in rows
     )
     table: dict[int, int] = {}
-    for raws, i in _color_rows(rows, path) if is_of_colors else _id_rows(text, path):
+    for raws, class_id in _color_rows(rows, path) if is_of_colors else _id_rows(text, path):
         for raw in raws:
             if raw in table:
                 what = f"colour {color_text(raw)}" if is_of_colors else f"id {raw}"
                 raise ConfigError(
-                    f"DATA.label_map {path} gives {what} twice, as class {table[raw]} and {i}: "
-                    "remove one"
+                    f"DATA.label_map {path} maps {what} twice, to classes {table[raw]} and "
+                    f"{class_id}: remove one"
                 )
-            table[raw] = i
+            table[raw] = class_id
     return table, is_of_colors
 
 
@@ -46,7 +46,7 @@ def _color_rows(rows: list[list[str]], path: Path) -> Iterator[tuple[Sequence[in
 
 
 def _id_rows(text: str, path: Path) -> Iterator[tuple[Sequence[int], int]]:
-    """(raw ids, class id) of YAML or JSON, read by hand: of a key given twice YAML keeps one."""
+    """Yield (raw ids, class id) of YAML or JSON text; their parsers would drop duplicate keys."""
     text = re.sub(r"#.*", "", text).strip()
     if text.startswith("{") and text.endswith("}"):
         text = text[1:-1]
@@ -70,6 +70,6 @@ def _id_rows(text: str, path: Path) -> Iterator[tuple[Sequence[int], int]]:
 
 def _not_a_table(path: Path) -> ConfigError:
     return ConfigError(
-        f"DATA.label_map {path} must hold a `raw id: class id` line per id, or a line `R G B` or "
-        "`R G B id` per colour"
+        f"DATA.label_map {path} must hold a `raw id: class id` line per id, or an `R G B` or "
+        "`R G B id` line per colour"
     )

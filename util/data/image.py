@@ -1,4 +1,4 @@
-"""Image and label files -> arrays and back."""
+"""Read and write image and label files."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from util.data.file import (
     NOTE,
     CodingError,
     Header,
+    check_sums,
+    exif_orientation,
     note_of,
-    opened,
-    orientation,
+    open_image,
     replacing,
     stored_bits,
     upright,
@@ -31,32 +32,35 @@ IMAGE_SUFFIXES = (
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image as RGB (H, W, 3) uint8, upright. Raises DataError."""
+    """Read an image as upright RGB (H, W, 3) uint8. Raises DataError."""
     return decode_image(path)[0]
 
 
 def decode_image(path: Path) -> tuple[np.ndarray, Header]:
-    """An image as `read_image` gives it, and the header that fits it.
+    """Return an image as `read_image` does, with its header.
 
-    Alpha is dropped: the stored colours count, also where they are transparent.
+    Alpha is dropped: stored colours count even where they are transparent.
     """
-    with opened(path, "image") as file:
+    with open_image(path, "image") as file:
         if file.mode[0] in "IF" or stored_bits(file) > 8:
             raise CodingError(
-                f"image {path} has 16 or more bits a channel (mode {file.mode}), and which of its "
-                "values is white is not known: save it with 8 bits"
+                f"image {path} has 16 or more bits per channel (mode {file.mode}), so its white "
+                "level is unknown: save it with 8 bits"
             )
-        turned = orientation(file)
+        check_sums(file, path, "image")
+        orientation = exif_orientation(file)
         if (rgb := _decode_jpeg(file)) is None:
             file.info.pop("transparency", None)
             rgb = np.array(file.convert("RGB"))
-        rgb = upright(rgb, orientation(file))
-        return rgb, Header(path, "RGB", rgb.shape[0], rgb.shape[1], turned)
+        rgb = upright(rgb, exif_orientation(file))
+        return rgb, Header(path, "RGB", rgb.shape[0], rgb.shape[1], orientation)
 
 
 def _decode_jpeg(file: Image.Image) -> np.ndarray | None:
-    """An undamaged colour JPEG by simplejpeg, where that is installed: the same pixels as Pillow's
-    in two thirds of the time. None for any other file."""
+    """Decode an intact colour JPEG with simplejpeg, if installed; None for any other file.
+
+    The pixels are the same as Pillow's, in two thirds of the time.
+    """
     source = getattr(file, "fp", None)
     if simplejpeg is None or source is None or (file.format, file.mode) != ("JPEG", "RGB"):
         return None
@@ -68,24 +72,24 @@ def _decode_jpeg(file: Image.Image) -> np.ndarray | None:
 
 
 def read_label(path: Path, *, as_colors: bool = False) -> np.ndarray:
-    """A label map as ids (H, W), uint8 or int32; palette files give indices. Raises DataError.
+    """Read a label as ids (H, W), uint8 or int32; palette files give indices. Raises DataError.
 
-    `as_colors`: what the file shows, as ids r*65536 + g*256 + b; colour images are fine then.
+    With `as_colors`, any file gives its visible colours as ids r*65536 + g*256 + b.
     """
     label = decode_label(path, as_colors=as_colors)
     return label.raw if as_colors else ids_of(label)
 
 
 def write_label(path: Path, label: np.ndarray, *, note: str = "") -> None:
-    """Ids (H, W) as a PNG of one channel: 8 bit, or 16 bit where an id is above 255."""
+    """Write ids (H, W) as a one-channel PNG of 8 bits, or of 16 bits if an id exceeds 255."""
     kind = np.uint8 if label.max(initial=0) <= 255 else np.uint16
     write_image(path, label.astype(kind), note=note)
 
 
 def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
-    """An image as PNG, complete or not at all; folders are made as needed. Raises OSError.
+    """Write an image as PNG atomically, creating folders as needed. Raises OSError.
 
-    `note`: a text that goes into the file, for `read_note`.
+    `note` is a text to store in the file, for `read_note`.
     """
     text = PngInfo()
     if note:
@@ -96,6 +100,6 @@ def write_image(path: Path, image: np.ndarray, *, note: str = "") -> None:
 
 
 def read_note(path: Path) -> str:
-    """The note that `write_image` put into a file, '' where there is none. Raises DataError."""
-    with opened(path, "image") as file:
+    """Read the note that `write_image` stored, '' if there is none. Raises DataError."""
+    with open_image(path, "image") as file:
         return note_of(file)

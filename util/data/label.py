@@ -1,12 +1,11 @@
-"""Label files -> ids as they are stored: the one place that knows every encoding.
+"""Decode label files to the ids as stored: the only place that knows all encodings.
 
-A label holds ids in one channel (gray, or the indices of a palette) or colours. Ids are read as
-stored: Pillow would stretch those of 2 and 4 bits to 0..255. What may have changed ids (JPEG) or
-can be read in two ways is refused.
+A label holds ids in one channel (grayscale or palette indices), or colours. Ids are read as stored:
+Pillow would stretch 2- and 4-bit ids to 0..255. Files that are ambiguous, or whose encoding (JPEG)
+may have changed ids, are refused.
 """
 
 import re
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +16,17 @@ from PIL import Image
 from util.data.file import (
     CodingError,
     Header,
+    check_sums,
+    exif_orientation,
     note_of,
-    opened,
-    orientation,
+    open_image,
     raw_mode,
     stored_bits,
     upright,
 )
 from util.error import DataError
 
-UPRIGHT = "upright"  # note of a label file: drawn on its image as shown, whatever the image's EXIF
+UPRIGHT = "upright"  # note of a label file: matches the upright image, whatever its EXIF
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")
 _MODES = ("1", "L", "P", "LA", "I", "F", "RGB", "RGBA", "I;16", "I;16B", "I;16L", "I;16N")
 _SAMPLE_FORMAT = 339  # TIFF tag
@@ -35,10 +35,10 @@ _AS_PNG = "save it again from its source as PNG"
 
 @dataclass(frozen=True)
 class Label:
-    """What a label file holds and how: `raw` ids (H, W), or colours r*65536 + g*256 + b.
+    """A decoded label, upright: `raw` holds ids, or colours r*65536 + g*256 + b, (H, W).
 
-    `kind` is ids, palette or colors; `bits` are those of a stored id; `palette_rgb` holds R, G, B
-    of each index; `turned` is the EXIF orientation that was applied, 0 where none is to be known.
+    `kind` is ids, palette or colors; `bits` is the number of bits per stored id; `palette_rgb`
+    holds R, G, B of each index; `orientation` is the file's EXIF orientation, 0 with note UPRIGHT.
     """
 
     path: Path
@@ -46,22 +46,22 @@ class Label:
     kind: str
     bits: int = 8
     palette_rgb: bytes = b""
-    turned: int = 1
+    orientation: int = 1
 
     @property
     def storage(self) -> tuple:
-        """Equal for labels whose ids mean the same."""
+        """How ids are stored; equal for labels whose ids have the same meaning."""
         return self.kind, self.bits, self.palette_rgb
 
     @property
     def header(self) -> Header:
-        """As of the decoded map."""
+        """The header of the decoded label."""
         height, width = self.raw.shape
-        return Header(self.path, self.kind, height, width, self.turned)
+        return Header(self.path, self.kind, height, width, self.orientation)
 
     @cached_property
     def palette(self) -> dict[int, int]:
-        """The colour of each index that occurs, {} of labels without a palette."""
+        """The colour of each index that occurs; {} without a palette."""
         if self.kind != "palette":
             return {}
         rgb = np.frombuffer(self.palette_rgb.ljust(768, b"\0"), np.uint8).reshape(-1, 3)
@@ -70,32 +70,31 @@ class Label:
 
 
 def ids_of(label: Label) -> np.ndarray:
-    """The ids of a label. Raises DataError where it holds colours."""
+    """Return the ids of a label. Raises DataError if it holds colours."""
     if label.kind == "colors":
         raise DataError(
-            f"label {label.path} is a colour image, and labels must have one channel that holds "
-            "class ids: save ids, or name a file of `R G B` lines, one per class, in DATA.label_map"
+            f"label {label.path} is a colour image, but labels must hold class ids in one channel: "
+            "save ids, or set DATA.label_map to a file with an `R G B` line per class"
         )
     return label.raw
 
 
 def decode_label(path: Path, *, as_colors: bool = False) -> Label:
-    """A label file, upright; colours of a colour image, and of all with `as_colors`.
+    """Decode a label file, upright; with `as_colors`, any file to its visible colours.
 
-    Raises DataError for a file that cannot be decoded, or not in one certain way.
+    Raises DataError for a file that cannot be decoded or is ambiguous.
     """
-    with opened(path, "label") as file:
+    with open_image(path, "label") as file:
         _check_coding(file, path)
-        if file.format == "PNG":
-            _check_sums(path)
-        bits = stored_bits(file)  # before EXIF data are read, which decodes a PNG file
-        turned = 0 if note_of(file) == UPRIGHT else orientation(file)
+        check_sums(file, path, "label")
+        bits = stored_bits(file)  # before reading EXIF data, which decodes PNG files
+        orientation = 0 if note_of(file) == UPRIGHT else exif_orientation(file)
         if as_colors and file.mode[0] in "IF":
             raise CodingError(
-                f"label {path} holds ids (mode {file.mode}), but DATA.label_map names colours: "
-                "name ids there"
+                f"label {path} holds ids (mode {file.mode}), but DATA.label_map lists colours: "
+                "list ids instead"
             )
-        file.info.pop("transparency", None)  # of a palette; else Pillow would warn
+        file.info.pop("transparency", None)  # of a palette: Pillow would warn
         pixels, palette = _opaque(_stored(file), path), b""
         if as_colors:
             raw, kind = pack_colors(np.array(file.convert("RGB"))), "colors"
@@ -103,14 +102,14 @@ def decode_label(path: Path, *, as_colors: bool = False) -> Label:
             raw, kind, palette = pixels, "palette", bytes(file.getpalette("RGB") or b"")
         elif pixels.ndim == 3 and (pixels != pixels[..., :1]).any():
             raw, kind = pack_colors(pixels), "colors"
-        else:  # one channel, or gray saved as RGB
+        else:  # one channel, or grayscale saved as RGB
             raw, kind = _ids(pixels if pixels.ndim == 2 else pixels[..., 0], bits, path), "ids"
-        raw = upright(raw, orientation(file))  # of TIFF files Pillow has turned the pixels already
-        return Label(path, raw, kind, bits, palette, turned)
+        raw = upright(raw, exif_orientation(file))  # 1 for TIFF files: Pillow has turned them
+        return Label(path, raw, kind, bits, palette, orientation)
 
 
 def count_ids(label: np.ndarray) -> dict[int, int]:
-    """Id -> pixels."""
+    """Return {id: number of pixels}."""
     if label.min(initial=0) >= 0 and label.max(initial=0) < 2**16:
         counts = np.bincount(label.ravel())
         ids = np.flatnonzero(counts)
@@ -121,13 +120,13 @@ def count_ids(label: np.ndarray) -> dict[int, int]:
 
 
 def pack_colors(rgb: np.ndarray) -> np.ndarray:
-    """RGB (..., 3) uint8 -> r*65536 + g*256 + b (...) int32."""
+    """Pack colours: RGB (..., 3) uint8 -> r*65536 + g*256 + b (...) int32."""
     red, green, blue = np.moveaxis(rgb.astype(np.int32), -1, 0)
     return red << 16 | green << 8 | blue
 
 
 def _check_coding(file: Image.Image, path: Path) -> None:
-    """Refuse files whose ids may have changed, or may mean two things."""
+    """Raise CodingError if ids may have changed or are ambiguous."""
     compression, mode = str(file.info.get("compression", "")), file.mode
     is_lossy = file.format in _LOSSY or compression in ("jpeg", "webp")
     if file.format == "WEBP":
@@ -136,74 +135,57 @@ def _check_coding(file: Image.Image, path: Path) -> None:
     if is_lossy:
         kind = "JPEG" if compression == "jpeg" else file.format
         raise CodingError(
-            f"label {path} is compressed with loss ({kind}), which changes ids: {_AS_PNG}"
+            f"label {path} uses lossy compression ({kind}), which changes ids: {_AS_PNG}"
         )
     if mode not in _MODES or (mode.startswith("RGB") and stored_bits(file) > 8):
         bits = f"{stored_bits(file)} bits"
         raise CodingError(
             f"label {path} has channels of {bits} (mode {mode}): save ids in one channel of 8 or "
-            "16 bits, or colours in three of 8 bits"
+            "16 bits, or colours in three channels of 8 bits"
         )
     if re.search(r";\d*I", raw_mode(file)) and file.format in ("TIFF", "PPM"):
         raise CodingError(
-            f"label {path} is stored inverted (0 is white), and whether its ids are too is not "
-            f"known: {_AS_PNG}"
+            f"label {path} is stored inverted (0 is white), so it is unclear whether its ids "
+            f"are inverted, too: {_AS_PNG}"
         )
     tile = getattr(file, "tile", None)
     if file.format == "PPM" and tile and tile[0][0] != "raw" and tile[0][3][-1] != 255:
         largest = tile[0][3][-1]
         raise CodingError(
-            f"label {path} is a PGM file of values 0..{largest}, which decoders stretch to 0..255: "
-            f"{_AS_PNG}"
+            f"label {path} is a PGM file with values 0..{largest}, which decoders stretch to "
+            f"0..255: {_AS_PNG}"
         )
 
 
-def _check_sums(path: Path) -> None:
-    """Raise DataError if a PNG file's bytes have changed.
-
-    Pillow does not verify the checksums of pixel data, so ids would change silently.
-    """
-    content, place = path.read_bytes(), 8
-    while place + 12 <= len(content):
-        end = place + 8 + int.from_bytes(content[place : place + 4], "big")
-        if end + 4 > len(content):
-            return  # cut off: Pillow says so
-        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise DataError(
-                f"label {path} cannot be decoded: damaged (a checksum is wrong); copy it again"
-            )
-        place = end + 4
-
-
 def _stored(file: Image.Image) -> np.ndarray:
-    """The pixels of a file. Pillow shows signed ids of 8 bits as unsigned ones, -1 as 255."""
+    """Return the stored pixels. Pillow reads signed 8-bit ids as unsigned, -1 as 255."""
     pixels = np.array(file)
     is_signed = getattr(file, "tag_v2", {}).get(_SAMPLE_FORMAT) == (2,)
     return pixels.view(np.int8) if is_signed and pixels.dtype == np.uint8 else pixels
 
 
 def _opaque(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Pixels (H, W[, C]) without their alpha channel, which must be 255 everywhere."""
+    """Drop the alpha channel of pixels (H, W[, C]), which must be 255 everywhere."""
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         return pixels
     hidden = int((pixels[..., -1] != 255).sum())
     if hidden:
         raise CodingError(
-            f"label {path} has {hidden} transparent pixels, and whether their ids count is not "
-            "known: save it without an alpha channel"
+            f"label {path} has {hidden} transparent pixels, so it is unclear whether their ids "
+            "count: save it without an alpha channel"
         )
     return pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
 
 
 def _ids(pixels: np.ndarray, bits: int, path: Path) -> np.ndarray:
-    """One channel (H, W) of any type as ids, uint8 or int32."""
-    if pixels.dtype.kind == "f":  # as GIS programs write classes
-        with np.errstate(invalid="ignore"):  # NaN and infinity differ from what they round to
+    """Convert one channel (H, W) of any type to ids, uint8 or int32."""
+    if pixels.dtype.kind == "f":  # written by GIS programs
+        with np.errstate(invalid="ignore"):  # casting NaN and infinity
             wrong = pixels[pixels != pixels.astype(np.int32)]
         if wrong.size:
             raise CodingError(
-                f"label {path} holds {wrong[0]:g} ({wrong.size} such pixels), and ids are whole "
-                "numbers: save it again with integers"
+                f"label {path} holds {wrong[0]:g} ({wrong.size} such pixels), but ids are "
+                "integers: save it again with an integer type"
             )
     if bits in (2, 4) and pixels.dtype == np.uint8:  # Pillow stretched them to 0..255
         return pixels // (255 // (2**bits - 1))

@@ -1,7 +1,7 @@
-"""Ids or colours as label files hold them -> class ids, on loading: DATA.label_map, ignore_ids.
+"""Map the ids or colours of label files to class ids on loading: DATA.label_map and ignore_ids.
 
-No file is rewritten. What a map does not name is an error, so that a wrong map cannot go unseen.
-The way back, from class ids to those that a benchmark's server wants, is TEST.export.
+No file is rewritten. Unmapped ids are an error, so that a wrong map cannot go unnoticed.
+TEST.export does the reverse: it maps class ids to those that a benchmark server expects.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,24 +19,24 @@ from util.data.label import count_ids, pack_colors
 from util.error import ConfigError, DataError
 from util.palette import load_colors
 
-# labelIds 0..33 in the order of their trainIds; the others are not evaluated
+# The evaluated ones of labelIds 0..33, in the order of their trainIds
 # (github.com/mcordts/cityscapesScripts, helpers/labels.py).
 _CITYSCAPES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 _NAMED = {  # raw id -> class id
     "cityscapes": {raw: i for i, raw in enumerate(_CITYSCAPES)},
     "ade20k": {raw: raw - 1 for raw in range(1, 151)},
 }
-_VOID = {"cityscapes": range(-1, 34), "ade20k": range(1)}  # raw ids of no class, if not named
-_LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # ids that files of 16 bits hold
+_VOID = {"cityscapes": range(-1, 34), "ade20k": range(1)}  # raw ids, ignored unless in _NAMED
+_LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # range of signed and unsigned 16-bit ids
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Raw id -> class id 0..classes-1 or `ignore_label`. Without a table ids stay.
+    """Raw id -> class id 0..classes-1 or `ignore_label`; ids are kept if there is no table.
 
-    `ignore_ids` are raw ids. `ignore_label` itself stays unless the table names it. Of colours, raw
-    ids are r*65536 + g*256 + b. `colors` (so too) are those of the classes, () where not known.
-    `source` is the file of a table.
+    `ignore_ids` are raw ids. `ignore_label` itself is kept unless the table maps it. Raw ids of
+    colours (`is_of_colors`) are r*65536 + g*256 + b. `colors` are the class colours in that form,
+    () if unknown. `source` is the path of the table's file.
     """
 
     classes: int
@@ -48,7 +48,7 @@ class LabelMap:
     source: str = ""
 
     def apply(self, label: np.ndarray, path: Path) -> np.ndarray:
-        """Class ids of a map of raw ids (H, W). Raises DataError for ids without a place."""
+        """Map raw ids (H, W) to class ids. Raises DataError for invalid ids."""
         mapped = self.lookup(label)
         wrong = (mapped >= self.classes) | (mapped < 0)
         wrong &= mapped != self.ignore_label
@@ -57,23 +57,23 @@ class LabelMap:
         return mapped
 
     def lookup(self, label: np.ndarray) -> np.ndarray:
-        """Like `apply`, with -1 for ids without a place; ids that no table names stay."""
+        """Map raw ids, unchecked: those missing in a table become -1; without a table all stay."""
         if not self.table and not self.ignore_ids:
             return label
         if label.dtype == np.uint8:
-            return np.take(self._small, label, mode="clip")  # the fast mode; nothing to clip
+            return np.take(self._small, label, mode="clip")  # the fastest mode; nothing is clipped
         return np.take(self._large, label - self._first, mode="clip") - 1
 
     @property
     def _first(self) -> int:
-        """The raw id of the first entry of `_large`: one that no file holds."""
+        """The raw id of the first entry of `_large`, which no file holds."""
         return -1 if self.is_of_colors else _LOWEST - 1
 
     @cached_property
     def _large(self) -> np.ndarray:
-        """Class id + 1 at each raw id, 0 at ids without a place, such as both ends."""
+        """Class id + 1 for each raw id; 0 for unmapped ids, including both end entries."""
         size = 2**24 if self.is_of_colors else _HIGHEST + 1 - _LOWEST
-        large = np.zeros(size + 2, np.int32)  # pages that are never written take no memory
+        large = np.zeros(size + 2, np.int32)  # pages never written take no memory
         if not self.table:
             large[1:-1] = np.arange(size) + _LOWEST + 1
         elif not self.is_of_colors and self.ignore_label <= _HIGHEST:
@@ -88,12 +88,12 @@ class LabelMap:
         return self._large[-self._first :][:256] - 1
 
     def classes_of(self, raw: Iterable[int]) -> dict[int, int]:
-        """{raw id: what `lookup` makes of it}."""
+        """Return {raw id: class id}, as `lookup` maps them."""
         raw = sorted(raw)
         return dict(zip(raw, self.lookup(np.array(raw, np.int64)).tolist(), strict=True))
 
     def wrong_ids(self, raw: Iterable[int]) -> list[int]:
-        """The raw ids that are neither of a class nor ignored, sorted."""
+        """Return the raw ids that map neither to a class nor to `ignore_label`, sorted."""
         return [
             i
             for i, class_id in self.classes_of(raw).items()
@@ -101,23 +101,23 @@ class LabelMap:
         ]
 
     def are_void(self, raw: Iterable[int]) -> bool:
-        """Whether these raw ids, at least one, are all ignored."""
+        """Whether all of these raw ids are ignored; False if there are none."""
         return set(self.classes_of(raw).values()) == {self.ignore_label}
 
     def text(self, raw: int) -> str:
-        """A raw id as files name it."""
+        """Format a raw id as in a label map file."""
         return color_text(raw) if self.is_of_colors else str(raw)
 
     def cause(self, found: Mapping[int, int]) -> Cause:
-        """Why raw ids (id -> pixels), of which some are wrong, do not fit."""
+        """Return why some of the raw ids (id -> pixels) are wrong."""
         wrong = self.wrong_ids(found)
         ignoring = f"DATA.ignore_ids: {sorted({*self.ignore_ids, *wrong})}"
         if self.is_of_colors:
             lines = " ".join(f"'{color_text(i)} {self.ignore_label}'" for i in wrong)
             fix = f"printf '%s\\n' {lines} >> {self.source}"
-            return Cause("unnamed-colours", "are not named in DATA.label_map", fix)
+            return Cause("unnamed-colours", "not in DATA.label_map", fix)
         if self.table:
-            return Cause("unnamed-ids", "are not named in DATA.label_map", ignoring)
+            return Cause("unnamed-ids", "not in DATA.label_map", ignoring)
         others = {i: pixels for i, pixels in found.items() if i not in self.ignore_ids}
         cause = probable_cause(
             others, classes=self.classes, ignore_label=self.ignore_label, colors=self.colors
@@ -133,22 +133,23 @@ class LabelMap:
         holds = f"holds {'colour' if self.is_of_colors else 'id'} {shown}{more}"
         if self.is_of_colors:
             return (
-                f"{holds}, which DATA.label_map does not name: add a line `{self.text(wrong[0])} "
-                f"{self.ignore_label}` to that file to ignore it, or one with the id of its class"
+                f"{holds}, which DATA.label_map does not map: add a line `{self.text(wrong[0])} "
+                f"{self.ignore_label}` to that file to ignore it, or one with its class id"
             )
         if self.table:
-            return f"{holds}, which DATA.label_map does not name: name it there, or {cause.fix}"
+            return f"{holds}, which DATA.label_map does not map: add it there, or set {cause.fix}"
+        fix = f"set {cause.fix}" if cause.fix.startswith("DATA.") else cause.fix
         return (
             f"{holds}: ids must be 0..{self.classes - 1} (DATA.classes {self.classes}) or "
-            f"{self.ignore_label} (TRAIN.ignore_label); {cause.looks_like}: set {cause.fix}"
+            f"{self.ignore_label} (TRAIN.ignore_label); {cause.looks_like}: {fix}"
         )
 
 
 def label_map_of(cfg: Config) -> LabelMap:
-    """The map that a config describes. Raises ConfigError."""
+    """Return the label map of a config. Raises ConfigError."""
     colors = ()
     if cfg.colors_path:
-        with suppress(ConfigError):  # raised where they are drawn; here they only check palettes
+        with suppress(ConfigError):  # raised when drawing; here colours only check palettes
             colors = pack_colors(load_colors(cfg.colors_path, cfg.classes)).tolist()
     return load_label_map(
         cfg.label_map,
@@ -167,10 +168,10 @@ def load_label_map(
     ignore_label: int,
     colors: Sequence[int] = (),
 ) -> LabelMap:
-    """The map that DATA.label_map names: '', cityscapes, ade20k, {raw: id} or a file.
+    """Load the map for a DATA.label_map of '', cityscapes, ade20k, {raw id: class id} or a file.
 
-    A file holds such a mapping as YAML or JSON, where raw ids may be a range (`0-127: 0`), or, for
-    labels that are colour images, lines `R G B` (the id is the line's number from 0) or `R G B id`.
+    A file holds a mapping as YAML or JSON, where raw ids may be ranges (`0-127: 0`), or, for
+    colour-coded labels, lines `R G B` (the class id is the line number, from 0) or `R G B id`.
     Raises ConfigError.
     """
     is_of_colors, shown = False, setting if isinstance(setting, str) else "in the config"
@@ -180,28 +181,30 @@ def load_label_map(
         table, is_of_colors = read_table(Path(setting))
     else:
         table = dict(setting or {})
-    for i in table.values():
-        if not (0 <= i < classes or i == ignore_label):
+    for class_id in table.values():
+        if not (0 <= class_id < classes or class_id == ignore_label):
             raise ConfigError(
-                f"DATA.label_map {shown} gives id {i}, but ids must be 0..{classes - 1} "
+                f"DATA.label_map {shown} maps to id {class_id}, but ids must be 0..{classes - 1} "
                 f"(DATA.classes {classes}) or {ignore_label} (TRAIN.ignore_label)"
             )
     for key, ids in ((f"DATA.label_map {shown}", table), ("DATA.ignore_ids", ignore_ids)):
         for raw in ids:
             if not (_LOWEST <= raw <= _HIGHEST or is_of_colors):
-                raise ConfigError(f"{key} names id {raw}: labels hold {_LOWEST}..{_HIGHEST}")
+                raise ConfigError(f"{key} lists id {raw}, but labels hold {_LOWEST}..{_HIGHEST}")
     if is_of_colors and ignore_ids:
         raise ConfigError(
-            f"DATA.ignore_ids {list(ignore_ids)} are ids, but DATA.label_map {shown} names "
-            f"colours: write {ignore_label} as the id of colours to ignore there"
+            f"DATA.ignore_ids {list(ignore_ids)} are ids, but DATA.label_map {shown} lists "
+            f"colours: ignore colours by giving them id {ignore_label} there"
         )
     ignored, colors = tuple(ignore_ids), tuple(colors)
     return LabelMap(classes, ignore_label, table, ignored, is_of_colors, colors, shown)
 
 
 def load_export(setting: str | Mapping[int, int], *, classes: int) -> np.ndarray | None:
-    """Class id -> id to save, (classes,), as TEST.export says: '' (None), cityscapes, ade20k or
-    {class id: id to save}. Raises ConfigError."""
+    """Return the id to save for each class, (classes,), or None if TEST.export is empty.
+
+    `setting` is '', cityscapes, ade20k or {class id: id to save}. Raises ConfigError.
+    """
     if not setting:
         return None
     if isinstance(setting, str):
@@ -211,8 +214,8 @@ def load_export(setting: str | Mapping[int, int], *, classes: int) -> np.ndarray
     shown = setting if isinstance(setting, str) else "in the config"
     if set(table) != set(range(classes)):
         raise ConfigError(
-            f"TEST.export {shown} names {len(table)} classes, {min(table)}..{max(table)}, but "
-            f"DATA.classes is {classes}: it must name 0..{classes - 1}, each once"
+            f"TEST.export {shown} maps {len(table)} classes, {min(table)}..{max(table)}, but "
+            f"DATA.classes is {classes}: it must map 0..{classes - 1}, each once"
         )
     saved = np.array([table[i] for i in range(classes)])
     if saved.min() < 0 or saved.max() >= 2**16:

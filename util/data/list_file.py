@@ -1,4 +1,4 @@
-"""List files -> samples: which image goes with which label, and the names of their results."""
+"""Read list files: pair images with labels, find their files and name their results."""
 
 import csv
 import os
@@ -14,17 +14,17 @@ _HEADER = {"image", "img", "image_path", "filename", "file", "path", "label", "m
 
 @dataclass(frozen=True)
 class Sample:
-    """Paths of an image and its label map; no label where the list has none (split test)."""
+    """Paths of an image and its label, None if the list has no labels (split test)."""
 
     image: Path
     label: Path | None
 
 
 def read_list(list_path: str | Path, data_root: str | Path, *, has_labels: bool) -> list[Sample]:
-    """Samples of a list file: `image label` a line (or `image` alone), relative to data_root.
+    """Read the samples of a list file: lines of `image label`, or `image`, relative to data_root.
 
-    Paths may hold spaces; tabs, commas or semicolons may part them. Raises DataError when the list,
-    or a file it names, is missing.
+    Paths may contain spaces, and may be separated by tabs, commas or semicolons instead. Raises
+    DataError if the list or a file in it is missing.
     """
     return [
         parse_line(line, data_root, has_labels=has_labels, place=f"{list_path} line {number}")
@@ -33,18 +33,18 @@ def read_list(list_path: str | Path, data_root: str | Path, *, has_labels: bool)
 
 
 def read_lines(list_path: str | Path, data_root: str | Path) -> list[tuple[int, str]]:
-    """(line number from 1, text) of the lines of a list file that are not blank, at least one.
+    """Return (line number from 1, text) of the non-blank lines of a list file, at least one.
 
     Raises DataError.
     """
     list_path = Path(list_path)
     if not list_path.is_file():
         raise DataError(
-            f"no list file {list_path}: it holds `image label` lines relative to {data_root}; "
-            "check DATA.train_list, DATA.val_list or TEST.test_list"
+            f"no list file {list_path} of `image label` lines relative to {data_root}: check "
+            "DATA.train_list, DATA.val_list or TEST.test_list"
         )
     text = _decoded(list_path.read_bytes(), list_path)
-    # Not splitlines(), which also splits at characters that names may hold, such as U+2028.
+    # Not splitlines(), which also splits at characters allowed in names, such as U+2028.
     texts = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines = [(n, line) for n, text in enumerate(texts, 1) if (line := text.strip(" \t"))]
     if not lines:
@@ -53,55 +53,55 @@ def read_lines(list_path: str | Path, data_root: str | Path) -> list[tuple[int, 
 
 
 def _decoded(content: bytes, path: Path) -> str:
-    """The text of a list in UTF-8, or in UTF-16 with a byte order mark."""
+    """Decode a list in UTF-8, or in UTF-16 with a byte order mark."""
     is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
     nul = -1 if is_utf16 else content.find(0)
     if nul >= 0:
         raise DataError(
-            f"{path} line {_line_of(content, nul)} holds a NUL character, as other than text files "
-            "do, or UTF-16 without its mark: save the list as UTF-8"
+            f"{path} line {_line_of(content, nul)} holds a NUL character, so this is not a text "
+            "file, or UTF-16 without a byte order mark: save the list as UTF-8"
         )
     try:
         return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} line {_line_of(content, error.start)} is not UTF-8 text (byte "
-            f"0x{content[error.start]:02x}): save the list as UTF-8, such as with `iconv -f latin1 "
-            "-t utf-8`"
+            f"0x{content[error.start]:02x}): save the list as UTF-8, for example with `iconv "
+            "-f latin1 -t utf-8`"
         ) from None
 
 
-def _line_of(content: bytes, place: int) -> int:
-    return content.count(b"\n", 0, place) + 1
+def _line_of(content: bytes, offset: int) -> int:
+    return content.count(b"\n", 0, offset) + 1
 
 
 def parse_line(line: str, data_root: str | Path, *, has_labels: bool, place: str) -> Sample:
-    """The sample of a line. Raises DataError, beginning with `place`, where a file is missing."""
+    """Parse a line. Raises DataError, starting with `place`, if a file is missing."""
     root = os.fspath(data_root)
     if not has_labels:
-        # A list with labels serves as well: the label is not used.
+        # A list with labels is allowed: they are ignored.
         for name in (line, *sorted((image for image, _ in _splits(line)), key=len, reverse=True)):
             if image := find_file(root, name):
                 return Sample(Path(image), None)
         raise DataError(f"{place}: {_missing(root, line, 'image')}")
-    # Where paths hold spaces, the right split is the one whose two files exist.
+    # If paths contain spaces, the right split is the one whose two files exist.
     for image_name, label_name in _splits(line):
         image = find_file(root, image_name)
         label = image and find_file(root, label_name)
         if image and label:
             return Sample(Path(image), Path(label))
-    raise DataError(f"{place}: {_line_fault(line, root)}")
+    raise DataError(f"{place}: {_line_problem(line, root)}")
 
 
 def _splits(line: str) -> Iterator[tuple[str, str]]:
-    """The ways to split a line in two: (image, label)."""
+    """Yield all ways to split a line in two: (image, label)."""
     for words, separator in _columns(line):
         for i in range(1, len(words)):
             yield separator.join(words[:i]), separator.join(words[i:]).strip()
 
 
 def _columns(line: str) -> Iterator[tuple[list[str], str]]:
-    """The ways to split a line: (words, what joins them again)."""
+    """Yield all ways to split a line: (words, separator that joins them)."""
     if "\t" in line:
         yield line.split("\t"), "\t"
     yield line.split(" "), " "
@@ -111,9 +111,9 @@ def _columns(line: str) -> Iterator[tuple[list[str], str]]:
 
 
 def find_file(root: str, name: str) -> str | None:
-    """The file that a list calls `name`, below `root` or absolute; None where there is none.
+    """Return the path of file `name` in a list, relative to `root` or absolute; None if missing.
 
-    Also found: `/name` below root, `\\` for `/`, and names in the other Unicode normal form.
+    Also tries `/name` relative to `root`, `\\` as `/`, and both Unicode forms (NFC, NFD).
     """
     if not name:
         return None
@@ -127,12 +127,12 @@ def find_file(root: str, name: str) -> str | None:
     return None
 
 
-def _line_fault(line: str, root: str) -> str:
-    """What is wrong with a line of which no split names two files."""
+def _line_problem(line: str, root: str) -> str:
+    """Return what is wrong with a line that has no split into two existing files."""
     columns = list(_columns(line))
     if all(len(words) == 1 for words, _ in columns):
         if find_file(root, line):
-            return f"holds one path, '{show(line)}': `image label` is needed to have labels"
+            return f"holds one path, '{show(line)}': write `image label`, since labels are needed"
         return _missing(root, line, "image")
     if any({word.strip().lower() for word in words} <= _HEADER for words, _ in columns):
         return f"'{show(line)}' looks like the header of a table: remove that line"
@@ -140,7 +140,7 @@ def _line_fault(line: str, root: str) -> str:
         found = [word for word in words if find_file(root, word)]
         if len(found) >= 2 and len(words) > 2:
             return (
-                f"has {len(words)} columns, '{show(line)}': leave just `image label`, here "
+                f"has {len(words)} columns, '{show(line)}': keep only `image label`, here "
                 f"`{show(separator.join(found[:2]))}`"
             )
     for image_name, label_name in _splits(line):
@@ -150,40 +150,42 @@ def _line_fault(line: str, root: str) -> str:
 
 
 def _missing(root: str, name: str, what: str) -> str:
-    """`no image PATH` and why, as far as the folder tells."""
+    """Return `no image PATH` and the likely reason."""
     if len(name) > 1 and name[1] == ":" and name[0].isalpha():
         return f"'{show(name)}' is a Windows path: write paths relative to DATA.data_root {root}"
     path = os.path.join(root, name)
     if os.path.isdir(path):
-        return f"{show(path)} is a folder, and {what}s are files"
-    near = _alike(path)
+        return f"{show(path)} is a folder, but {what}s are files"
+    near = _other_case(path)
     hint = f", but there is {show(near)}: correct the list" if near else ""
     return f"no {what} {show(path)}{hint or '; check the line and DATA.data_root'}"
 
 
-def _alike(path: str) -> str | None:
-    """A file in the same folder whose name differs in upper and lower case alone."""
+def _other_case(path: str) -> str | None:
+    """Return a file in the same folder whose name differs only in case."""
     folder, name = os.path.split(path)
     try:
         same = [n for n in os.listdir(folder) if n.casefold() == name.casefold()]
-    except (OSError, ValueError):  # no such folder; a name that no file can have
+    except (OSError, ValueError):  # no such folder, or an invalid name
         return None
     return os.path.join(folder, same[0]) if same else None
 
 
 def result_names(samples: Sequence[Sample]) -> list[str]:
-    """A name for each sample's result files, unique in the list and without `..`: its path below
-    the folder that all images share, without extension (with it where two images differ in nothing
-    else)."""
+    """Return a name for each sample's result files, unique in the list and without `..`.
+
+    It is the path relative to the images' common folder, without extension unless images differ in
+    nothing else.
+    """
     paths = [os.path.abspath(sample.image) for sample in samples]  # resolves `..`
     base = os.path.commonpath([os.path.dirname(path) for path in paths])
     return unique_names([os.path.relpath(path, base) for path in paths])
 
 
 def unique_names(paths: Sequence[str]) -> list[str]:
-    """The paths without extension, or with it where different ones would have one name."""
+    """Strip the extensions of paths, except where different paths would get the same name."""
     names = {path: os.path.splitext(path)[0] for path in paths}
-    while True:  # p.jpg and p.png keep their extensions, so p.jpg.png must keep its own, too
+    while True:  # if p.jpg and p.png keep their extensions, p.jpg.png must, too
         owners: dict[str, list[str]] = {}
         for path, name in names.items():
             owners.setdefault(name, []).append(path)

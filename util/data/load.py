@@ -1,4 +1,4 @@
-"""An image with its label, as training, validation, test, dataset check and browse see them."""
+"""Load an image with its label, the same way for training, testing, checking and browsing."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from util.data.label_map import LabelMap
 from util.data.list_file import Sample
 from util.error import DataError
 
-FIRST = 16  # labels, spread over the list, that are compared before a run begins
+FIRST = 16  # labels, spread over the list, to compare before a run starts
 
 log = logging.getLogger("semseg")
 
@@ -22,9 +22,10 @@ log = logging.getLogger("semseg")
 def load(
     sample: Sample, label_map: LabelMap, *, like: LabelFacts | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Image (H, W, 3) uint8 and label (H, W) of class ids, None where the list has no labels.
+    """Return image (H, W, 3) uint8 and label (H, W) of class ids, None if the list has no labels.
 
-    Both are upright, of one size, and coded as the label `like`. Raises DataError.
+    Both are upright. Raises DataError if a file is unreadable, if image and label do not match, or
+    if the label holds wrong ids or is coded differently from `like`.
     """
     image, header = decode_image(sample.image)
     if sample.label is None:
@@ -37,55 +38,56 @@ def load(
 
 
 def load_label(path: Path, label_map: LabelMap) -> np.ndarray:
-    """The class ids (H, W) of a label without its image. Raises DataError."""
+    """Return the class ids (H, W) of a label file. Raises DataError."""
     return class_ids(decode_label(path, as_colors=label_map.is_of_colors), label_map)
 
 
 def class_ids(label: Label, label_map: LabelMap) -> np.ndarray:
-    """Raw ids through the map, checked. Raises DataError."""
+    """Map the raw ids of a label to class ids and check them. Raises DataError."""
     raw = label.raw if label_map.is_of_colors else ids_of(label)
     return label_map.apply(raw, label.path)
 
 
 def check_pair(image: Header, label: Header) -> None:
-    """Raise DataError unless a label fits its image: height and width, and which side is up.
+    """Raise DataError unless label and image have the same size and orientation.
 
-    A label without an orientation of its own (1) was drawn on the image as shown or as stored: the
-    sizes tell which, if they can. `turned` 0 says that it was drawn on the image as shown.
+    A label with orientation 1 (none) may match the upright image or the image as stored. If their
+    sizes do not tell which, it is refused. A label with orientation 0 matches the upright image.
     """
     size, label_size = f"{image.width}x{image.height}", f"{label.width}x{label.height}"
-    tag = f"image {image.path} has EXIF orientation {image.turned}"
+    tag = f"image {image.path} has EXIF orientation {image.orientation}"
     as_stored = f"`exiftool -Orientation= {image.path}`"
-    if label.turned not in (0, 1, image.turned):
+    if label.orientation not in (0, 1, image.orientation):
         raise CodingError(
-            f"label {label.path} has EXIF orientation {label.turned}, its image {image.path} has "
-            f"{image.turned}: save both upright, or remove the tag that is wrong "
+            f"label {label.path} has EXIF orientation {label.orientation}, but its image "
+            f"{image.path} has {image.orientation}: save both upright, or remove the wrong tag "
             "(`exiftool -Orientation= FILE`)"
         )
     is_alike = (image.height, image.width) == (label.height, label.width)
     is_on_its_side = (image.width, image.height) == (label.height, label.width)
-    if not is_alike and is_on_its_side and label.turned == 1 and image.turned >= 5:
+    if not is_alike and is_on_its_side and label.orientation == 1 and image.orientation >= 5:
         raise CodingError(
-            f"{tag}, and its label {label.path} lies on its side, as drawn on the image as "
-            f"stored: remove the image's tag ({as_stored}), or turn the label"
+            f"{tag}, but its label {label.path} matches the image as stored: remove the image's "
+            f"tag ({as_stored}), or rotate the label"
         )
     if not is_alike:
         raise DataError(
-            f"image {image.path} is {size}, its label {label.path} is {label_size} (width x "
-            "height): they must be of one size"
+            f"image {image.path} is {size}, but its label {label.path} is {label_size} (width x "
+            "height): they must have the same size"
         )
-    if label.turned == 1 and image.turned > 1 and (image.turned < 5 or image.width == image.height):
+    is_ambiguous = image.orientation in (2, 3, 4) or image.width == image.height
+    if label.orientation == 1 and image.orientation > 1 and is_ambiguous:
         raise CodingError(
-            f"{tag}, its label {label.path} has none, so which side of the label is up is not "
-            f"known: `mogrify -auto-orient {image.path}` if it was drawn on the image as shown, "
-            f"else {as_stored}"
+            f"{tag}, but its label {label.path} has none, so it is unclear which side of the label "
+            f"is up: run `mogrify -auto-orient {image.path}` if the label matches the image as "
+            f"displayed, otherwise {as_stored}"
         )
 
 
 def check_first(samples: Sequence[Sample], label_map: LabelMap) -> LabelFacts | None:
-    """Compare the first labels of a list with each other. Raises DataError.
+    """Compare FIRST labels of a list with each other. Raises DataError; warns of void labels.
 
-    Returns what the very first is like, None where the list has no labels.
+    Returns the facts about the very first label, None if the list has no labels.
     """
     paths = [sample.label for sample in samples if sample.label is not None]
     facts = []
@@ -95,6 +97,6 @@ def check_first(samples: Sequence[Sample], label_map: LabelMap) -> LabelFacts | 
         facts.append(facts_of(label))
     check_coding(facts, label_map)
     for fault in voids(facts, label_map):
-        count = f"{len(fault.paths)} of {len(facts)} labels read"
-        log.warning(f"{count}, such as {fault.paths[0]}: {fault.what}: {fault.fix}")
+        count = f"one of {len(fault.paths)} among the {len(facts)} labels read"
+        log.warning(f"label {fault.paths[0]} ({count}) {fault.what}: {fault.fix}")
     return facts[0] if facts else None

@@ -1,7 +1,7 @@
-"""Augmentation of an image and its label together: draw the numbers first, then apply them.
+"""Joint augmentation of an image and its label: draw random numbers first, then apply them.
 
-All transforms work on image (H, W, 3) float32 RGB in 0..255 and label (H, W) int32, and take the
-random numbers from the generator of that sample. They return new arrays.
+Transforms take an image (H, W, 3), float32 RGB in 0..255, and a label (H, W) int32, draw from the
+random generator of the sample, and return new arrays.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-# RGB mean and standard deviation of ImageNet in units of 0..255
+# RGB mean and standard deviation of ImageNet on the scale 0..255
 MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 PROBABILITY = 0.5  # of each optional step
-BLUR = 5  # pixels
-Pair = tuple[np.ndarray, np.ndarray]  # image, label
-Tensors = tuple[Tensor, Tensor]  # so too
-Box = tuple[slice, slice]  # rows, columns
+BLUR = 5  # kernel size in pixels
+Pair = tuple[np.ndarray, np.ndarray]  # (image, label)
+Tensors = tuple[Tensor, Tensor]  # (image, label)
+Box = tuple[slice, slice]  # (rows, columns)
 
 
 class Transform(Protocol):
@@ -34,7 +34,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class RandomScale:
-    """Resize by a factor from [low, high): image bilinear, label nearest."""
+    """Resize by a factor from [low, high): image bilinear, label nearest neighbour."""
 
     low: float
     high: float
@@ -52,7 +52,10 @@ class RandomScale:
 
 @dataclass(frozen=True)
 class RandomRotate:
-    """With p 0.5 rotate by [low, high) degrees about the centre; what comes in is mean / ignore."""
+    """With probability 0.5 rotate about the centre by an angle from [low, high) degrees.
+
+    Exposed areas are filled with the mean colour / ignore_label.
+    """
 
     low: float
     high: float
@@ -71,7 +74,7 @@ class RandomRotate:
         image = cv2.warpAffine(
             image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=MEAN
         )
-        # warpAffine has no 32-bit integers; float32 holds ids up to 2**24 exactly.
+        # warpAffine lacks 32-bit integers; float32 represents ids up to 2**24 exactly.
         label = cv2.warpAffine(
             label.astype(np.float32),
             matrix,
@@ -85,7 +88,7 @@ class RandomRotate:
 
 @dataclass(frozen=True)
 class RandomBlur:
-    """With p 0.5 Gaussian blur 5x5 of the image (sigma 1.1, OpenCV's choice for that size)."""
+    """With probability 0.5 blur the image: Gaussian 5x5, sigma 1.1 (OpenCV's default for 5x5)."""
 
     def draw(self, rng: Generator) -> bool:
         return rng.random() < PROBABILITY
@@ -96,7 +99,7 @@ class RandomBlur:
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """With p 0.5 mirror left and right."""
+    """With probability 0.5 flip horizontally."""
 
     def draw(self, rng: Generator) -> bool:
         return rng.random() < PROBABILITY
@@ -107,9 +110,9 @@ class RandomFlip:
 
 @dataclass(frozen=True)
 class Crop:
-    """Crop height x width, padded to that size first where smaller (mean / ignore_label).
+    """Random crop of height x width; smaller images are first padded with mean / ignore_label.
 
-    `drawn` = position of the crop as fractions (y, x) of the possible ones; CenterCrop fixes it.
+    Draws the position (y, x) as fractions of the possible range.
     """
 
     height: int
@@ -132,7 +135,7 @@ class Crop:
         return image, label
 
     def window(self, shape: tuple[int, ...], drawn: tuple[float, float]) -> Box:
-        """Rows and columns of an image of that shape; where it is smaller they reach beyond."""
+        """Return rows and columns of the crop; they extend beyond images smaller than the crop."""
         y, x = (
             self._start(max(0, side - wanted), position) - max(0, wanted - side) // 2
             for side, wanted, position in zip(shape, (self.height, self.width), drawn, strict=True)
@@ -144,7 +147,7 @@ class Crop:
 
 
 class CenterCrop(Crop):
-    """Crop from the middle."""
+    """Crop at the centre."""
 
     def draw(self, rng: Generator) -> tuple[float, float]:
         return 0.5, 0.5
@@ -155,7 +158,7 @@ class CenterCrop(Crop):
 
 @dataclass(frozen=True)
 class Compose:
-    """All steps in order, then tensors: image (3, H, W) float32 normalised, label (H, W) int64."""
+    """Apply all steps, then convert: image (3, H, W) float32 normalised, label (H, W) int64."""
 
     steps: Sequence[Transform]
 
@@ -172,12 +175,12 @@ class Compose:
 
 
 def scaled_size(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
-    """(height, width) times a factor: never down to nothing, a side stays at least one pixel."""
+    """Scale (height, width) by a factor; sides are at least one pixel."""
     return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
 
 
 def denormalise(image: Tensor) -> np.ndarray:
-    """An image (3, H, W), normalised or uint8, as RGB (H, W, 3) uint8."""
+    """Convert an image (3, H, W), normalised or uint8, to RGB (H, W, 3) uint8."""
     if image.dtype == torch.uint8:
         return image.cpu().permute(1, 2, 0).numpy()
     pixels = image.float().cpu().permute(1, 2, 0).numpy()
@@ -192,7 +195,7 @@ def train_transform(
     rotate: tuple[float, float],
     ignore_label: int,
 ) -> Compose:
-    """The training preset: scale, rotate, blur, flip, random crop (height, width)."""
+    """Return the training preset: scale, rotate, blur, flip, random crop (height, width)."""
     return Compose(
         [
             RandomScale(*scale),
@@ -205,5 +208,5 @@ def train_transform(
 
 
 def val_transform(crop: tuple[int, int], *, ignore_label: int) -> Compose:
-    """The validation preset: centre crop (height, width)."""
+    """Return the validation preset: centre crop (height, width)."""
     return Compose([CenterCrop(*crop, ignore_label)])

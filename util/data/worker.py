@@ -1,4 +1,4 @@
-"""Worker processes of a loader: how they start, on any system, and how they end."""
+"""Start and end the worker processes of a loader, on any operating system."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import cv2
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Signals wait while processes start, which are not ready to ignore them."""
+    """Block signals while worker processes start, since these cannot ignore them yet."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -24,12 +24,15 @@ def signals_held() -> Iterator[None]:
 
 
 def start_worker(may_end: Semaphore, worker: int) -> None:
-    """Make a worker deaf to signals of a scheduler or a terminal, which go to all processes: the
-    main one saves, with its workers alive. They end by `release`, or when it has died."""
+    """Initialise a worker: ignore signals and wait for `release` in the background.
+
+    Schedulers and terminals signal all processes, but the main process needs its workers alive
+    while it saves. If it dies, they end as well.
+    """
     for number in _signals():
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(may_end,), daemon=True).start()
-    cv2.setNumThreads(0)  # workers run side by side: threads inside each get in the others' way
+    cv2.setNumThreads(0)  # workers already run in parallel: more threads would compete for cores
 
 
 def _end_with(may_end: Semaphore) -> None:
@@ -38,7 +41,7 @@ def _end_with(may_end: Semaphore) -> None:
 
 
 def release(may_end: Semaphore, workers: int) -> None:
-    """Let workers end at once."""
+    """End the workers at once."""
     for _ in range(workers):
         may_end.release()
 

@@ -91,8 +91,8 @@ def _read_entry(
     if header is not None:
         with _noting(faults, sample.label, kind="size-mismatch"):
             check_pair(header, label.header)
-    if label.turned > 1:
-        sentence = f"label {sample.label} has EXIF orientation {label.turned}"
+    if label.orientation > 1:
+        sentence = f"label {sample.label} has EXIF orientation {label.orientation}"
         faults.append(Fault("turned-label", sample.label, sentence))
     is_color_image = label.kind == "colors" and not as_colors
     facts = facts_of(label)

@@ -183,17 +183,17 @@ def _write_item(item: Item, read: Reader, out: Path, copy: bool) -> bool:
     """Place the image and convert the label; return whether a label map was written."""
     path, label = out / item.label_name, None
     if item.label is not None:
-        label, image, turned = read(item.label), read_header(item.image), 1
+        label, image, orientation = read(item.label), read_header(item.image), 1
         if item.label.suffix.lower() in IMAGE_SUFFIXES:
-            turned = read_header(item.label, "label").turned
+            orientation = read_header(item.label, "label").orientation
         height, width = label.shape
-        check_pair(image, Header(item.label, "", height, width, turned))
+        check_pair(image, Header(item.label, "", height, width, orientation))
         if path.exists() and not np.array_equal(read_label(path), label):
             raise DataError(f"{path} holds other labels: remove it or choose another --out")
     _place(item.image, out / item.image_name, copy)
     if label is None or path.exists():
         return False
-    write_label(path, label, note=UPRIGHT if image.turned > 1 else "")
+    write_label(path, label, note=UPRIGHT if image.orientation > 1 else "")
     return True
 
 
