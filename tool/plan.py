@@ -28,9 +28,10 @@ def main() -> None:
     device = apart(partial(single_device, cfg.train_gpu))  # this process must not touch the GPU
     assert isinstance(device, torch.device)
     load, images = plan.loading_seconds(cfg)
-    line = plan.step_line(cfg, device)
     size, total = cfg.batch_size, apart(partial(plan.memory_gib, device))
     assert isinstance(total, float)
+    usable = plan.USABLE * total
+    line = plan.step_line(cfg, device, usable_gib=usable)
     own = line.at(size)
     name = apart(partial(describe, device))
     print(f"{name}, {total:.1f} GiB; {images} training images; batch size {size}")
@@ -41,7 +42,7 @@ def main() -> None:
     print(f"test: {seconds:.2f} s/image at scales {cfg.scales}, {minutes:.1f} min for {count}")
     disk = plan.checkpoint_bytes(cfg) / 2**20
     print(f"disk: {disk:.0f} MiB/checkpoint, {plan.KEPT * disk:.0f} MiB for the {plan.KEPT} kept")
-    report_savings(cfg, device, own)
+    report_savings(cfg, device, own, usable_gib=usable)
 
 
 def report_memory(cfg: Config, line: plan.Line, total: float) -> None:
@@ -73,10 +74,10 @@ def report_time(cfg: Config, own: plan.Cost, load: float, images: int) -> None:
         print("        TRAIN.augment fused takes a fraction of that")
 
 
-def report_savings(cfg: Config, device: torch.device, own: plan.Cost) -> None:
+def report_savings(cfg: Config, device: torch.device, own: plan.Cost, *, usable_gib: float) -> None:
     """Print what each memory-saving key saves, for a recipe that does not fit."""
     print("\nto save memory, cumulatively:")
-    for words, line in plan.savings(cfg, device):
+    for words, line in plan.savings(cfg, device, usable_gib=usable_gib):
         cost = line.at(cfg.batch_size)
         print(
             f"  TRAIN: {words}: {cost.gib:.2f} GiB ({cost.gib / own.gib - 1:+.0%}), "

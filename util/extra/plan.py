@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, repeat
@@ -21,12 +22,13 @@ from util.extra.benchmark.machine import available_cores, wait
 from util.extra.benchmark.parts import apart
 from util.extra.benchmark.step import Trainer
 from util.inference import build_predictor
-from util.training.profile import peak_memory
+from util.training.profile import flops_per_image, peak_memory
 
 SECONDS = 600.0  # for one measurement, at most
 WARM_UP, STEPS = 2, 4  # steps before the measured ones, and measured at least
-MEASURED = 3.0  # seconds to measure at least
+MEASURED, LONG = 3.0, 20.0  # seconds to measure at least, and after which fewer steps will do
 SAMPLES = 6  # images that are loaded to time the loader
+USABLE = 0.8  # of the device's memory: a CPU's other programs need some
 KEPT = 3  # checkpoints: the newest two and the best
 GIB = 2**30
 # Keys that save memory, and what they are for; measured one after another, each with those before.
@@ -62,7 +64,8 @@ class Line:
 
 def step_cost(cfg: Config, device: torch.device, batch_size: int) -> Cost:
     """Measured in a process of its own. Raises RuntimeError where it cannot be."""
-    found = apart(partial(_step, replace(cfg, batch_size=batch_size), device), seconds=SECONDS)
+    work = partial(_step, replace(cfg, batch_size=batch_size), device)
+    found = apart(work, seconds=SECONDS, is_fresh=True)
     if not isinstance(found, Cost):
         raise RuntimeError(f"a step with batch size {batch_size} does not run here")
     return found
@@ -75,24 +78,32 @@ def _step(cfg: Config, device: torch.device) -> Cost:
     sampler = BatchSampler(len(data), size, shuffle=True)
     loader = Loader(data, sampler, workers=cfg.workers, pin_memory=device.type == "cuda")
     trainer = Trainer(cfg, device)
+    flops_per_image(trainer.state.model, (cfg.train_h, cfg.train_w))  # it takes memory, too
     ends: list[float] = []
     for trainer.image, trainer.label in chain.from_iterable(repeat(loader)):
         trainer.step()
         wait(device)
         ends.append(time.perf_counter())
-        steps = len(ends) - WARM_UP
-        if steps >= STEPS and ends[-1] - ends[WARM_UP - 1] > MEASURED:
+        steps, seconds = len(ends) - WARM_UP, ends[-1] - ends[:WARM_UP][-1]
+        if (seconds > MEASURED and steps >= STEPS) or seconds > LONG:
             break
-    return Cost(cfg.batch_size, (ends[-1] - ends[WARM_UP - 1]) / steps, peak_memory(device) / GIB)
+    return Cost(cfg.batch_size, seconds / steps, peak_memory(device) / GIB)
 
 
-def step_line(cfg: Config, device: torch.device) -> Line:
-    """Costs of a step by batch size, from two small ones; BatchNorm needs two images."""
-    high = min(4, max(3, cfg.batch_size))
-    return Line(step_cost(cfg, device, 2), step_cost(cfg, device, high))
+def step_line(cfg: Config, device: torch.device, *, usable_gib: float) -> Line:
+    """Costs of a step by batch size, from batches of 2 (for BatchNorm) and of the recipe's size.
+
+    If that may take more than `usable_gib`, from batches of 2 and 4.
+    """
+    size = cfg.batch_size
+    low, high = step_cost(cfg, device, 2), step_cost(cfg, device, min(4, max(3, size)))
+    if size > 4 and Line(low, high).at(size).gib < usable_gib:
+        with suppress(RuntimeError):
+            high = step_cost(cfg, device, size)
+    return Line(low, high)
 
 
-def savings(cfg: Config, device: torch.device) -> list[tuple[str, Line]]:
+def savings(cfg: Config, device: torch.device, *, usable_gib: float) -> list[tuple[str, Line]]:
     """(keys, costs) of the recipe with each saving that it does not have yet, added up."""
     found = []
     for keys, words in SAVINGS:
@@ -101,7 +112,7 @@ def savings(cfg: Config, device: torch.device) -> list[tuple[str, Line]]:
         if all(getattr(cfg, name) == value for name, value in keys.items()):
             continue
         cfg = replace(cfg, **keys)
-        found.append((words, step_line(cfg, device)))
+        found.append((words, step_line(cfg, device, usable_gib=usable_gib)))
     return found
 
 

@@ -77,9 +77,14 @@ def _run(part: Part, record: Record, deadline: Deadline) -> None:
         raise SystemExit(1)
 
 
-def apart(work: Callable[[], Found], *, seconds: float = 60) -> Found | None:
-    """Run `work` in its own process and return its result; None on an error or timeout."""
-    context = _context()
+def apart(
+    work: Callable[[], Found], *, seconds: float = 60, is_fresh: bool = False
+) -> Found | None:
+    """Run `work` in its own process and return its result; None on an error or timeout.
+
+    With `is_fresh` the process is not a fork: it has the memory of a tool that the user starts.
+    """
+    context: Any = multiprocessing.get_context("spawn") if is_fresh else _context()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(work, theirs))
     process.start()
