@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RunTool, tiny
+from tests.conftest import RunTool, assert_one_sentence, tiny
 from tests.helpers.attacked import PLACES, UNUSUAL, WRITERS, largest_file, make_world, state_of
 
 
@@ -85,6 +85,18 @@ def test_full_disk(world: Path, tmp_path: Path, run_tool: RunTool, name: str, si
     assert not [path for path in tmp_path.rglob("*.part*")]
     if WRITERS[name].suffix and code == 2:
         assert not target.exists()
+
+
+@pytest.mark.parametrize("size", [0, 50000])
+def test_a_full_disk_while_converting_does_not_speak_of_training(
+    world: Path, tmp_path: Path, run_tool: RunTool, size: int
+) -> None:
+    target = tmp_path / "new.pth"
+    with largest_file(size):
+        code, _, err = run_tool(*WRITERS["convert_weights"].line(world, target))
+    assert_one_sentence(code, err, f"{target}: File too large", "choose another folder")
+    assert "checkpoint" not in err and "TRAIN." not in err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", cases())

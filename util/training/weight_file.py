@@ -33,7 +33,7 @@ _STARTS = {
 def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
     """Save to a temporary file, then rename: readers see either the old file or the new one.
 
-    Raises CheckpointError if the file cannot be written.
+    Raises OSError, naming the file, if it cannot be written.
     """
     temporary = path.with_name(f"{path.name}{UNFINISHED}")
     try:
@@ -46,10 +46,7 @@ def save_atomically(path: Path, content: Mapping[str, Any]) -> None:
         cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
-        raise CheckpointError(
-            f"{path} cannot be written: {cause.strerror}; earlier checkpoints are intact: free "
-            "some space, then TRAIN.resume auto continues"
-        ) from None
+        raise OSError(cause.errno, cause.strerror, str(path)) from None  # torch names no file
     finally:
         temporary.unlink(missing_ok=True)
 
