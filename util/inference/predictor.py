@@ -20,12 +20,13 @@ from util.inference.memory import check_scaled_size, memory_errors, windows_that
 from util.inference.network import gpu_flags, inference_copy
 from util.inference.strips import ScaleRows, label_strips
 
-__all__ = ["TEST_MODES", "SlidingPredictor", "build_predictor", "window_starts"]
+__all__ = ["DAMAGED", "TEST_MODES", "SlidingPredictor", "build_predictor", "window_starts"]
 
 TEST_MODES = ("slide", "whole")
 log = logging.getLogger("semseg")
 
-_DAMAGED = "its weights are damaged, or the training that wrote them had diverged"
+_NOT_FINITE = "the network gives infinite or NaN values instead of logits"
+DAMAGED = f"{_NOT_FINITE}: its weights are damaged, or the training that wrote them had diverged"
 
 
 class SlidingPredictor:
@@ -109,10 +110,8 @@ class SlidingPredictor:
                 label[first : first + len(strip)] = best.indices
                 is_nan |= best.values.isnan().any()  # infinite logits end as NaN, too
             if is_nan:
-                raise RunError(
-                    "the network gives infinite or NaN values instead of logits: "
-                    + ("set TEST.test_amp to bf16 or off" if self.amp == "fp16" else _DAMAGED)
-                )
+                hint = f"{_NOT_FINITE}: set TEST.test_amp to bf16 or off"
+                raise RunError(hint if self.amp == "fp16" else DAMAGED)
             return label.cpu().numpy()
 
     def window_at(self, image: np.ndarray, x: int, y: int) -> tuple[Tensor, int, int, tuple]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from util.error import CheckpointError, ConfigError
+from util.error import CheckpointError, ConfigError, RunError
+from util.inference.predictor import DAMAGED
 
 INSTALL = "pip install -r requirements-export.txt"
 
@@ -56,6 +57,11 @@ class ExportedModel:
             return self._run(torch.from_numpy(np.ascontiguousarray(images))).numpy()
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Return the class ids (H, W) of an RGB image (H, W, 3), uint8."""
+        """Return the class ids (H, W) of an RGB image (H, W, 3), uint8.
+
+        Raises RunError if the network's values are not finite.
+        """
         found = self(image[None])[0]
+        if not np.isfinite(found).all() or found.min() < 0:  # as write.Deployed marks them
+            raise RunError(f"{self.path}: {DAMAGED}")
         return found.argmax(axis=0) if found.ndim == 3 else found

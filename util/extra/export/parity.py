@@ -13,6 +13,7 @@ from util.error import RunError
 from util.extra.export.model import ExportedModel
 from util.extra.export.write import example_sizes
 from util.inference import SlidingPredictor
+from util.inference.predictor import DAMAGED
 
 TOLERANCE = 1e-4  # maximum difference of probabilities
 
@@ -43,7 +44,7 @@ def parity(
     """Compare the file with this project's predictor at all example sizes; return report lines.
 
     Deletes the file and raises RunError if labels differ (except at ties) or probabilities differ
-    by more than TOLERANCE.
+    by more than TOLERANCE, or if the network's values are not finite.
     """
     random, lines = np.random.default_rng(0), []
     for size in example_sizes(network, fixed):
@@ -60,6 +61,9 @@ def parity(
             images = np.stack([_enlarged(image, size) for image in small])
             found = model(images)
             wanted = np.stack([predictor.probabilities(image).numpy() for image in images])
+            if not np.isfinite(wanted).all():
+                model.path.unlink()
+                raise RunError(f"{DAMAGED}; {model.path} is removed")
             if found.ndim == 4:
                 off = float(np.abs(found - wanted).max())
                 is_equal, what = off <= TOLERANCE, f"probabilities differ by at most {off:.1e}"

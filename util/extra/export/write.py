@@ -25,9 +25,15 @@ from util.error import ConfigError, RunError, show
 from util.extra.export.model import INSTALL
 from util.inference.network import fold_batchnorm
 
+NO_LABEL = -1  # of all pixels of an image for which the network gives infinite or NaN values
+
 
 class Deployed(nn.Module):
-    """Maps RGB images (N, H, W, 3), uint8, to ids (N, H, W) or probabilities (N, classes, H, W)."""
+    """Maps RGB images (N, H, W, 3), uint8, to ids (N, H, W) or probabilities (N, classes, H, W).
+
+    Where the network gives infinite or NaN values for an image, all its ids are NO_LABEL, or all
+    its probabilities NaN.
+    """
 
     mean: Tensor
     std: Tensor
@@ -51,9 +57,12 @@ class Deployed(nn.Module):
         top, left = (tall - height) // 2, (wide - width) // 2
         x = F.pad(x, (left, wide - width - left, top, tall - height - top))
         logits = self.network(x).logits
+        is_finite = logits.isfinite().flatten(1).all(dim=1)[:, None, None]
         logits = F.interpolate(logits, (tall, wide), mode="bilinear", align_corners=True)
         logits = logits[..., top : top + height, left : left + width]
-        return logits.softmax(dim=1) if self.probabilities else logits.argmax(dim=1)
+        if self.probabilities:
+            return logits.softmax(dim=1).where(is_finite[:, None], torch.nan)
+        return logits.argmax(dim=1).where(is_finite, NO_LABEL)
 
 
 def example_sizes(network: Segmentor, fixed: tuple[int, int] | None) -> list[tuple[int, int]]:
