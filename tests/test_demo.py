@@ -52,7 +52,7 @@ def test_mistakes(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
     for words, part in (
         (
             ["--image", tmp_path / "notes.mp4"],
-            "notes.mp4 cannot be decoded, so it is damaged",
+            "notes.mp4 cannot be decoded: it is damaged, not a video",
         ),
         (["--image", tmp_path / "notes.txt"], "notes.txt cannot be decoded"),
         (["--image", "77"], "camera 77 cannot be opened"),

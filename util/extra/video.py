@@ -46,8 +46,8 @@ class VideoReader:
             )
         if not is_read:
             raise DataError(
-                f"video {source} cannot be decoded, so it is damaged, not a video or in a format "
-                "that OpenCV does not support: convert it to .mp4"
+                f"video {source} cannot be decoded: it is damaged, not a video or in a format that "
+                "OpenCV does not support (convert it to .mp4)"
             )
         fps, count = (self._capture.get(p) for p in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps <= 1000 else USUAL_FPS

@@ -82,7 +82,7 @@ def apart(
 ) -> Found | None:
     """Run `work` in its own process and return its result; None on an error or timeout.
 
-    With `is_fresh` the process is not a fork: it has the memory of a tool that the user starts.
+    With `is_fresh` it is spawned, not forked, so that its memory is that of a newly started tool.
     """
     context: Any = multiprocessing.get_context("spawn") if is_fresh else _context()
     ours, theirs = context.Pipe(duplex=False)
