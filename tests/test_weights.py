@@ -156,6 +156,18 @@ def test_conversion_touches_no_other_file(tmp_path: Path, run_tool: RunTool) -> 
     assert mine.read_text() == "mine" and not (tmp_path / "x.pth").exists()
 
 
+def test_conversion_refuses_what_could_not_be_read_again(tmp_path: Path, run_tool: RunTool) -> None:
+    network = PSPNet(layers=18, classes=5)
+    source = published(tmp_path / "w.pth", network)
+    code, _, err = run_tool("convert_weights", "--from", source, "--to", tmp_path / "x.safetensors")
+    assert_one_sentence(code, err, "x.safetensors: this tool writes PyTorch files", ".pth")
+    network.double().cls[4].bias.data[0] = 1e300  # infinite in float32
+    source = published(tmp_path / "w.pth", network)
+    code, _, err = run_tool("convert_weights", "--from", source, "--to", tmp_path / "x.pth")
+    assert_one_sentence(code, err, "w.pth: 1 with infinite or NaN values (module.cls.4.bias)")
+    assert [path.name for path in tmp_path.iterdir()] == ["w.pth"]
+
+
 def test_verify_describes_a_checkpoint(tmp_path: Path, run_tool: RunTool) -> None:
     path = published(tmp_path / "w.pth", PSANet(layers=18, classes=7, mask_h=21, mask_w=21))
     code, out, _ = run_tool("verify", "--checkpoint", path)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import run_cli  # isort: split
+from util.error import ConfigError, run_cli  # isort: split
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ def main() -> None:
         help="write {'epoch', 'state_dict', 'optimizer'} with `module.` names",
     )
     args = parser.parse_args()
+    if args.target.suffix == ".safetensors":
+        raise ConfigError(f"--to {args.target}: this tool writes PyTorch files: end it in .pth")
     for path in (args.target, args.target.with_name(f"{args.target.name}{UNFINISHED}")):
         check_file(path, key="--to")
     if args.source == "torchvision":

@@ -164,11 +164,11 @@ def state_dict_of(content: Mapping[str, Any], *, source: str) -> dict[str, Tenso
 
 
 def nonfinite_entries(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the names of tensors with infinite or NaN values."""
+    """Return the names of tensors with values that are infinite or NaN in float32."""
     return [
         name
         for name, value in state.items()
-        if value.is_floating_point() and not value.isfinite().all()
+        if value.is_floating_point() and not value.float().isfinite().all()
     ]
 
 
