@@ -1,4 +1,4 @@
-"""What a recipe needs on this machine, from a few real steps: memory, time, disk, workers."""
+"""Estimates of what a recipe needs on this machine: memory, time, disk, loader workers."""
 
 import math
 import time
@@ -24,14 +24,14 @@ from util.extra.benchmark.step import Trainer
 from util.inference import build_predictor
 from util.training.profile import flops_per_image, peak_memory
 
-SECONDS = 600.0  # for one measurement, at most
-WARM_UP, STEPS = 2, 4  # steps before the measured ones, and measured at least
+SECONDS = 600.0  # time limit of a measurement
+WARM_UP, STEPS = 2, 4  # steps before measuring, and measured at least
 MEASURED, LONG = 3.0, 20.0  # seconds to measure at least, and after which fewer steps will do
-SAMPLES = 6  # images that are loaded to time the loader
-USABLE = 0.8  # of the device's memory: a CPU's other programs need some
-KEPT = 3  # checkpoints: the newest two and the best
+SAMPLES = 6  # images loaded to time the loader
+USABLE = 0.8  # fraction of the memory that a measurement may take
+KEPT = 3  # checkpoints kept: the newest two and the best
 GIB = 2**30
-# Keys that save memory, and what they are for; measured one after another, each with those before.
+# Keys that save memory, and how to write them; each is measured together with those before it.
 SAVINGS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"amp": "bf16", "channels_last": True}, "amp bf16, channels_last True"),
     ({"activation_checkpointing": True, "compile": False}, "activation_checkpointing True"),
@@ -40,7 +40,7 @@ SAVINGS: tuple[tuple[dict[str, Any], str], ...] = (
 
 @dataclass(frozen=True)
 class Cost:
-    """A training step at a batch size: seconds and the peak of memory in GiB."""
+    """The cost of a training step: time, and peak memory in GiB."""
 
     batch_size: int
     seconds: float
@@ -49,13 +49,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """A straight line through two measured batch sizes."""
+    """The line through the costs of two measured batch sizes."""
 
     low: Cost
     high: Cost
 
     def at(self, batch_size: int) -> Cost:
-        """The cost at a batch size; never below that of the smaller one's share."""
+        """Interpolate or extrapolate; time never falls below half that of the smaller batch."""
         position = (batch_size - self.low.batch_size) / (self.high.batch_size - self.low.batch_size)
         seconds = self.low.seconds + position * (self.high.seconds - self.low.seconds)
         gib = self.low.gib + position * (self.high.gib - self.low.gib)
@@ -63,7 +63,7 @@ class Line:
 
 
 def step_cost(cfg: Config, device: torch.device, batch_size: int) -> Cost:
-    """Measured in a process of its own. Raises RuntimeError where it cannot be."""
+    """Measure in a new process. Raises RuntimeError if the step fails, e.g. for lack of memory."""
     work = partial(_step, replace(cfg, batch_size=batch_size), device)
     found = apart(work, seconds=SECONDS, is_fresh=True)
     if not isinstance(found, Cost):
@@ -72,13 +72,15 @@ def step_cost(cfg: Config, device: torch.device, batch_size: int) -> Cost:
 
 
 def _step(cfg: Config, device: torch.device) -> Cost:
-    """Train on the recipe's own images with its own workers, which share a CPU with the steps."""
+    """Train with the recipe's own images and loader workers, which compete with steps on a CPU."""
     data, size = build_data(cfg, is_training=True), cfg.batch_size
     data = replace(data, samples=[*data.samples] * math.ceil(size / len(data)))
     sampler = BatchSampler(len(data), size, shuffle=True)
     loader = Loader(data, sampler, workers=cfg.workers, pin_memory=device.type == "cuda")
     trainer = Trainer(cfg, device)
-    flops_per_image(trainer.state.model, (cfg.train_h, cfg.train_w))  # it takes memory, too
+    flops_per_image(
+        trainer.state.model, (cfg.train_h, cfg.train_w)
+    )  # as tool/train.py does: it takes memory
     ends: list[float] = []
     for trainer.image, trainer.label in chain.from_iterable(repeat(loader)):
         trainer.step()
@@ -91,9 +93,9 @@ def _step(cfg: Config, device: torch.device) -> Cost:
 
 
 def step_line(cfg: Config, device: torch.device, *, usable_gib: float) -> Line:
-    """Costs of a step by batch size, from batches of 2 (for BatchNorm) and of the recipe's size.
+    """Measure a step at batch size 2, the least that BatchNorm takes, and at the recipe's.
 
-    If that may take more than `usable_gib`, from batches of 2 and 4.
+    If that may need more than `usable_gib`, at 2 and 4 instead.
     """
     size = cfg.batch_size
     low, high = step_cost(cfg, device, 2), step_cost(cfg, device, min(4, max(3, size)))
@@ -104,7 +106,7 @@ def step_line(cfg: Config, device: torch.device, *, usable_gib: float) -> Line:
 
 
 def savings(cfg: Config, device: torch.device, *, usable_gib: float) -> list[tuple[str, Line]]:
-    """(keys, costs) of the recipe with each saving that it does not have yet, added up."""
+    """Return (keys, costs) for each saving the recipe does not use yet, cumulatively."""
     found = []
     for keys, words in SAVINGS:
         if "amp" in keys and usable_amp(keys["amp"], device) == "off":
@@ -117,7 +119,7 @@ def savings(cfg: Config, device: torch.device, *, usable_gib: float) -> list[tup
 
 
 def loading_seconds(cfg: Config) -> tuple[float, int]:
-    """(seconds that a core needs for a training image, number of training images)."""
+    """Return the seconds a core needs to load a training image, and the number of images."""
     data = build_data(cfg, is_training=True)
     count = min(SAMPLES, len(data))
     data[0, 0]
@@ -128,7 +130,7 @@ def loading_seconds(cfg: Config) -> tuple[float, int]:
 
 
 def test_seconds(cfg: Config, device: torch.device) -> tuple[float, int]:
-    """(seconds for an image of the test list, number of images)."""
+    """Return the seconds for an image of the test list, and the number of images."""
     path = cfg.test_list or cfg.val_list
     samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")
     image = read_image(samples[0].image)
@@ -146,7 +148,7 @@ def _test(cfg: Config, device: torch.device, image: np.ndarray) -> float:
 
 
 def memory_gib(device: torch.device) -> float:
-    """What the device has in all."""
+    """Return the total memory of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / GIB
     import os
@@ -158,20 +160,20 @@ def memory_gib(device: torch.device) -> float:
 
 
 def checkpoint_bytes(cfg: Config) -> int:
-    """Weights and momentum, float32, of one checkpoint file."""
+    """Return the size of a checkpoint: float32 weights and momentum."""
     network = build_model(cfg)
     weights = sum(value.nbytes for value in network.state_dict().values())
     return weights + (sum(p.nbytes for p in network.parameters()) if cfg.momentum else 0)
 
 
 def batch_sizes(cfg: Config) -> Sequence[int]:
-    """1, 2, 4, ... and the recipe's own, up to twice that."""
+    """Return 1, 2, 4, ... up to twice the recipe's batch size, and that itself."""
     powers = [2**i for i in range(int(math.log2(2 * cfg.batch_size)) + 1)]
     return sorted({*powers, cfg.batch_size})
 
 
 def schedule(cfg: Config, step: Cost, load: float, images: int) -> dict[str, Any]:
-    """Seconds an epoch and of the run, and the workers that keep the device busy."""
+    """Return the time of an epoch and of the run, and the workers that keep the device busy."""
     steps = images // cfg.batch_size
     needed = math.ceil(cfg.batch_size * load / step.seconds)
     workers = max(1, min(cfg.workers or 1, available_cores()))
