@@ -1,4 +1,4 @@
-"""Exported files as predictors: values that are not finite."""
+"""Exported files as predictors: values that are not finite, other images and damaged files."""
 
 from pathlib import Path
 
@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from model.segmentor import SegOutput, Sides
 from tests.conftest import RunTool, assert_one_sentence
 from util.data.image import write_image
-from util.error import RunError
+from util.error import CheckpointError, DataError, RunError
 from util.extra.export.model import ExportedModel
 from util.extra.export.parity import parity
 from util.extra.export.write import export_network, write_metadata
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -82,3 +83,50 @@ def test_a_network_without_finite_values_is_not_exported(tmp_path: Path) -> None
     with pytest.raises(RunError, match=rf"{NOT_FINITE}.*m\.pt2 is removed"):
         parity(ExportedModel(path), network, classes=3, fixed=None)
     assert not path.exists()
+
+
+def test_the_demo_checks_what_the_file_says_of_classes(
+    exported: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    if exported.suffix == ".pt2":
+        pytest.skip("the demo takes .onnx files")
+    path = tmp_path / "m.onnx"
+    write_image(tmp_path / "a.png", image_with(dark=0))
+    for changed, part in (
+        ({"names": ["a", "b"]}, "m.onnx names 2 classes and has 3 colours"),
+        ({"names": "[a"}, "m.onnx holds no class names"),
+        ({"names": ["a"], "colors": [[0, 0, 0]]}, "m.onnx gives class 2, but names 1 classes"),
+    ):
+        path.write_bytes(exported.read_bytes())
+        write_metadata(path, {**METADATA, **changed})
+        words = [f"--model={path}", "--image", tmp_path / "a.png", "--output", tmp_path / "out"]
+        code, _, err = run_tool("demo", *words)
+        assert_one_sentence(code, err, part)
+        assert not list((tmp_path / "out").glob("*"))
+
+
+def test_images_of_another_size_than_that_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    network = Logarithm().eval()
+    export_network(network, path, kind="onnx", probabilities=False, fixed=(33, 41))
+    with pytest.raises(DataError, match=r"m\.onnx takes images of 41x33 pixels only, got 50x40"):
+        ExportedModel(path).predict(image_with(dark=0))
+    assert (ExportedModel(path).predict(image_with(dark=0)[:33, :41]) == 2).all()
+
+
+def test_networks_of_other_projects_are_refused(tmp_path: Path) -> None:
+    shape = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])
+    out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])], "graph", [shape], [out]
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), tmp_path / "x")
+    with pytest.raises(CheckpointError, match="x does not take uint8 images"):
+        ExportedModel(tmp_path / "x")
+
+
+def test_damaged_programs_are_named(tmp_path: Path) -> None:
+    (tmp_path / "m.pt2").write_text("<html>")
+    with pytest.raises(CheckpointError, match=r"m\.pt2 cannot be read as a torch\.export program"):
+        ExportedModel(tmp_path / "m.pt2")

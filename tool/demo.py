@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from util.error import ConfigError, run_cli  # isort: split
+from util.error import CheckpointError, ConfigError, run_cli  # isort: split
 
 import numpy as np
 from tqdm import tqdm
@@ -50,7 +50,7 @@ SHOWN_SHARE = 0.01  # smaller classes are left out of a video's legend
 
 
 def main() -> None:
-    if "--model" in sys.argv:
+    if any(word == "--model" or word.startswith("--model=") for word in sys.argv):
         return show_exported()
     args = parse_args()
     cfg = load_config(args.config, args.overrides)
@@ -105,7 +105,13 @@ def show_exported() -> None:
     check_targets(found, inputs=inputs, is_ours=is_ours, key="--output")
     for path, name in tqdm(source, desc="Demo", leave=False, disable=None):
         image = read_image(path)
-        show_image(image, model.predict(image), args.output / name, names, colors)
+        pred = model.predict(image)
+        if pred.max() >= len(names):
+            raise CheckpointError(
+                f"{args.model} gives class {pred.max()}, but names {len(names)} classes: export it "
+                "again"
+            )
+        show_image(image, pred, args.output / name, names, colors)
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from util.error import CheckpointError, ConfigError, RunError
+from util.error import CheckpointError, ConfigError, DataError, RunError
 from util.inference.predictor import DAMAGED
 
 INSTALL = "pip install -r requirements-export.txt"
@@ -21,9 +21,15 @@ class ExportedModel:
         if not self.path.is_file():
             raise CheckpointError(f"no model file {path}")
         self.metadata: dict[str, str] = {}
+        self.size: tuple[int, int] | None = None  # height, width of images, None for any
         self._run: Callable[[torch.Tensor], torch.Tensor]
         if self.path.suffix == ".pt2":
-            program = torch.export.load(self.path)
+            try:
+                program = torch.export.load(self.path)
+            except Exception:  # torch raises nearly everything for a damaged file
+                raise CheckpointError(
+                    f"{path} cannot be read as a torch.export program: export it again"
+                ) from None
             self._run = program.module(check_guards=False)  # parity() checks
             return
         try:
@@ -37,19 +43,34 @@ class ExportedModel:
         except Exception as error:  # onnxruntime's own types, for a damaged file
             reason = str(error).partition("\n")[0]
             raise CheckpointError(f"{path} cannot be read as ONNX: {reason}") from None
+        inputs = session.get_inputs()
+        if [(x.name, x.type, len(x.shape)) for x in inputs] != [("image", "tensor(uint8)", 4)]:
+            raise CheckpointError(
+                f"{path} does not take uint8 images (N, H, W, 3): give an .onnx file written by "
+                "tool/export.py"
+            )
+        height, width = inputs[0].shape[1:3]  # names where any size will do
+        self.size = (height, width) if isinstance(height, int) else None
         self.metadata = session.get_modelmeta().custom_metadata_map
         self._run = lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
     def names_and_colors(self) -> tuple[list[str], np.ndarray]:
         """Read the class names and colours (C, 3) from the metadata. Raises CheckpointError."""
-        try:
-            names, colors = (json.loads(self.metadata[key]) for key in ("names", "colors"))
-        except KeyError as error:
+        names, colors = (self._metadata(key) for key in ("names", "colors"))
+        if len(names) != len(colors):
             raise CheckpointError(
-                f"{self.path} holds no class {error.args[0]}: give an .onnx file written by "
-                "tool/export.py"
-            ) from None
+                f"{self.path} names {len(names)} classes and has {len(colors)} colours: export it "
+                "again"
+            )
         return names, np.array(colors, np.uint8)
+
+    def _metadata(self, key: str) -> list:
+        try:
+            return json.loads(self.metadata[key])
+        except (KeyError, ValueError):
+            raise CheckpointError(
+                f"{self.path} holds no class {key}: give an .onnx file written by tool/export.py"
+            ) from None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Run the file on images (N, H, W, 3), uint8, and return its output."""
@@ -59,8 +80,15 @@ class ExportedModel:
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Return the class ids (H, W) of an RGB image (H, W, 3), uint8.
 
-        Raises RunError if the network's values are not finite.
+        Raises DataError for a size that the file does not take, RunError if the network's values
+        are not finite.
         """
+        if self.size and self.size != image.shape[:2]:
+            height, width = self.size
+            raise DataError(
+                f"{self.path} takes images of {width}x{height} pixels only, got "
+                f"{image.shape[1]}x{image.shape[0]}: resize the image"
+            )
         found = self(image[None])[0]
         if not np.isfinite(found).all() or found.min() < 0:  # as write.Deployed marks them
             raise RunError(f"{self.path}: {DAMAGED}")
