@@ -174,6 +174,8 @@ def test_verify_describes_a_checkpoint(tmp_path: Path, run_tool: RunTool) -> Non
     assert code == 0
     assert "network: PSANet, collect and distribute" in out and "classes: 7" in out
     assert "crop: 161 (mask 21x21)" in out
+    code, _, err = run_tool("verify", "metric", "--checkpoint", path)
+    assert_one_sentence(code, err, "--checkpoint describes a file and checks no cases, got metric")
 
 
 @pytest.mark.parametrize(("psa_type", "names"), [(0, ["collect"]), (2, ["collect", "distribute"])])

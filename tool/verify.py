@@ -52,6 +52,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--checkpoint", metavar="FILE", help="describe a weight file instead")
     args = parser.parse_args()
+    if args.checkpoint and args.cases:
+        raise ConfigError(
+            f"--checkpoint describes a file and checks no cases, got {' '.join(args.cases)}: run "
+            "them on their own"
+        )
     if args.checkpoint:
         state = state_dict_of(load_file(args.checkpoint), source=args.checkpoint)
         kind = "safetensors" if args.checkpoint.endswith(".safetensors") else "PyTorch"
