@@ -10,7 +10,7 @@ install requirements.txt
 
 config=config/toy/toy_pspnet18.yaml
 run=exp/toy/pspnet18
-echo "== this takes about 4 minutes on 2 cores with bf16, longer without, mostly for training"
+echo "== this takes about 4 minutes on 2 cores with bf16, 8 without, mostly for training"
 run "$PYTHON" tool/prepare_toy.py --out dataset/toy --train "${TOY_TRAIN:-300}" --val "${TOY_VAL:-40}"
 
 # A CPU without bf16 is about three times slower: 6 trial steps tell how many epochs fit into 6 minutes.
