@@ -34,11 +34,13 @@ SALT = "benchmark"  # seed of random weights and images
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table. Times in seconds per image; agreement with the plain loop."""
+    """A row of the table: times in seconds per image, agreement with the plain loop."""
 
     scales: list[float]
     method: str
-    seconds: float
+    seconds: float  # median
+    fastest: float
+    slowest: float
     network_seconds: float
     besides: float  # time outside the network divided by time inside
     ratio: float  # speed-up over the plain loop
@@ -203,11 +205,14 @@ def summarise(
     equal_labels: float,
     max_difference: float,
 ) -> Row:
-    """Compute medians over all turns."""
+    """Compute medians and extremes over all turns."""
+    seconds = [turn.seconds for turn in turns]
     return Row(
         scales,
         method,
-        seconds=statistics.median(t.seconds for t in turns),
+        seconds=statistics.median(seconds),
+        fastest=min(seconds),
+        slowest=max(seconds),
         network_seconds=statistics.median(t.network for t in turns),
         besides=statistics.median(t.seconds / t.network - 1 for t in turns),
         ratio=statistics.median(b.seconds / t.seconds for b, t in zip(base, turns, strict=True)),
