@@ -124,4 +124,4 @@ def test_export_for_a_server(ready: Path, tmp_path: Path, run_tool: RunTool) -> 
     assert run_tool("test", *words(ready, folder, *more))[0] == 0
     assert len(list((folder / "submission").iterdir())) == 3
     code, _, err = run_tool("test", *words(ready, folder, "TEST.export", "cityscapes"))
-    assert_one_sentence(code, err, "names 19 classes, 0..18, but DATA.classes is 3")
+    assert_one_sentence(code, err, "maps 19 classes, 0..18, but DATA.classes is 3")
