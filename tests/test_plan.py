@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import RunTool, command
+from tests.conftest import RunTool, assert_one_sentence, command
 from util.config import load_config
+from util.error import RunError
 from util.extra import plan
 
 
@@ -61,3 +62,19 @@ def test_tool_prints_all_estimates(tiny: Path, run_tool: RunTool) -> None:
         r"TRAIN: activation_checkpointing True: .*GiB",
     ):
         assert re.search(pattern, out), f"{pattern} not in {out}"
+
+
+@pytest.mark.slow
+def test_a_damaged_image_is_named_in_a_sentence(tiny: Path) -> None:
+    image = tiny.parent / "data/images/p3.png"
+    image.write_bytes(image.read_bytes()[:900])
+    run = command(sys.executable, "tool/plan.py", "--config", tiny)
+    assert_one_sentence(run.returncode, run.stderr, str(image), "damaged")
+
+
+def test_a_step_that_does_not_run_is_a_sentence(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "apart", lambda *args, **keys: None)
+    with pytest.raises(RunError, match="batch size 2 does not run on this machine"):
+        plan.step_line(load_config(tiny), torch.device("cpu"), usable_gib=1.0)

@@ -18,6 +18,7 @@ from util.data.dataset import BatchSampler, Loader, build_data
 from util.data.image import read_image
 from util.data.list_file import read_list
 from util.distributed.device import usable_amp
+from util.error import RunError
 from util.extra.benchmark.machine import available_cores, wait
 from util.extra.benchmark.parts import apart
 from util.extra.benchmark.step import Trainer
@@ -63,11 +64,14 @@ class Line:
 
 
 def step_cost(cfg: Config, device: torch.device, batch_size: int) -> Cost:
-    """Measure in a new process. Raises RuntimeError if the step fails, e.g. for lack of memory."""
+    """Measure in a new process. Raises RunError if the step fails."""
     work = partial(_step, replace(cfg, batch_size=batch_size), device)
     found = apart(work, seconds=SECONDS, is_fresh=True)
     if not isinstance(found, Cost):
-        raise RuntimeError(f"a step with batch size {batch_size} does not run here")
+        raise RunError(
+            f"a training step with batch size {batch_size} does not run on this machine, most "
+            "likely for lack of memory: lower TRAIN.train_h and train_w"
+        )
     return found
 
 
@@ -100,7 +104,7 @@ def step_line(cfg: Config, device: torch.device, *, usable_gib: float) -> Line:
     size = cfg.batch_size
     low, high = step_cost(cfg, device, 2), step_cost(cfg, device, min(4, max(3, size)))
     if size > 4 and Line(low, high).at(size).gib < usable_gib:
-        with suppress(RuntimeError):
+        with suppress(RunError):
             high = step_cost(cfg, device, size)
     return Line(low, high)
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from util.error import UserError, is_out_of_memory
 from util.extra.benchmark.record import Deadline, Record
 
 Work = Callable[[Record, Deadline], None]
 Found = TypeVar("Found")
 
-GRACE = 10.0  # seconds after the deadline before a part is killed
+GRACE = 10.0  # seconds that a process has to end before it is killed
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def apart(
 ) -> Found | None:
     """Run `work` in its own process and return its result; None on an error or timeout.
 
+    A UserError is raised in this process; running out of memory counts as an error without a word.
     With `is_fresh` it is spawned, not forked, so that its memory is that of a newly started tool.
     """
     context: Any = multiprocessing.get_context("spawn") if is_fresh else _context()
@@ -90,16 +92,26 @@ def apart(
     process.start()
     theirs.close()
     try:
-        return ours.recv() if ours.poll(seconds) else None
+        found = ours.recv() if ours.poll(seconds) else None
     except EOFError:
         return None
     finally:
+        process.join(GRACE)  # its loader cleans up
         process.kill()
         process.join()
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 def _send(work: Callable[[], object], pipe: Connection) -> None:
-    pipe.send(work())
+    try:
+        pipe.send(work())
+    except UserError as error:
+        pipe.send(error)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 def _context() -> Any:
