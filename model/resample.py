@@ -49,18 +49,55 @@ def conv3x3_of_concat(conv: nn.Conv2d, x: Tensor, maps: Sequence[Tensor]) -> Ten
 
     `conv` is 3x3 with padding 1. Values and gradients are equal up to rounding.
     """
+    own, rest = split_weight(conv, x.shape[1])
+    enlarged = _conv3x3_of_upsampled(rest, maps, x.shape[-2:])
+    return F.conv2d(x, own, conv.bias, padding=1) + enlarged
+
+
+class SplitConv3x3(nn.Module):
+    """`conv3x3_of_concat` for inference: copies the parts of its weights once, not in each call.
+
+    Args:
+        conv: 3x3 with padding 1.
+        channels: those of `x`, the first of the concatenated maps.
+    """
+
+    def __init__(self, conv: nn.Conv2d, channels: int) -> None:
+        super().__init__()
+        own, rest = split_weight(conv, channels)
+        has_bias = conv.bias is not None
+        self.own = nn.Conv2d(channels, conv.out_channels, 3, padding=1, bias=has_bias).to(own)
+        self.own.weight, self.own.bias = nn.Parameter(own.detach().clone()), conv.bias
+        # Flat, as .to(memory_format=torch.channels_last) would reorder four dimensions.
+        self.rest = nn.Parameter(rest.detach().flatten(1).contiguous())
+
+    def forward(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        rest = self.rest.view(len(self.rest), 3, 3, -1)
+        return self.own(x) + _conv3x3_of_upsampled(rest, maps, x.shape[-2:])
+
+
+def split_weight(conv: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor]:
+    """Split a 3x3 weight (O, C, 3, 3) into that of the first `channels`, and (C', 3, 3, O)."""
     assert conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.stride == (1, 1)
-    height, width = x.shape[-2:]
-    own, *weights = conv.weight.split([x.shape[1], *(m.shape[1] for m in maps)], dim=1)
+    own, rest = conv.weight.split([channels, conv.in_channels - channels], dim=1)
+    return own, rest.permute(1, 2, 3, 0)
+
+
+def _conv3x3_of_upsampled(weight: Tensor, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """Convolve the concatenation of maps upsampled to `size`: weight (C, 3, 3, O) -> (N, O, *size).
+
+    No map is upsampled before it has been convolved.
+    """
+    height, width = size
     strips, rows = [], []
-    for small, weight in zip(maps, weights, strict=True):
+    for small, part in zip(maps, weight.split([m.shape[1] for m in maps]), strict=True):
         h, w = small.shape[-2:]
-        taps = torch.einsum("ncij,ocyx->nyixjo", small, weight).flatten(3, 4)  # (N, 3, h, 3w, O)
+        taps = torch.einsum("ncij,cyxo->nyixjo", small, part).flatten(3, 4)  # (N, 3, h, 3w, O)
         strips.append((_constant(tap_weights, taps, width, w) @ taps).flatten(1, 2))
         rows.append(_constant(tap_weights, taps, height, h))
     strip = torch.cat(strips, dim=1)  # (N, K, width, O): K = 3 rows of taps x all rows of the maps
-    enlarged = (torch.cat(rows, dim=1) @ strip.flatten(2)).view(-1, height, width, strip.shape[-1])
-    return F.conv2d(x, own, conv.bias, padding=1) + enlarged.permute(0, 3, 1, 2)
+    enlarged = torch.cat(rows, dim=1) @ strip.flatten(2)
+    return enlarged.view(-1, height, width, strip.shape[-1]).permute(0, 3, 1, 2)
 
 
 def bin_members(side: int, bins: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones import Backbone, traits_of
-from model.resample import conv3x3_of_concat, upsample
+from model.resample import SplitConv3x3, conv3x3_of_concat, upsample
 from model.resnet import ResNet, depth_of
 from util.config import Config
 from util.error import ConfigError
@@ -154,11 +154,22 @@ class Segmentor(nn.Module):
             return self.cls(torch.cat([x, *(upsample(small, size) for small in smaller)], dim=1))
         assert isinstance(self.cls, nn.Sequential)
         conv, *layers = self.cls
-        assert isinstance(conv, nn.Conv2d)
-        x = conv3x3_of_concat(conv, x, smaller)
+        if isinstance(conv, SplitConv3x3):
+            x = conv(x, smaller)
+        else:
+            assert isinstance(conv, nn.Conv2d)
+            x = conv3x3_of_concat(conv, x, smaller)
         for layer in layers:
             x = layer(x)
         return x
+
+    def prepare_inference(self) -> None:
+        """Keep the logits at 1/8, drop the auxiliary head, split the classifier's weights."""
+        self.upsamples = False
+        self.aux = nn.Identity()
+        if self.fused and isinstance(self.cls, nn.Sequential):
+            assert isinstance(self.cls[0], nn.Conv2d)
+            self.cls[0] = SplitConv3x3(self.cls[0], self.trunk_channels[1])
 
     def classifier_names(self) -> list[str]:
         """Names in the state dict whose shapes depend on the number of classes."""

@@ -21,7 +21,7 @@ def test_thirty_kills_leave_no_trace_in_the_weights(tiny: Path, tmp_path: Path) 
     assert kills == 30 and during_save > 0
     assert log.count("continuing from") >= 25  # early kills may precede the first save
     one, other = (
-        torch.load(tmp_path / name / "model/train_epoch_60.pth", weights_only=True)
+        torch.load(tmp_path / name / "model/train_epoch_90.pth", weights_only=True)
         for name in ("whole", "killed")
     )
     for part in ("state_dict", "step", "best_miou", "lr"):

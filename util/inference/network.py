@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from util.distributed.device import AMP_KINDS
 from util.error import ConfigError
+from util.inference.winograd import WinogradConv2d, is_suitable
 
 COMPILE_BACKEND = "inductor"
 Network = TypeVar("Network", bound=nn.Module)
@@ -27,15 +28,17 @@ def inference_copy(
 ) -> Any:
     """Return a copy in eval mode on `device`, weights in precision `amp`, BatchNorm folded.
 
-    If the network supports it (`upsamples`), its logits stay at 1/8 of the input size: strips.py
-    upsamples them, with the same result because bilinear upsampling with aligned corners composes.
+    Segmentors keep their logits at 1/8 of the input size (`prepare_inference`): strips.py upsamples
+    them, with the same result because bilinear upsampling with aligned corners composes.
     Raises ConfigError if the network cannot be compiled.
     """
     if compiled:
         _check_compiler()
     network: Any = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
-    if hasattr(network, "upsamples"):
-        network.upsamples = False
+    if hasattr(network, "prepare_inference"):
+        network.prepare_inference()
+    if device.type == "cpu" and amp == "off" and not compiled:
+        _use_winograd(network)
     # Channels last is faster on CPUs and in mixed precision on GPUs.
     network = network.to(device, AMP_KINDS[amp], memory_format=torch.channels_last)
     return torch.compile(network, backend=COMPILE_BACKEND, dynamic=False) if compiled else network
@@ -61,6 +64,13 @@ def fold_batchnorm(model: Network) -> Network:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, nn.Identity())
     return model
+
+
+def _use_winograd(model: nn.Module) -> None:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if is_suitable(child):
+                setattr(parent, name, WinogradConv2d(child))
 
 
 @contextmanager
