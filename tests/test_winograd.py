@@ -80,6 +80,17 @@ def test_only_float32_on_cpus_and_not_compiled(monkeypatch: pytest.MonkeyPatch) 
     assert WinogradConv2d not in kinds("bf16") + kinds("fp16") + kinds("off", compiled=True)
 
 
+def test_a_wrapped_network() -> None:
+    """The convolution that a Segmentor splits is not replaced as a whole, wherever it is."""
+    torch.manual_seed(0)
+    model = PSPNet(layers=50, classes=3).eval()
+    image = torch.randn(1, 3, 33, 33)
+    with torch.inference_mode():
+        found = inference_copy(nn.Sequential(model), CPU)(image).logits
+        wanted = model(image).logits[..., ::8, ::8]
+    assert (found - wanted).abs().max() < 1e-4 * wanted.std()
+
+
 def test_a_network_predicts_the_same(rng: np.random.Generator) -> None:
     torch.manual_seed(0)
     model = PSPNet(layers=50, classes=7).eval()

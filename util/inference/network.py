@@ -35,8 +35,9 @@ def inference_copy(
     if compiled:
         _check_compiler()
     network: Any = fold_batchnorm(copy.deepcopy(model).eval()).requires_grad_(False)
-    if hasattr(network, "prepare_inference"):
-        network.prepare_inference()
+    for module in list(network.modules()):  # it may be wrapped
+        if hasattr(module, "prepare_inference"):
+            module.prepare_inference()
     if device.type == "cpu" and amp == "off" and not compiled:
         _use_winograd(network)
     # Channels last is faster on CPUs and in mixed precision on GPUs.

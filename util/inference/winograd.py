@@ -26,12 +26,11 @@ class WinogradConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         assert is_suitable(conv), conv
-        transform = torch.tensor(
-            [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64
-        )
-        taps = conv.weight.detach().double().cpu()
+        taps = conv.weight.detach()
+        values = [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]
+        transform = torch.tensor(values).to(taps)
         weight = torch.einsum("iy,ocyx,jx->jico", transform, taps, transform)
-        weight = weight.flatten(0, 1).contiguous().to(conv.weight)
+        weight = weight.flatten(0, 1).contiguous()
         self.weight = nn.Parameter(weight, requires_grad=False)  # (16, C, O)
         self.bias = conv.bias
         self.dilation = conv.dilation[0]
