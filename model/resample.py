@@ -49,7 +49,7 @@ def conv3x3_of_concat(conv: nn.Conv2d, x: Tensor, maps: Sequence[Tensor]) -> Ten
 
     `conv` is 3x3 with padding 1. Values and gradients are equal up to rounding.
     """
-    own, rest = split_weight(conv, x.shape[1])
+    own, rest = _split_weight(conv, x.shape[1])
     enlarged = _conv3x3_of_upsampled(rest, maps, x.shape[-2:])
     return F.conv2d(x, own, conv.bias, padding=1) + enlarged
 
@@ -64,7 +64,7 @@ class SplitConv3x3(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, channels: int) -> None:
         super().__init__()
-        own, rest = split_weight(conv, channels)
+        own, rest = _split_weight(conv, channels)
         has_bias = conv.bias is not None
         self.own = nn.Conv2d(channels, conv.out_channels, 3, padding=1, bias=has_bias).to(own)
         self.own.weight, self.own.bias = nn.Parameter(own.detach().clone()), conv.bias
@@ -76,7 +76,7 @@ class SplitConv3x3(nn.Module):
         return self.own(x) + _conv3x3_of_upsampled(rest, maps, x.shape[-2:])
 
 
-def split_weight(conv: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor]:
+def _split_weight(conv: nn.Conv2d, channels: int) -> tuple[Tensor, Tensor]:
     """Split a 3x3 weight (O, C, 3, 3) into that of the first `channels`, and (C', 3, 3, O)."""
     assert conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.stride == (1, 1)
     own, rest = conv.weight.split([channels, conv.in_channels - channels], dim=1)

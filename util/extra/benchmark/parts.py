@@ -83,7 +83,7 @@ def apart(
 ) -> Found | None:
     """Run `work` in its own process and return its result; None on an error or timeout.
 
-    A UserError is raised in this process; running out of memory counts as an error without a word.
+    A UserError is raised again in this process. If memory runs out, nothing is printed.
     With `is_fresh` it is spawned, not forked, so that its memory is that of a newly started tool.
     """
     context: Any = multiprocessing.get_context("spawn") if is_fresh else _context()

@@ -24,7 +24,6 @@ class Unmirrored(nn.Module):
     def __init__(self, network: Segmentor) -> None:
         super().__init__()
         self.network, self.valid_side = network, network.valid_side
-        network.upsamples = False
 
     def forward(self, x: Tensor) -> Any:
         x = torch.stack([x[0], x[1].flip(-1)])
