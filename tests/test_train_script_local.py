@@ -90,6 +90,29 @@ def test_a_second_ctrl_c_ends_what_does_not_end(project: Path, shell: str) -> No
         os.kill(pid, 0)
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_second_ctrl_c_while_the_first_is_handled(project: Path, shell: str) -> None:
+    """dash then reports the wrong exit code of the command that was interrupted."""
+    (project.parent / "python").write_text("#!/bin/sh\ntrap '' TERM\necho $$\nexec sleep 60\n")
+    script = project / "tool/python.sh"
+    with script.open("a") as file:
+        file.write("""
+kill() { # press Ctrl-C again; kill late, so that leaving early can be seen
+    case $2 in
+        TERM) command kill "$@" && command kill -s INT $$ ;;
+        KILL) (sleep 0.5 && command kill "$@") & ;;
+        *) command kill "$@" ;;
+    esac
+}
+""")
+    with start(project / "tool/train.sh", shell) as run:
+        pid = int(run.stdout.readline())
+        run.send_signal(signal.SIGINT)
+        assert run.wait(20) == 130
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_relative_paths_start_where_the_script_is_called(project: Path) -> None:
     with start(project / "tool/train.sh", "sh") as run:
         trained, tested = (line.split() for line in run.stdout.read().splitlines())

@@ -10,7 +10,9 @@ fi
 child='' stopped=''
 stop() { # <exit code of the script> <signal>
     stopped=$1
-    kill -s "$2" "${child:-${!:-}}" 2>/dev/null || exit "$1"
+    running=${child:-${!:-}}
+    # The second question is for dash: if another signal comes during the first kill, its exit code is lost.
+    kill -s "$2" "$running" 2>/dev/null || kill -0 "$running" 2>/dev/null || exit "$1"
 }
 trap 'stop 75 TERM' TERM
 trap 'stop 75 HUP' HUP
