@@ -104,6 +104,23 @@ def test_peak_memory_is_measured_apart(tiny: Path, record: Record) -> None:
     assert len(rows) == 7 and all(row["peak_gib"] > 0 and row["ratio"] > 0 for row in rows)
 
 
+def test_a_part_that_fails_is_noted(
+    tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*args: object, **keys: object) -> None:
+        raise MemoryError
+
+    for part in ("data", "metric", "training", "inference", "memory"):
+        work = no_memory if part == "training" else lambda *args, **keys: None
+        monkeypatch.setattr(f"util.extra.benchmark.{part}.run", work)
+    words = ["--output", tmp_path / "found.json", "--config", tiny]
+    code, out, err = run_tool("benchmark", "all", *words)
+    assert code == 0, err
+    assert "| step | failed or took too long |" in out
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["part"] for row in rows] == ["step"]
+
+
 def test_mistakes(tiny: Path, run_tool: RunTool) -> None:
     code, _, err = run_tool("benchmark", "test", "--runs", 0, "--config", tiny)
     assert_one_sentence(code, err, "--runs must be at least 1, got 0")

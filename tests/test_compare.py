@@ -88,6 +88,22 @@ def test_a_clear_difference_is_marked(
     assert out == run_tool("compare", a, b)[1]  # the same draws every time
 
 
+def test_a_class_in_a_single_image_is_not_marked(tmp_path: Path, run_tool: RunTool) -> None:
+    """All draws that have it agree, so its interval has no width."""
+    for name, hit in (("a", 9), ("b", 3)):
+        counts = ImageCounts(len(NAMES))
+        for image in range(20):
+            matrix = np.diag([50, 50, 0, 0])
+            if image == 0:
+                matrix[2, 2], matrix[2, 0] = hit, 10 - hit
+            counts.add(matrix, image=image)
+        save(tmp_path / name, counts)
+    code, out, err = run_tool("compare", tmp_path / "a", tmp_path / "b")
+    assert code == 0, err
+    row = next(line for line in out.splitlines() if line.split()[:1] == ["2"])
+    assert row.endswith("[-0.6000, -0.6000]"), out
+
+
 def test_incomparable_results(tmp_path: Path, rng: np.random.Generator, run_tool: RunTool) -> None:
     a = save(tmp_path / "a", counted(rng, wrong=0.3))
     others = {
@@ -110,7 +126,7 @@ def test_incomparable_results(tmp_path: Path, rng: np.random.Generator, run_tool
 @pytest.mark.parametrize("void", [False, True])
 def test_a_set_without_a_class_has_no_interval(void: bool) -> None:
     counts = ImageCounts(2)
-    counts.add(np.zeros((2, 2), int), np.full((2, 2), 255 if void else 0), image=0)
+    counts.add(np.zeros((2, 2), int) if void else np.array([[4, 0], [0, 0]]), image=0)
     found = intervals(Areas.stack(counts.areas), draw_counts(1))
     assert np.isnan(found.miou).all() == void
     assert np.isnan(found.iou_class[1]).all()

@@ -135,6 +135,10 @@ CHECKS = [
         ["class_weights", "[0, 0, 0]"],
         "TRAIN.class_weights are all 0: give at least one class a weight",
     ),
+    (
+        ["data_root", ""],
+        "DATA.data_root must not be empty: write a path, or . for the project's folder",
+    ),
     (["train_list", ""], "DATA.train_list is empty: set it in the config or as an override"),
     (["evaluate", "True"], "DATA.val_list is empty: set it in the config or as an override"),
     (

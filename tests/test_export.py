@@ -49,6 +49,16 @@ def test_onnx_of_any_size(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None
     assert_one_sentence(code, err, "m.onnx exists")
 
 
+def test_calibration_follows_links_and_skips_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "near").mkdir()
+    for name in ("far/a.png", "far/b.PNG", "near/._a.png", "near/note.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "near/linked").symlink_to("../far")
+    names = [[p.name for p in paths] for paths in int8.calibration_images(tmp_path / "near", "")]
+    assert names == [["a.png"], ["b.PNG"]]
+
+
 @pytest.mark.slow
 def test_int8(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch

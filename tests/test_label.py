@@ -184,14 +184,6 @@ def test_ambiguous_labels_are_rejected_with_the_fix(tmp_path: Path, kind: str) -
     assert part in str(error.value) and str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["I;16", "RGB"])
-def test_images_of_16_bits_are_refused_not_darkened(tmp_path: Path, kind: str) -> None:
-    pixels = IDS.astype(np.uint16) * 256
-    cv2.imwrite(str(tmp_path / "x.png"), rgb(pixels) if kind == "RGB" else pixels)
-    with pytest.raises(DataError, match=r"has 16 or more bits per channel .* save it with 8 bits"):
-        read_image(tmp_path / "x.png")
-
-
 def test_mutated_files_are_read_or_rejected(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write_image(tmp_path / "a.png", rng.integers(0, 255, (9, 9, 3)).astype(np.uint8))

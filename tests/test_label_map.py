@@ -35,14 +35,27 @@ def test_without_a_map_labels_pass_untouched() -> None:
 def test_cityscapes_follows_the_official_table() -> None:
     label_map = made("cityscapes", classes=19)
     assert mapped(label_map, 7, 8, 11, 26, 28, 31, 33) == [0, 1, 2, 13, 15, 16, 18]
-    assert mapped(label_map, 0, 6, 9, 14, 29, 30, 255) == [255] * 7
+    assert mapped(label_map, 0, 6, 9, 14, 29, 30) == [255] * 6
     assert len({i for i in label_map.table.values() if i != 255}) == 19
 
 
 def test_ade20k_shifts_by_one() -> None:
     label_map = made("ade20k", classes=150)
     for kind in (np.uint8, np.int32, np.int64):
-        assert mapped(label_map, 0, 1, 150, 255, kind=kind) == [255, 0, 149, 255]
+        assert mapped(label_map, 0, 1, 150, kind=kind) == [255, 0, 149]
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cityscapes", 19), ("ade20k", 150)])
+def test_class_ids_are_not_mapped_again(name: str, classes: int) -> None:
+    """Raw labels never hold 255, labels of class ids do."""
+    label_map = made(name, classes=classes)
+    with pytest.raises(DataError) as error:
+        mapped(label_map, 0, 11, 255)
+    assert str(error.value) == (
+        "label x.png holds id 255 (1 pixels), so it looks like class ids, not raw ids of "
+        f"{name}: set DATA.label_map: ''"
+    )
+    assert label_map.cause({0: 9, 255: 1}).kind == "converted-ids"
 
 
 def test_ignore_ids_are_the_ids_of_files() -> None:
@@ -137,6 +150,9 @@ def test_config_takes_names_mappings_and_files(tiny: Path, tmp_path: Path) -> No
 CAUSES = [
     ([0, 255], 2, 65535, "looks like a 0/255 mask", "DATA.label_map: {0: 0, 255: 1}"),
     ([7, 8, 33], 19, 255, "looks like Cityscapes labelIds", "DATA.label_map: cityscapes"),
+    ([*range(20)], 19, 255, "0 for no data and classes 1..19", "or DATA.ignore_ids: [19]"),
+    ([*range(1, 20)], 19, 255, "looks like ids starting at 1", "DATA.label_map: {1: 0, 2: 1"),
+    ([0, 5, 19], 19, 255, "a different void id, an extra class", "DATA.ignore_ids: [19]"),
     ([0, 3, 150], 150, 255, "looks like raw ADE20K ids", "DATA.label_map: ade20k"),
     ([1, 2, 3], 3, 255, "looks like ids starting at 1", "DATA.label_map: {1: 0, 2: 1, 3: 2}"),
     ([0, 1, 11], 11, 255, "a different void id", "DATA.ignore_ids: [11]"),

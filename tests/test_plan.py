@@ -25,9 +25,11 @@ def test_the_line_and_the_schedule(tiny: Path) -> None:
     assert found["hours"] == pytest.approx(10 * 10 * found["seconds_per_step"] / 3600)
 
 
-def test_checkpoint_has_the_estimated_size(tiny: Path, run_tool: RunTool) -> None:
-    assert run_tool("train", "--config", tiny)[0] == 0
-    cfg = load_config(tiny)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_checkpoint_has_the_estimated_size(tiny: Path, run_tool: RunTool, optimizer: str) -> None:
+    words = ["optimizer", optimizer]
+    assert run_tool("train", "--config", tiny, *words)[0] == 0
+    cfg = load_config(tiny, words)
     real = next(Path(cfg.save_path).glob("train_epoch_1.pth")).stat().st_size
     assert plan.checkpoint_bytes(cfg) == pytest.approx(real, rel=0.02)
 
@@ -70,6 +72,11 @@ def test_a_damaged_image_is_named_in_a_sentence(tiny: Path) -> None:
     image.write_bytes(image.read_bytes()[:900])
     run = command(sys.executable, "tool/plan.py", "--config", tiny)
     assert_one_sentence(run.returncode, run.stderr, str(image), "damaged")
+
+
+def test_no_list_to_test_is_a_sentence(tiny: Path, run_tool: RunTool) -> None:
+    code, _, err = run_tool("plan", "--config", tiny, "test_list", "", "val_list", "")
+    assert_one_sentence(code, err, "TEST.test_list is empty: set it")
 
 
 def test_a_step_that_does_not_run_is_a_sentence(

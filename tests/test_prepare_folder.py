@@ -165,7 +165,7 @@ def test_refusals(raw: Path, run_tool: RunTool, tmp_path: Path) -> None:
     (raw / "masks").mkdir()
     refused("0 pairs of the same name among 5 images", "--pair ")
     masks(0, 0)
-    refused("1 classes besides void: at least 2")
+    refused("1 class besides void: at least 2")
     masks(0, 1, 9)
     file = tmp_path / "c.txt"
     file.write_text("1 2 3 a\n4 5 6 b\n")

@@ -102,9 +102,10 @@ def test_a_folder_for_each_class(raw: Raw, tmp_path: Path) -> None:
     assert raw.label(out="other")[0, :5].tolist() == [255, 0, 1, 1, 255]
     (tmp_path / "n.txt").write_text("road\nsky\n")
     more = ("--class-folders", "--names", tmp_path / "n.txt")
-    raw.refused("in order of ids: car, road", words=more, out="third")
+    raw.refused("have the classes car, road, but", words=more, out="third")
     write_ids(raw.root / "masks/car/0.png", 0, 1, 2)
-    raw.refused("masks/car/0.png", "0 and one other value", words=more[:1], out="third")
+    more = ("--class-folders", "--like", raw.out())
+    raw.refused("masks/car/0.png", "0 and one other value", words=more, out="third")
 
 
 def test_pairs_of_a_file(raw: Raw, tmp_path: Path) -> None:

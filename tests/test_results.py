@@ -58,7 +58,7 @@ FAULTS: dict[str, Callable] = {
     "made by something else": lambda gray, pred: write_label(gray, pred),
     "wrong size": lambda gray, pred: write_label(gray, pred[:-1], note=read_note(gray)),
     "id out of range": lambda gray, pred: write_label(gray, pred + 1, note=read_note(gray)),
-    "colour image": lambda gray, pred: Image.new("RGB", (30, 20)).save(gray),
+    "colour image": lambda gray, pred: Image.new("RGB", (30, 20), "red").save(gray),
     "gone": lambda gray, pred: gray.unlink(),
 }
 
@@ -71,7 +71,8 @@ def test_truncated_predictions_are_neither_found_nor_scored(
     write(results, image, pred)
     FAULTS[fault](results.gray("city/a"), pred)
     assert results.find("city/a", image) is None
-    with pytest.raises(DataError):
+    what = "is a colour image, not class ids" if fault == "colour image" else ""
+    with pytest.raises(DataError, match=what):
         results.read("city/a", image)
 
 

@@ -65,6 +65,20 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
+def test_a_part_that_replaces_the_scores_of_all_images_says_so(
+    ready: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    whole, part = (words(ready, tmp_path / "out", "TEST.index_step", n) for n in (3, 1))
+    code, out, err = run_tool("test", *whole)
+    assert code == 0 and "are replaced" not in out + err
+    code, out, err = run_tool("test", *part)
+    assert code == 0 and "the scores of 3 images in " in out, err
+    assert "are replaced by those of 1 of them" in out and "TEST.has_prediction True" in out
+    code, out, err = run_tool("test", *whole, "TEST.has_prediction", "True")
+    assert code == 0 and "are replaced" not in out + err
+    assert json.loads((tmp_path / "out/scores.json").read_text())["protocol"]["images"] == 3
+
+
 @pytest.mark.parametrize("skip_existing", [False, True])
 def test_a_folder_keeps_the_predictions_of_one_protocol(
     ready: Path, tmp_path: Path, run_tool: RunTool, skip_existing: bool

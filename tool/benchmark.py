@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def main() -> None:
         own = commands.add_parser(
             name, has_config=name not in WITHOUT_CONFIG, description=text, help=text.split(":")[0]
         )
-        own.add_argument("--runs", type=int, default=3, help="repetitions; default 3")
+        if name != "memory":
+            own.add_argument("--runs", type=int, default=3, help="repetitions; default 3")
         own.add_argument("--output", type=Path, metavar="FILE.json", help="also writes FILE.md")
         if name in ("test", "all"):
             own.add_argument(
@@ -94,13 +96,12 @@ def run_here(args: argparse.Namespace) -> None:
         names = [name for name in PARTS if name != "all"]
     device = apart(partial(single_device, cfg.test_gpu if cfg else [0]))
     assert isinstance(device, torch.device)
+    count, runs = getattr(args, "images", 1), getattr(args, "runs", 1)
     works = {
-        "data": partial(data.run, runs=args.runs),
-        "metric": partial(metric.run, runs=args.runs),
-        "step": partial(training.run, cfg=cfg, runs=args.runs, device=device),
-        "test": partial(
-            inference.run, cfg=cfg, count=getattr(args, "images", 1), runs=args.runs, device=device
-        ),
+        "data": partial(data.run, runs=runs),
+        "metric": partial(metric.run, runs=runs),
+        "step": partial(training.run, cfg=cfg, runs=runs, device=device),
+        "test": partial(inference.run, cfg=cfg, count=count, runs=runs, device=device),
         "memory": partial(memory.run, cfg=cfg, device=device),
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -110,8 +111,16 @@ def run_here(args: argparse.Namespace) -> None:
             if len(names) == 1:
                 works[name](record)
             else:
-                apart(partial(works[name], record), seconds=HOUR)
+                has_ended = apart(partial(run_part, works[name], record), seconds=HOUR)
+                if not has_ended:
+                    record.add(name, name, note="failed or took too long")
         print(record.write(about(device, f"python {shlex.join(sys.argv)}")))
+
+
+def run_part(work: Callable[[Record], None], record: Record) -> bool:
+    """Run a part in its own process; return True, which tells its end from a failure."""
+    work(record)
+    return True
 
 
 def run_gpu(args: argparse.Namespace) -> None:

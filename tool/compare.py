@@ -79,7 +79,8 @@ def _format_row(a: float, b: float, ends: np.ndarray) -> tuple[str, bool]:
     if np.isnan(ends).any():
         return f"{a:.4f} {b:.4f}  absent from both", False
     low, high = ends
-    is_beyond_chance = bool(low > 0 or high < 0)
+    # The interval has no width if all draws agree, as for a class in a single image.
+    is_beyond_chance = bool(low < high and (low > 0 or high < 0))
     mark = " *" if is_beyond_chance else ""
     return f"{a:.4f} {b:.4f}  {b - a:+.4f}  [{low:+.4f}, {high:+.4f}]{mark}", is_beyond_chance
 

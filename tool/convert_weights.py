@@ -1,7 +1,6 @@
 """Convert weight files to the layout of this project, or a trained network to the published one."""
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from model.identify import identify
 from model.pretrained import from_torchvision
+from util.data.file import file_sha256
 from util.evaluation.output import check_file
 from util.training.weight_file import UNFINISHED, load_file, save_atomically, state_dict_of
 
@@ -50,8 +50,8 @@ def main() -> None:
     for name, value in identify(state).items():
         print(f"{name}: {value}")
     save_atomically(args.target, layout(content, state, is_published=args.published))
-    digest = hashlib.sha256(args.target.read_bytes()).hexdigest()
-    print(f"wrote {args.target}, {args.target.stat().st_size} bytes, SHA-256 {digest}")
+    size, digest = args.target.stat().st_size, file_sha256(args.target)
+    print(f"wrote {args.target}, {size} bytes, SHA-256 {digest}")
 
 
 def layout(content: dict, state: dict[str, Tensor], *, is_published: bool) -> dict:

@@ -1,6 +1,6 @@
 """Estimate what a recipe needs on this machine: memory by batch size, time, disk, loader workers.
 
-Runs a few real training steps. If the recipe does not fit, suggests keys that save memory.
+Runs a few real training steps, also with keys that save memory.
 """
 
 import sys
@@ -15,6 +15,7 @@ import torch
 from model import check_network
 from util.config import Config, check_test, check_train, config_parser, load_config
 from util.distributed import describe, single_device
+from util.evaluation.protocol import tested_images
 from util.extra import plan
 from util.extra.benchmark.parts import apart
 
@@ -25,6 +26,7 @@ def main() -> None:
     check_train(cfg)
     check_test(cfg)
     check_network(cfg)
+    samples, _ = tested_images(cfg)
     device = apart(partial(single_device, cfg.train_gpu))  # this process must not touch the GPU
     assert isinstance(device, torch.device)
     load, images = plan.loading_seconds(cfg)
@@ -37,9 +39,11 @@ def main() -> None:
     print(f"{name}, {total:.1f} GiB; {images} training images; batch size {size}")
     report_memory(cfg, line, total)
     report_time(cfg, own, load, images)
-    seconds, count = plan.test_seconds(cfg, device)
-    minutes = seconds * count / 60
-    print(f"test: {seconds:.2f} s/image at scales {cfg.scales}, {minutes:.1f} min for {count}")
+    seconds = plan.test_seconds(cfg, device, samples[0])
+    minutes = seconds * len(samples) / 60
+    print(
+        f"test: {seconds:.2f} s/image at scales {cfg.scales}, {minutes:.1f} min for {len(samples)}"
+    )
     disk = plan.checkpoint_bytes(cfg) / 2**20
     print(f"disk: {disk:.0f} MiB/checkpoint, {plan.KEPT * disk:.0f} MiB for the {plan.KEPT} kept")
     report_savings(cfg, device, own, usable_gib=usable)
@@ -75,7 +79,7 @@ def report_time(cfg: Config, own: plan.Cost, load: float, images: int) -> None:
 
 
 def report_savings(cfg: Config, device: torch.device, own: plan.Cost, *, usable_gib: float) -> None:
-    """Print what each memory-saving key saves, for a recipe that does not fit."""
+    """Print what each memory-saving key that the recipe does not use would save."""
     print("\nto save memory, cumulatively:")
     for words, line in plan.savings(cfg, device, usable_gib=usable_gib):
         cost = line.at(cfg.batch_size)

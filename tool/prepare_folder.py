@@ -18,14 +18,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import DataError, UserError, run_cli  # isort: split
 
 from util.config import ROOT
 from util.extra.parallel import in_threads
-from util.extra.prepare.classes import Classes, classes_of_folders, find_classes
+from util.extra.prepare.classes import Classes, classes_of_folders, find_classes, rgb_of
 from util.extra.prepare.files import VOID, Split
-from util.extra.prepare.masks import Mask, read_class_file, scan_mask
+from util.extra.prepare.masks import read_class_file, scan_mask
 from util.extra.prepare.pairs import VAL_FRACTION, Pair, find_pairs, split_pairs, to_items
 from util.extra.prepare.recipe import recipes
 from util.extra.prepare.write import (
@@ -72,6 +74,7 @@ def main() -> None:
         "seed": options.seed,
         "is_of_colors": classes.is_of_colors,
         "values": {str(value): i for value, i in classes.table.items()},
+        "class_ids": classes.ids if classes.parts else {},
     }
     raw = [options.images.parent] if beside else []
     folders = {"--config": options.config / name}
@@ -129,39 +132,52 @@ def dataset_name(out: Path) -> str:
 def choose_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
     """Determine the classes: from --like, from the user's options, or from all masks."""
     given = read_class_file(options.colors, options.names)
-    if any("" not in pair.masks for pair in pairs):
-        return classes_of_folders([pair.masks for pair in pairs], given.names)
-    masks = in_threads(scan_mask, [pair.masks[""] for pair in pairs], "masks")
-    if options.like is None:
-        return find_classes(masks, given, options.void)
-    if options.void or given.names or given.colors:
+    if options.like is not None and (options.void or given.names or given.colors):
         raise UserError(
             "--like sets names, colours and void: give it without --names, --colors, --void"
         )
-    return classes_like(options.like, masks)
+    like = prepared_classes(options.like) if options.like is not None else None
+    if any("" not in pair.masks for pair in pairs):
+        if options.void:
+            raise UserError(
+                "--void is for masks of several classes: with one mask per class, the pixels of "
+                "none are unlabelled"
+            )
+        colors = np.array([rgb_of(code) for code in given.colors])
+        names, colors = (like.names, like.colors) if like else (given.names, colors)
+        return classes_of_folders([pair.masks for pair in pairs], names, colors)
+    masks = in_threads(scan_mask, [pair.masks[""] for pair in pairs], "masks")
+    if like is None:
+        return find_classes(masks, given, options.void)
+    if not like.table:
+        raise UserError(
+            f"--like {options.like} was prepared from one mask per class, so it holds no ids or "
+            "colours of masks: give --names instead"
+        )
+    like.check(masks)
+    return like
 
 
-def classes_like(folder: Path, masks: Sequence[Mask]) -> Classes:
-    """Load the classes of a prepared folder and check that the masks have no others."""
+def prepared_classes(folder: Path) -> Classes:
+    """Load the classes of a folder that this tool prepared. Raises UserError."""
     name = dataset_name(folder)
     names_path, colors_path = attribute_paths(folder, name)
     path = record_path(folder, name)
     record = read_record(path) if path.is_file() else {}
-    table = recorded_ids(record)
-    if not (names_path.is_file() and colors_path.is_file() and table):
+    ids = recorded_ids(record)
+    if not (names_path.is_file() and colors_path.is_file() and ids):
         raise UserError(
             f"--like {folder}: no folder that prepare_folder.py wrote (with {path.name}, and "
             f"{name}_names.txt and {name}_colors.txt next to it)"
         )
-    count = len({*table.values()} - {VOID})
+    count = len({*ids.values()} - {VOID})
     names, colors = load_names(str(names_path), count), load_colors(str(colors_path), count)
-    classes = Classes(names, colors, table, bool(record.get("is_of_colors")))
-    classes.check(masks)
-    return classes
+    table = {} if record.get("class_ids") else {int(value): i for value, i in ids.items()}
+    return Classes(names, colors, table, bool(record.get("is_of_colors")))
 
 
 def other_ids(options: Namespace, classes: Classes) -> Iterator[str]:
-    """Yield a warning for each prepared folder next to --out that maps a value to another id."""
+    """Yield a warning for each prepared folder next to --out with another id for a class."""
     out = options.out.resolve()
     for path in sorted(out.parent.glob("*/prepare_*.json")) if options.like is None else ():
         try:
@@ -169,20 +185,23 @@ def other_ids(options: Namespace, classes: Classes) -> Iterator[str]:
         except DataError:  # of another dataset
             continue
         ids = recorded_ids(record)
-        differ = [v for v, i in classes.table.items() if ids.get(v, i) != i]
+        differ = [value for value, i in classes.ids.items() if ids.get(value, i) != i]
         same_kind = record.get("is_of_colors") == classes.is_of_colors
+        same_kind &= bool(record.get("class_ids")) == bool(classes.parts)
         if path.parent != out and same_kind and differ:
             value, folder = differ[0], os.path.relpath(path.parent)
+            shown = value if classes.parts else classes.text(int(value))
             yield (
-                f"{classes.text(value)} is id {ids[value]} in {folder}, but "
-                f"{classes.table[value]} here: give --like {folder} to keep its ids"
+                f"{shown} is id {ids[value]} in {folder}, but "
+                f"{classes.ids[value]} here: give --like {folder} to keep its ids"
             )
 
 
-def recorded_ids(record: Mapping[str, Any]) -> dict[int, int]:
-    """Return {value in a mask: id} of a record; {} if it has none."""
+def recorded_ids(record: Mapping[str, Any]) -> dict[str, int]:
+    """Return {value in a mask, or name of a class: id} of a record; {} if it has none."""
     try:
-        return {int(value): int(i) for value, i in dict(record.get("values", {})).items()}
+        values = {str(int(value)): int(i) for value, i in dict(record.get("values", {})).items()}
+        return values | {k: int(i) for k, i in dict(record.get("class_ids", {})).items()}
     except (ValueError, TypeError):
         return {}
 

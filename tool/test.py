@@ -29,7 +29,7 @@ from util.evaluation.protocol import (
     scoring_protocol,
     tested_images,
 )
-from util.evaluation.result import make_result
+from util.evaluation.result import make_result, scored_images
 from util.evaluation.result_folder import ResultFolder, read_protocol
 from util.extra.report.page import write_report
 from util.inference import SlidingPredictor, build_predictor
@@ -191,6 +191,12 @@ def report(
     if cfg.split == "test":
         log.info(f"predictions without labels are in {results.path}")
         return
+    before = scored_images(results.path)
+    if before > {*evaluator.names}:
+        log.warning(
+            f"the scores of {len(before)} images in {results.path} are replaced by those of "
+            f"{number} of them; their predictions stay: TEST.has_prediction True scores them again"
+        )
     result = make_result(counts, names=class_names, images=evaluator.names, protocol=protocol)
     for line in (*result.table(), f"Eval result: {headline(counts.total.scores())}"):
         log.info(line)

@@ -106,15 +106,7 @@ class ImageCounts:
         """Return (intersection, union, target) of each image, ordered by image number."""
         return [self._areas[image] for image in sorted(self._areas)]
 
-    def add(self, pred: np.ndarray, label: np.ndarray, *, image: int) -> None:
-        """Count an image: two maps of class ids of the same shape."""
-        total = self.total
-        self.add_matrix(
-            count_pixels(pred, label, classes=total.classes, ignore_label=total.ignore_label),
-            image=image,
-        )
-
-    def add_matrix(self, matrix: np.ndarray, *, image: int) -> None:
+    def add(self, matrix: np.ndarray, *, image: int) -> None:
         """Count an image by its confusion matrix from `count_pixels`."""
         self.total.merge(torch.from_numpy(matrix))
         self._areas[image] = matrix_areas(matrix)

@@ -158,6 +158,10 @@ def _check_limits(name: str, item: Any) -> None:
 
 def _absolute(name: str, path: str, folder: Path) -> str:
     # Do not resolve symlinks: dataset/<name> may be one, and users know it by that name.
+    if path == "" and FIELDS[name].default is MISSING:
+        raise ConfigError(
+            f"{full_name(name)} must not be empty: write a path, or . for the project's folder"
+        )
     if path in ("", *FIELDS[name].metadata["words"]):
         return path
     if any(ord(character) < 32 for character in path):

@@ -30,7 +30,7 @@ def probable_cause(
         return Cause("mask-0-255", "looks like a 0/255 mask", _label_map_line({0: 0, 255: 1}))
     wrong = sorted(i for i in ids if not 0 <= i < classes and i != ignore_label)
     kept = ids - {ignore_label}
-    if classes == 19 and max(kept) <= 33 and min(kept) >= -1:
+    if classes == 19 and 19 < max(kept) <= 33 and min(kept) >= -1:
         return Cause(
             "cityscapes-ids", "looks like Cityscapes labelIds", "DATA.label_map: cityscapes"
         )

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -130,6 +131,8 @@ def stored_bits(file: Image.Image) -> int:
     """Return the bits per sample: 1, 2, 4, 8, 16 or 32."""
     if file.mode == "1":
         return 1
+    if raw_mode(file).startswith("BGR;1"):  # a BMP of 16 bits a pixel, 5 or 6 of each colour
+        return 8
     bits = re.search(r";(\d+)", raw_mode(file))
     return int(bits[1]) if bits else 32 if file.mode in "IF" else 8
 
@@ -213,3 +216,12 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    digest = sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

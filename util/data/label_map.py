@@ -4,6 +4,7 @@ No file is rewritten. Unmapped ids are an error, so that a wrong map cannot go u
 TEST.export does the reverse: it maps class ids to those that a benchmark server expects.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,9 +35,10 @@ _LOWEST, _HIGHEST = -(2**15), 2**16 - 1  # range of signed and unsigned 16-bit i
 class LabelMap:
     """Raw id -> class id 0..classes-1 or `ignore_label`; ids are kept if there is no table.
 
-    `ignore_ids` are raw ids. `ignore_label` itself is kept unless the table maps it. Raw ids of
-    colours (`is_of_colors`) are r*65536 + g*256 + b. `colors` are the class colours in that form,
-    () if unknown. `source` is the path of the table's file.
+    `ignore_ids` are raw ids. `ignore_label` itself is kept unless the table maps it or is one of
+    the named ones, whose raw files do not hold it. Raw ids of colours (`is_of_colors`) are
+    r*65536 + g*256 + b. `colors` are the class colours in that form, () if unknown. `source` is
+    the name of the table or the path of its file.
     """
 
     classes: int
@@ -76,7 +78,7 @@ class LabelMap:
         large = np.zeros(size + 2, np.int32)  # pages never written take no memory
         if not self.table:
             large[1:-1] = np.arange(size) + _LOWEST + 1
-        elif not self.is_of_colors and self.ignore_label <= _HIGHEST:
+        elif not self.is_of_colors and self.ignore_label <= _HIGHEST and self.source not in _NAMED:
             large[self.ignore_label - self._first] = self.ignore_label + 1
         named = dict(self.table) | dict.fromkeys(self.ignore_ids, self.ignore_label)
         for raw, i in named.items():
@@ -114,8 +116,11 @@ class LabelMap:
         ignoring = f"DATA.ignore_ids: {sorted({*self.ignore_ids, *wrong})}"
         if self.is_of_colors:
             lines = " ".join(f"'{color_text(i)} {self.ignore_label}'" for i in wrong)
-            fix = f"printf '%s\\n' {lines} >> {self.source}"
+            fix = f"printf '\\n%s' {lines} >> {shlex.quote(self.source)}"
             return Cause("unnamed-colours", "not in DATA.label_map", fix)
+        if self.source in _NAMED and self.ignore_label in wrong:
+            looks_like = f"looks like class ids, not raw ids of {self.source}"
+            return Cause("converted-ids", looks_like, "DATA.label_map: ''")
         if self.table:
             return Cause("unnamed-ids", "not in DATA.label_map", ignoring)
         others = {i: pixels for i, pixels in found.items() if i not in self.ignore_ids}
@@ -136,8 +141,10 @@ class LabelMap:
                 f"{holds}, which DATA.label_map does not map: add a line `{self.text(wrong[0])} "
                 f"{self.ignore_label}` to that file to ignore it, or one with its class id"
             )
-        if self.table:
+        if cause.kind == "unnamed-ids":
             return f"{holds}, which DATA.label_map does not map: add it there, or set {cause.fix}"
+        if self.table:
+            return f"{holds}, so it {cause.looks_like}: set {cause.fix}"
         fix = f"set {cause.fix}" if cause.fix.startswith("DATA.") else cause.fix
         return (
             f"{holds}: ids must be 0..{self.classes - 1} (DATA.classes {self.classes}) or "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from util.error import DataError, show
 
+_LONGEST_LINE = 10_000  # characters; longer than any two paths
 _HEADER = {"image", "img", "image_path", "filename", "file", "path", "label", "mask", "label_path"}
 
 
@@ -49,6 +50,12 @@ def read_lines(list_path: str | Path, data_root: str | Path) -> list[tuple[int, 
     lines = [(n, line) for n, text in enumerate(texts, 1) if (line := text.strip(" \t"))]
     if not lines:
         raise DataError(f"{list_path} is empty: it must hold at least one `image label` line")
+    for number, line in lines:
+        if len(line) > _LONGEST_LINE:
+            raise DataError(
+                f"{list_path} line {number} has {len(line)} characters, so this is not a list: "
+                "write one `image label` per line"
+            )
     return lines
 
 

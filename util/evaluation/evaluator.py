@@ -116,7 +116,7 @@ class Evaluator:
 
     def _collect(self, future: Future) -> None:
         number, matrix = future.result()
-        self.counts.add_matrix(matrix, image=number)
+        self.counts.add(matrix, image=number)
         self.done += 1
 
     def _accuracy(self) -> str:

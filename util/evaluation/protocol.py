@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from util.config import NETWORK_KEYS, Config
+from util.data.file import file_sha256
 from util.data.list_file import Sample, read_list, result_names
 from util.error import CheckpointError, ConfigError
-from util.evaluation.result_folder import file_sha256
 from util.evaluation.submission import check_names
 from util.inference import SlidingPredictor, window_starts
 

@@ -96,6 +96,14 @@ def read_result(folder: Path) -> Result:
     return result
 
 
+def scored_images(folder: Path) -> set[str]:
+    """Return the names of the images whose scores are in the folder; none if it has no result."""
+    try:
+        return {*read_result(folder).images}
+    except DataError:
+        return set()
+
+
 def _check(result: Result) -> None:
     """Raise TypeError or ValueError unless types and shapes are as written by `save`."""
     names, images = result.names, result.images

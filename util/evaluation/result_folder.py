@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from util.data.file import write_text
-from util.data.image import read_label, read_note, write_image, write_label
+from util.data.image import read_note, write_image, write_label
+from util.data.label import decode_label, ids_of
 from util.error import ConfigError, DataError
 from util.evaluation.output import check_targets, make_folder
 from util.palette import colorize, overlay
@@ -125,7 +126,10 @@ class ResultFolder:
 
     def _read(self, name: str, size: tuple[int, int]) -> np.ndarray:
         gray = self.gray(name)
-        pred = read_label(gray)
+        label = decode_label(gray)
+        if label.kind == "colors":
+            raise DataError(f"prediction {gray} is a colour image, not class ids: predict again")
+        pred = ids_of(label)
         if pred.shape != size:
             raise DataError(
                 f"prediction {gray} is {pred.shape[1]}x{pred.shape[0]}, its image is "
@@ -194,15 +198,6 @@ def read_protocol(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         pass
     raise ConfigError(f"{path} is damaged or not from a test: {_OTHER}, or remove that folder")
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    digest = sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _short(value: Any) -> str:

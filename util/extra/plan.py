@@ -1,6 +1,7 @@
 """Estimates of what a recipe needs on this machine: memory, time, disk, loader workers."""
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from model import build_model
 from util.config import Config
 from util.data.dataset import BatchSampler, Loader, build_data
 from util.data.image import read_image
-from util.data.list_file import read_list
+from util.data.list_file import Sample
 from util.distributed.device import usable_amp
 from util.error import RunError
 from util.extra.benchmark.machine import available_cores, wait
@@ -133,13 +134,11 @@ def loading_seconds(cfg: Config) -> tuple[float, int]:
     return (time.perf_counter() - start) / count, len(data)
 
 
-def test_seconds(cfg: Config, device: torch.device) -> tuple[float, int]:
-    """Return the seconds for an image of the test list, and the number of images."""
-    path = cfg.test_list or cfg.val_list
-    samples = read_list(path, cfg.data_root, has_labels=cfg.split != "test")
-    image = read_image(samples[0].image)
+def test_seconds(cfg: Config, device: torch.device, sample: Sample) -> float:
+    """Return the seconds that testing an image takes, NaN if it fails or takes too long."""
+    image = read_image(sample.image)
     seconds = apart(partial(_test, cfg, device, image), seconds=SECONDS)
-    return (math.nan if seconds is None else seconds), len(samples)
+    return math.nan if seconds is None else seconds
 
 
 def _test(cfg: Config, device: torch.device, image: np.ndarray) -> float:
@@ -155,8 +154,6 @@ def memory_gib(device: torch.device) -> float:
     """Return the total memory of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / GIB
-    import os
-
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" not in names:
         return math.inf
@@ -164,10 +161,11 @@ def memory_gib(device: torch.device) -> float:
 
 
 def checkpoint_bytes(cfg: Config) -> int:
-    """Return the size of a checkpoint: float32 weights and momentum."""
+    """Return the size of a checkpoint: float32 weights and the optimizer's averages."""
     network = build_model(cfg)
     weights = sum(value.nbytes for value in network.state_dict().values())
-    return weights + (sum(p.nbytes for p in network.parameters()) if cfg.momentum else 0)
+    averages = 2 if cfg.optimizer == "adamw" else int(cfg.momentum > 0)
+    return weights + averages * sum(p.nbytes for p in network.parameters())
 
 
 def batch_sizes(cfg: Config) -> Sequence[int]:

@@ -9,9 +9,20 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from util.data.transform import MEAN, STD
+
+
+def enlarged_logits(network: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the function windows (N, 3, h, w) -> logits (N, classes, h, w) of a network."""
+
+    def logits(windows: Tensor) -> Tensor:
+        found = network(windows.to(device, torch.float32)).logits
+        return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
+
+    return logits
 
 
 @torch.inference_mode()

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from model import build_model
 from util.config import Config
@@ -17,7 +16,7 @@ from util.extra.benchmark.parts import guarded
 from util.extra.benchmark.record import Deadline, Record
 from util.extra.benchmark.step import operators, release, share_of
 from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop
+from util.extra.sliding_window_reference import enlarged_logits, plain_loop
 from util.inference import build_predictor
 
 SINGLE, SIX = (1.0,), (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -85,10 +84,7 @@ def time_plain(
 ) -> tuple[float, np.ndarray]:
     """Return seconds and label map of the plain loop in float32 without TF32."""
     found: list[np.ndarray] = []
-
-    def logits(windows: Tensor) -> Tensor:
-        out = model(windows.to(device, torch.float32)).logits
-        return F.interpolate(out, windows.shape[-2:], mode="bilinear", align_corners=True)
+    logits = enlarged_logits(model, device)
 
     def work() -> None:
         probabilities = plain_loop(

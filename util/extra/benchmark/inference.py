@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import build_model, load_trained
@@ -21,7 +20,7 @@ from util.distributed.device import usable_amp
 from util.extra.benchmark.race import installed
 from util.extra.benchmark.record import Record
 from util.extra.golden import fill, smooth_image
-from util.extra.sliding_window_reference import plain_loop, side_8k1
+from util.extra.sliding_window_reference import enlarged_logits, plain_loop, side_8k1
 from util.extra.timer import Timer, Turn
 from util.inference import build_predictor
 from util.inference.grid import resize, scaled_size
@@ -111,11 +110,7 @@ def compare(
     usual = build_model(replace(cfg, classifier="stepwise", init_weight="")).to(device).eval()
     usual.load_state_dict(model.state_dict())
     plain = Timer(usual, device)
-
-    def logits(windows: Tensor) -> Tensor:
-        found = usual(windows.to(device, torch.float32)).logits
-        return F.interpolate(found, windows.shape[-2:], mode="bilinear", align_corners=True)
-
+    logits = enlarged_logits(usual, device)
     if installed("monai") and cfg.test_mode == "slide":
         predictors["MONAI"] = MonaiPredictor(logits, device, **protocol)
         watches["MONAI"] = Timer(usual, device)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from model import build_model
 from util.config import Config
@@ -16,7 +15,7 @@ from util.extra.benchmark.plain_step import PlainStep
 from util.extra.benchmark.record import Record
 from util.extra.benchmark.step import Trainer
 from util.extra.golden import smooth_image
-from util.extra.sliding_window_reference import plain_loop
+from util.extra.sliding_window_reference import enlarged_logits, plain_loop
 from util.inference import build_predictor
 from util.training.profile import peak_memory
 
@@ -79,13 +78,7 @@ def step(cfg: Config, device: torch.device) -> None:
 def plain_test(cfg: Config, device: torch.device, size: tuple[int, int]) -> None:
     """Run the plain loop at one scale with random weights."""
     network = build_model(cfg).to(device).eval()
-
-    def logits(windows: Tensor) -> Tensor:
-        found = network(windows.to(device, torch.float32)).logits
-        return torch.nn.functional.interpolate(
-            found, windows.shape[-2:], mode="bilinear", align_corners=True
-        )
-
+    logits = enlarged_logits(network, device)
     crop = (cfg.test_h, cfg.test_w)
     image = smooth_image("memory", *size)
     plain_loop(logits, image, classes=cfg.classes, crop=crop, base_size=max(size), scales=[1.0])

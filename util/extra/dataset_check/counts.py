@@ -1,6 +1,7 @@
 """Pixel and image counts per class, and class weights derived from them."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,9 +82,10 @@ def read_weights(path: Path, *, classes: int) -> list[float]:
             f'TRAIN.class_weights {path} is not JSON with a list "class_weights": write it with '
             "tool/check_data.py --json"
         ) from None
-    if len(weights) != classes or min(weights) < 0:
+    if len(weights) != classes or not all(0 <= weight < math.inf for weight in weights):
         raise ConfigError(
-            f"TRAIN.class_weights {path} holds {len(weights)} numbers, but {classes} non-negative "
-            f"ones are needed, one per class (DATA.classes {classes}): run tool/check_data.py again"
+            f"TRAIN.class_weights {path} holds {len(weights)} numbers, but {classes} finite, "
+            f"non-negative ones are needed, one per class (DATA.classes {classes}): run "
+            "tool/check_data.py again"
         )
     return weights

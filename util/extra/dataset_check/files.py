@@ -20,7 +20,7 @@ FAULTS = {  # kind -> what, fix
         "follow the advice given for the file, or leave it out",
     ),
     "size-mismatch": (
-        "label differing in size from its image",
+        "label whose size differs from the image's",
         "recreate the label at the image's size (nearest neighbour), or leave it out",
     ),
     "turned-label": (

@@ -1,5 +1,6 @@
 """Findings about label contents: inconsistent encoding, invalid ids, colours, nothing but void."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -96,8 +97,8 @@ def color_images(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -> 
     elif len(unknown) < len(colors):
         lines = " ".join(f"'{c} {label_map.ignore_label}'" for c in unknown)
         cure = (
-            f"DATA.label_map: label_map.txt, after (cat {cfg.colors_path}; printf '%s\\n' {lines}) "
-            "> label_map.txt, which ignores the colours without a class"
+            f"DATA.label_map: label_map.txt, after (cat {shlex.quote(cfg.colors_path)}; "
+            f"printf '\\n%s' {lines}) > label_map.txt, which ignores the colours without a class"
         )
     else:
         cure = (

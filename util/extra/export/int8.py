@@ -10,6 +10,7 @@ from util.data.image import IMAGE_SUFFIXES, read_image
 from util.data.list_file import read_list
 from util.error import DataError, RunError
 from util.extra.export.model import ExportedModel
+from util.extra.prepare.files import walk
 
 IMAGES = 32  # for calibration, and as many again for the comparison
 LEAST_AGREEMENT = 0.95  # minimum share of pixels with the same label as in the float model
@@ -21,8 +22,7 @@ def calibration_images(source: Path, data_root: str) -> tuple[list[Path], list[P
     if not source.exists():
         raise DataError(f"--int8 {source} does not exist: give a folder of images or a list file")
     if source.is_dir():
-        files = (path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        paths = sorted(files)
+        paths = [path for path in walk(source) if path.suffix.lower() in IMAGE_SUFFIXES]
     else:
         paths = [sample.image for sample in read_list(source, data_root, has_labels=False)]
     if len(paths) < 2:

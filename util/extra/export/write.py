@@ -5,7 +5,6 @@ valid sides, normalisation, upsampling of the logits, argmax. Sliding windows, m
 mirroring are not exported.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from model import Segmentor
 from util.config import Config
+from util.data.file import file_sha256
 from util.data.transform import MEAN, STD
 from util.error import ConfigError, RunError, show
 from util.extra.export.model import INSTALL
@@ -148,11 +148,10 @@ def metadata_of(
     cfg: Config, config: str, names: Sequence[str], colors: np.ndarray, checkpoint: str
 ) -> dict[str, Any]:
     """Return what users of the file need: class names and colours, config, SHA-256 of weights."""
-    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     return {
         "classes": cfg.classes,
         "names": list(names),
         "colors": np.asarray(colors).tolist(),
         "config": config,
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": file_sha256(checkpoint),
     }

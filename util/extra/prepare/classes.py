@@ -46,6 +46,13 @@ class Classes:
                         "is unlabelled"
                     )
 
+    @property
+    def ids(self) -> dict[str, int]:
+        """Return {mask value as a number: id or VOID}, or {name: id} if each class has masks."""
+        if self.parts:
+            return {name: i for i, name in enumerate(self.names)}
+        return {str(value): i for value, i in self.table.items()}
+
     def text(self, value: int) -> str:
         """Format a value as users write it."""
         return color_text(value) if self.is_of_colors else str(value)
@@ -83,7 +90,7 @@ def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Cl
     is_shown = is_of_colors or all(mask.kind == "palette" for mask in masks)
     if not codes and is_shown and found.keys() >= set(values):
         codes = [found[value] for value in values]
-    rgb = np.array([(c >> 16, c >> 8 & 255, c & 255) for c in codes], np.uint8)
+    rgb = np.array([rgb_of(code) for code in codes], np.uint8)
     colors = rgb if codes else distinct_colors(len(values))
     classes = Classes(given.names, colors, table, is_of_colors)
     classes.check(masks)
@@ -91,19 +98,39 @@ def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Cl
     return replace(classes, names=given.names or [f"{kind} {classes.text(v)}" for v in values])
 
 
-def classes_of_folders(masks: Sequence[Mapping[str, Path]], names: Sequence[str]) -> Classes:
-    """Return the classes of masks with one class each (name -> file), in the order of `names`."""
+def classes_of_folders(
+    masks: Sequence[Mapping[str, Path]], names: Sequence[str], colors: np.ndarray
+) -> Classes:
+    """Return the classes of masks with one class each (name -> file), in the order of `names`.
+
+    Without names the order is alphabetical. Without `colors` (C, 3) they are generated.
+    """
     found = sorted({name for of in masks for name in of})
-    if names and sorted(names) != found:
-        raise UserError(f"--names must list the masks' classes in order of ids: {', '.join(found)}")
     order = list(names) or found
+    if not {*found} <= {*order}:
+        raise UserError(
+            f"the masks have the classes {', '.join(found)}, but the names given are "
+            f"{', '.join(order)}: list all of them, in order of ids"
+        )
+    if len({*order}) < len(order):
+        raise UserError(f"the names given are {', '.join(order)}: list each of them once")
     if not 2 <= len(order) <= MOST_CLASSES:
         raise DataError(f"the masks have {len(order)} classes: 2 to {MOST_CLASSES} are needed")
+    if len(colors) not in (0, len(order)):
+        raise UserError(
+            f"--colors has {len(colors)} colours, but there are {len(order)} classes "
+            f"({', '.join(order)}): give one line per class"
+        )
     parts = {
         next(iter(of.values())): {order.index(name): path for name, path in of.items()}
         for of in masks
     }
-    return Classes(order, distinct_colors(len(order)), {}, parts=parts)
+    return Classes(order, colors if len(colors) else distinct_colors(len(order)), {}, parts=parts)
+
+
+def rgb_of(code: int) -> tuple[int, int, int]:
+    """Return red, green and blue of a colour 0xRRGGBB."""
+    return code >> 16, code >> 8 & 255, code & 255
 
 
 def _merged(parts: Mapping[int, Path]) -> np.ndarray:
@@ -112,7 +139,8 @@ def _merged(parts: Mapping[int, Path]) -> np.ndarray:
     for i in sorted(parts):
         raw = read_label(parts[i])
         ids = np.full(raw.shape, VOID, np.int32) if ids is None else ids
-        if len(np.unique(raw)) > 2 or raw.shape != ids.shape:
+        values = np.unique(raw)
+        if len(values) > 2 or (len(values) == 2 and values[0] != 0) or raw.shape != ids.shape:
             raise DataError(
                 f"mask {parts[i]} must hold 0 and one other value, as a mask of one class, and "
                 "have the size of the image's other masks"
@@ -179,7 +207,7 @@ def _void_value(text: str, is_of_colors: bool) -> int:
 def _check_count(masks: Sequence[Mask], values: Sequence[int], given: Given) -> None:
     where = f"masks such as {masks[0].path} hold"
     if len(values) < 2:
-        raise DataError(f"{where} {len(values)} classes besides void: at least 2 are needed")
+        raise DataError(f"{where} {len(values) or 'no'} class besides void: at least 2 are needed")
     if len(values) > MOST_CLASSES:
         raise DataError(
             f"{where} {len(values)} different values, but at most {MOST_CLASSES} can be classes: "

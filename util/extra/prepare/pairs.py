@@ -148,6 +148,11 @@ def listed_pairs(options: Namespace) -> list[Pair]:
             )
         name = below(options.images, paths[0])
         pair = found.setdefault(name, Pair(name, paths[0], {}))
+        if pair.image != paths[0]:
+            raise UserError(
+                f"--pairs {options.pairs} line {number}: {image} and {pair.image.name} differ only "
+                "in their extension: rename one of them"
+            )
         if class_name in pair.masks:
             raise UserError(
                 f"--pairs {options.pairs} line {number} repeats {image}: remove one of the lines"
