@@ -84,8 +84,8 @@ def test_mistakes_when_testing(tiny: Path, tmp_path: Path, run_tool: RunTool) ->
     assert_one_sentence(code, err, "TEST.model_path is empty", "train first")
     assert run_tool("train", "--config", tiny)[0] == 0
     for words, part in (
-        (["TRAIN.layers", 34], "does not fit this network"),
-        (["DATA.classes", 4], "cls.4.weight (3, 512, 1, 1) in the file, (4, 512, 1, 1)"),
+        (["TRAIN.layers", 34], "trained with TRAIN.layers 18: set that, or choose another file"),
+        (["DATA.classes", 4], "the recipe has DATA.classes 4, but"),
         (["TRAIN.deep_base", False], "plain 7x7 stem, but"),
         (["TEST.index_start", 9], "TEST.index_start 9 is past the end"),
         (
