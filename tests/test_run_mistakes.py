@@ -61,6 +61,11 @@ def test_bad_data_stops_training_with_a_message(
         (["TRAIN.batch_size", 1], "gives BatchNorm one image at a time"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),
+        (
+            ["evaluate", True, "val_protocol", "test", "TEST.test_h", 34],
+            "TEST.test_h must be 8*k+1, got 34",
+        ),
+        (["evaluate", True, "val_protocol", "test", "TEST.scales", "[]"], "TEST.scales is empty"),
         (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not UTF-8 text"),
     ],
 )

@@ -70,12 +70,17 @@ def _halves(raw: np.ndarray) -> dict[str, int]:
     }
 
 
-def check_coding(facts: Sequence[LabelFacts], label_map: LabelMap) -> None:
-    """Raise DataError for the first fault found in a set of labels, naming one of the files."""
+def check_coding(
+    facts: Sequence[LabelFacts], label_map: LabelMap, *, what: str = "label", fix: str = ""
+) -> None:
+    """Raise DataError for the first fault found in a set of labels, naming one of the files.
+
+    `what` they are and the `fix` differ for predictions.
+    """
     for fault in contradictions(facts, label_map):
         path, count = fault.paths[0], len(fault.paths)
         others = f" (and {count - 1} more of {len(facts)})" if count > 1 else ""
-        raise DataError(f"label {path}{others} {fault.what}: {fault.fix}")
+        raise DataError(f"{what} {path}{others} {fault.what}: {fix or fault.fix}")
 
 
 def contradictions(facts: Sequence[LabelFacts], label_map: LabelMap) -> list[Fault]:
