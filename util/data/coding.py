@@ -4,7 +4,7 @@ The dataset check compares all labels. The loaders compare the first ones, and e
 stored differently from the very first.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,12 +70,18 @@ def _halves(raw: np.ndarray) -> dict[str, int]:
     }
 
 
-def check_coding(facts: Sequence[LabelFacts], label_map: LabelMap) -> None:
-    """Raise DataError for the first fault found in a set of labels, naming one of the files."""
+def check_coding(
+    facts: Sequence[LabelFacts], label_map: LabelMap, fixes: Mapping[str, str] | None = None
+) -> None:
+    """Raise DataError for the first fault found in a set of labels, naming one of the files.
+
+    `fixes` maps kinds of faults to other fixes than those in terms of the config.
+    """
     for fault in contradictions(facts, label_map):
         path, count = fault.paths[0], len(fault.paths)
         others = f" (and {count - 1} more of {len(facts)})" if count > 1 else ""
-        raise DataError(f"label {path}{others} {fault.what}: {fault.fix}")
+        fix = (fixes or {}).get(fault.kind, fault.fix)
+        raise DataError(f"label {path}{others} {fault.what}: {fix}")
 
 
 def contradictions(facts: Sequence[LabelFacts], label_map: LabelMap) -> list[Fault]:
@@ -99,8 +105,11 @@ def _bit_depths(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fa
     odd = [f for f in small if f.ids.keys() - {0}]
     if odd and len(small) < len(gray):
         bits = "- and ".join(str(b) for b in sorted({f.bits for f in odd}))
-        usual = next(f.bits for f in gray if f.bits >= 8)
-        what = f"has {bits}-bit ids among {usual}-bit labels, so it may be coded differently"
+        usual = next(f for f in gray if f.bits >= 8)
+        what = (
+            f"has {bits}-bit ids among {usual.bits}-bit labels such as {usual.path}, so it may be "
+            "coded differently"
+        )
         yield Fault("mixed-bits", [f.path for f in odd], what, "save it again like the others")
 
 
@@ -172,12 +181,15 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
         if not any(255 in f.ids for f in others):
             table = "{0: 0, 1: 1, 255: 1}" if 1 in ids else "{0: 0, 255: 1}"
             what = "looks like a 0/255 mask, whose 255 would count as void"
+            what += f", while {others[0].path} holds id 1" if others else ""
             yield Fault("mask-0-255", [f.path for f in masks], what, f"DATA.label_map: {table}")
         return
     usual = max((f.share(255) for f in others), default=1.0)
     odd = [f.path for f in masks if 0 in f.ids and f.share(255) > 3 * usual]
     if odd and label_map.classes > 2 and len(others) > 2 * len(odd):
-        what = f"holds only 0 and 255, while other labels hold ids up to {max(ids - {255})}"
+        highest = max(ids - {255})
+        other = next(f.path for f in others if highest in f.ids)
+        what = f"holds only 0 and 255, while {other} holds id {highest}"
         fix = "save it again with class ids; or DATA.ignore_ids: [255], if 255 is void there"
         yield Fault("mask-among-ids", odd, what, fix)
 
