@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.helpers.files import write_turned
-from util.data.image import read_image, write_label
+from util.data.file import read_header
+from util.data.image import read_image, read_label, write_label
 from util.data.label import UPRIGHT
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
@@ -43,6 +45,39 @@ def test_exif_orientation_is_applied_as_viewers_do(
     y, x = corner[orientation]
     assert shown[-8 * y or None :][:8][:, -8 * x or None :][:, :8].mean() > 0.95
     assert shown.mean() == pytest.approx(64 / 384, abs=0.03)
+
+
+SHOWN = {  # orientation -> the upright image, as the EXIF standard places row 0 and column 0
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.T, 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "1", "RGB"])
+def test_tiff_of_any_mode_is_upright(tmp_path: Path, mode: str, compression: str) -> None:
+    ids = np.random.default_rng(0).integers(0, 2 if mode == "1" else 9, (12, 20)).astype(np.uint8)
+    kinds = {"1": bool, "I;16": np.uint16}
+    file = Image.fromarray(rgb(ids) if mode == "RGB" else ids.astype(kinds.get(mode, np.uint8)))
+    if mode == "P":
+        file.putpalette(np.arange(256).repeat(3).tolist())
+    assert file.mode == mode
+    path, exif = tmp_path / "x.tif", Image.Exif()
+    for orientation, turn in SHOWN.items():
+        exif[0x0112] = orientation
+        file.save(path, exif=exif, compression=compression)
+        np.testing.assert_array_equal(read_label(path), turn(ids))
+        header = read_header(path)
+        assert (header.height, header.width, header.orientation) == (*turn(ids).shape, orientation)
+        if mode != "I;16":
+            values = turn(ids) * np.uint8(255 if mode == "1" else 1)
+            np.testing.assert_array_equal(read_image(path), rgb(values))
 
 
 def pair(folder: Path, image_turned: int, label_turned: int, *, side: bool = False) -> Sample:

@@ -75,7 +75,7 @@ def test_a_0_255_mask_among_ids(raw: Raw) -> None:
     Image.fromarray(np.where(ids_of(0) > 0, 0, np.eye(6, 8)).astype(np.uint8) * 255).save(
         raw.root / "masks/2.png"
     )
-    raw.refused("masks/2.png holds only 0 and 255", "masks/0.png holds id 2", "--void 255")
+    raw.refused("masks/2.png holds only 0 and 255", "masks/3.png holds id 2", "--void 255")
     assert raw.prepare("--void", 255)[0] == 0
 
 
@@ -87,6 +87,5 @@ def test_palettes_that_differ_with_the_ids_of_another_folder(raw: Raw) -> None:
         write_ids(
             raw.root / f"masks/{i}.png", 0, 1, 2, palette=palette[::-1] if i == 2 else palette
         )
-    raw.refused(
-        "masks/2.png has a palette", "the same palette", words=("--like", raw.out()), out="x"
-    )
+    parts = ("mask ", "masks/2.png has a palette", "save it again like the others")
+    raw.refused(*parts, words=("--like", raw.out()), out="x")

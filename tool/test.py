@@ -18,6 +18,7 @@ from model import check_network, load_trained
 from util.config import ROOT, Config, check_test, config_parser, dump_config, load_config
 from util.data.file import write_text
 from util.data.label_map import label_map_of, load_export
+from util.data.load import readable_facts
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import usable_amp
 from util.evaluation.evaluator import Evaluator
@@ -85,14 +86,22 @@ def build_evaluator(cfg: Config, process: Process) -> Evaluator:
         checkpoint, digest, predictor = build_trained(cfg, process)
         path, predict = result_path(cfg, checkpoint), predictor.predict
         protocol = prediction_protocol(cfg, checkpoint, digest, predictor)
-    colors = load_colors(cfg.colors_path, cfg.classes)
+    label_map = label_map_of(cfg)
+    results = ResultFolder(
+        path,
+        protocol,
+        load_colors(cfg.colors_path, cfg.classes),
+        load_export(cfg.export, classes=cfg.classes),
+        label_map.colors,
+    )
     return Evaluator(
         samples,
         names,
-        results=ResultFolder(path, protocol, colors, load_export(cfg.export, classes=cfg.classes)),
+        results=results,
         predict=predict,
         skip_existing=cfg.skip_existing,
-        label_map=label_map_of(cfg),
+        label_map=label_map,
+        beside=readable_facts(cfg.train_list, cfg.data_root, label_map),
     )
 
 

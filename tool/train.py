@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -12,7 +13,15 @@ import torch
 from util.error import ConfigError  # isort: split
 
 from model import backbone_name, check_network, start_network
-from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
+from util.config import (
+    ROOT,
+    Config,
+    check_test,
+    check_train,
+    config_parser,
+    dump_config,
+    load_config,
+)
 from util.data.dataset import Loader, SegmentationData, build_loader
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import warn_if_busy
@@ -39,6 +48,9 @@ def main() -> None:
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
     check_network(cfg)
+    if cfg.evaluate and cfg.val_protocol == "test":
+        check_test(cfg)
+        check_network(cfg, is_test=True)
     start_logging()
     launch(train, cfg, gpus=cfg.train_gpu)
 
@@ -52,8 +64,7 @@ def train(process: Process, cfg: Config) -> None:
     folder = RunFolder(cfg.save_path, active=is_main)
     with explained(cfg), StopRequest() as stop, folder:
         cfg, checkpoint = read_resume(cfg, process)
-        train_loader = make_loader(cfg, process, is_training=True)
-        val_loader = make_loader(cfg, process, is_training=False) if cfg.evaluate else None
+        train_loader, val_loader = make_loaders(cfg, process)
         colors = load_colors(cfg.colors_path, cfg.classes)
 
         seed_everything(cfg.manual_seed)
@@ -90,15 +101,17 @@ def train(process: Process, cfg: Config) -> None:
             ).run()
 
 
-def make_loader(cfg: Config, process: Process, *, is_training: bool) -> Loader:
-    """Build this process's loader of the training or validation list."""
-    return build_loader(
+def make_loaders(cfg: Config, process: Process) -> tuple[Loader, Loader | None]:
+    """Build this process's loaders of the training list and, with TRAIN.evaluate, val_list."""
+    build = partial(
+        build_loader,
         cfg,
-        is_training=is_training,
         rank=process.rank,
         world_size=process.world_size,
         pin_memory=process.device.type == "cuda",
     )
+    training = build(is_training=True)
+    return training, build(is_training=False, beside=training.data) if cfg.evaluate else None
 
 
 def make_criterion(

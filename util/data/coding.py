@@ -4,7 +4,7 @@ The dataset check compares all labels. The loaders compare the first ones, and e
 stored differently from the very first.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,17 +71,16 @@ def _halves(raw: np.ndarray) -> dict[str, int]:
 
 
 def check_coding(
-    facts: Sequence[LabelFacts], label_map: LabelMap, fixes: Mapping[str, str] | None = None
+    facts: Sequence[LabelFacts], label_map: LabelMap, *, what: str = "label", fix: str = ""
 ) -> None:
     """Raise DataError for the first fault found in a set of labels, naming one of the files.
 
-    `fixes` maps kinds of faults to other fixes than those in terms of the config.
+    `what` they are and the `fix` differ for predictions and raw masks.
     """
     for fault in contradictions(facts, label_map):
         path, count = fault.paths[0], len(fault.paths)
         others = f" (and {count - 1} more of {len(facts)})" if count > 1 else ""
-        fix = (fixes or {}).get(fault.kind, fault.fix)
-        raise DataError(f"label {path}{others} {fault.what}: {fix}")
+        raise DataError(f"{what} {path}{others} {fault.what}: {fix or fault.fix}")
 
 
 def contradictions(facts: Sequence[LabelFacts], label_map: LabelMap) -> list[Fault]:
@@ -187,8 +186,7 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
     usual = max((f.share(255) for f in others), default=1.0)
     odd = [f.path for f in masks if 0 in f.ids and f.share(255) > 3 * usual]
     if odd and label_map.classes > 2 and len(others) > 2 * len(odd):
-        highest = max(ids - {255})
-        other = next(f.path for f in others if highest in f.ids)
+        highest, other = max((max(f.ids.keys() - {255}), str(f.path)) for f in others)
         what = f"holds only 0 and 255, while {other} holds id {highest}"
         fix = "save it again with class ids; or DATA.ignore_ids: [255], if 255 is void there"
         yield Fault("mask-among-ids", odd, what, fix)

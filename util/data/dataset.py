@@ -20,7 +20,7 @@ from util.data.cache import DecodedCache, open_cache
 from util.data.coding import LabelFacts
 from util.data.label_map import LabelMap, label_map_of
 from util.data.list_file import Sample, read_list
-from util.data.load import check_first, load
+from util.data.load import check_first, first_facts, load
 from util.data.transform import Tensors, train_transform, val_transform
 from util.data.worker import release, signals_held, start_worker
 from util.error import ConfigError, DataError, UserError, is_out_of_memory
@@ -71,8 +71,13 @@ class SegmentationData(Dataset):
         return image, label
 
 
-def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
-    """Build the data of train_list, augmented, or val_list, centre-cropped. Raises DataError."""
+def build_data(
+    cfg: Config, *, is_training: bool, beside: SegmentationData | None = None
+) -> SegmentationData:
+    """Build the data of train_list, augmented, or val_list, centre-cropped. Raises DataError.
+
+    The first labels are compared with those of `beside`, too.
+    """
     list_path = cfg.train_list if is_training else cfg.val_list
     samples, label_map = read_list(list_path, cfg.data_root, has_labels=True), label_map_of(cfg)
     crop = (cfg.train_h, cfg.train_w)
@@ -87,7 +92,8 @@ def build_data(cfg: Config, *, is_training: bool) -> SegmentationData:
         if cfg.augment == "fused":
             largest_id = max(cfg.classes - 1, cfg.ignore_label)
             transform = FusedAugmentation(steps, largest_id)
-    like = check_first(samples, label_map)
+    others = first_facts(beside.samples, label_map) if beside else ()
+    like = check_first(samples, label_map, beside=others)
     cache = None
     if is_training and cfg.cache_folder:
         cache = open_cache(cfg.cache_folder, cfg.cache_gib, samples, label_map)
@@ -187,13 +193,20 @@ class Loader:
 
 
 def build_loader(
-    cfg: Config, *, is_training: bool, rank: int = 0, world_size: int = 1, pin_memory: bool = False
+    cfg: Config,
+    *,
+    is_training: bool,
+    beside: SegmentationData | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
 ) -> Loader:
     """Build one process's loader of augmented train_list batches, or of val_list centre crops.
 
-    Raises DataError, or ConfigError if a batch is larger than the list.
+    Labels must be coded like those of `beside`, if given. Raises DataError, or ConfigError if a
+    batch is larger than the list.
     """
-    data = build_data(cfg, is_training=is_training)
+    data = build_data(cfg, is_training=is_training, beside=beside)
     batch_size = cfg.batch_size if is_training else cfg.batch_size_val
     if is_training and len(data) < batch_size:
         raise ConfigError(

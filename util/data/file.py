@@ -69,7 +69,9 @@ def read_header(path: Path, what: str = "image") -> Header:
 def open_image(path: Path, what: str) -> Iterator[Image.Image]:
     """Open a file with Pillow. Any failure in the `with` block raises DataError."""
     try:
-        with Image.open(path) as file:
+        # Given a path, Pillow would map raw TIFF files into memory with the sides of the upright
+        # image, which scrambles those stored on their side.
+        with path.open("rb") as stream, Image.open(stream) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise DataError(
                     f"{what} {path} has {file.width}x{file.height} pixels, more than the "

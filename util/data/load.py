@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,12 +13,13 @@ from util.data.file import CodingError, Header
 from util.data.image import decode_image
 from util.data.label import Label, decode_label, ids_of
 from util.data.label_map import LabelMap
-from util.data.list_file import Sample
+from util.data.list_file import Sample, parse_line, read_lines
 from util.error import DataError
 
 FIRST = 16  # labels, spread over the list, to compare before a run starts
 
 log = logging.getLogger("semseg")
+Item = TypeVar("Item")
 
 
 def load(
@@ -84,19 +87,46 @@ def check_pair(image: Header, label: Header) -> None:
         )
 
 
-def check_first(samples: Sequence[Sample], label_map: LabelMap) -> LabelFacts | None:
-    """Compare FIRST labels of a list with each other. Raises DataError; warns of void labels.
+def check_first(
+    samples: Sequence[Sample], label_map: LabelMap, *, beside: Sequence[LabelFacts] = ()
+) -> LabelFacts | None:
+    """Compare FIRST labels of a list with each other and with `beside`, those of another list.
 
-    Returns the facts about the very first label, None if the list has no labels.
+    Returns the facts about the very first label, None if the list has no labels. Raises DataError;
+    warns of void labels.
     """
-    paths = [sample.label for sample in samples if sample.label is not None]
-    facts = []
-    for i in np.unique(np.linspace(0, len(paths) - 1, FIRST).astype(int)) if paths else ():
-        label = decode_label(paths[i], as_colors=label_map.is_of_colors)
-        class_ids(label, label_map)
-        facts.append(facts_of(label))
-    check_coding(facts, label_map)
+    facts = first_facts(samples, label_map)
+    if facts:
+        check_coding([*beside, *facts], label_map)
     for fault in voids(facts, label_map):
         count = f"one of {len(fault.paths)} among the {len(facts)} labels read"
         log.warning(f"label {fault.paths[0]} ({count}) {fault.what}: {fault.fix}")
     return facts[0] if facts else None
+
+
+def first_facts(samples: Sequence[Sample], label_map: LabelMap) -> list[LabelFacts]:
+    """Return the facts about FIRST labels of a list. Raises DataError if one holds wrong ids."""
+    facts = []
+    for path in spread([sample.label for sample in samples if sample.label is not None]):
+        label = decode_label(path, as_colors=label_map.is_of_colors)
+        class_ids(label, label_map)
+        facts.append(facts_of(label))
+    return facts
+
+
+def readable_facts(list_path: str, data_root: str, label_map: LabelMap) -> list[LabelFacts]:
+    """Return the facts about FIRST labels of a list that may be missing, without bad ones."""
+    facts, lines = [], []
+    with suppress(DataError, OSError):
+        lines = spread(read_lines(list_path, data_root))
+    for _, line in lines:
+        with suppress(DataError):
+            sample = parse_line(line, data_root, has_labels=True, place=list_path)
+            facts += first_facts([sample], label_map)
+    return facts
+
+
+def spread(items: Sequence[Item]) -> list[Item]:
+    """Choose FIRST items at equal distances."""
+    chosen = np.unique(np.linspace(0, len(items) - 1, FIRST).astype(int)) if items else ()
+    return [items[i] for i in chosen]

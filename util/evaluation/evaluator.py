@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from util.data.coding import LabelFacts
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample
 from util.data.load import check_first, load
@@ -42,6 +43,7 @@ class Evaluator:
     Args:
         predict: (H, W, 3) uint8 -> ids (H, W); None: all predictions exist already.
         skip_existing: reuse existing predictions of the same protocol.
+        beside: facts about labels of another list, which must be coded alike.
     """
 
     def __init__(
@@ -53,10 +55,13 @@ class Evaluator:
         predict: Callable[[np.ndarray], np.ndarray] | None,
         skip_existing: bool,
         label_map: LabelMap,
+        beside: Sequence[LabelFacts] = (),
     ) -> None:
         self.samples, self.names, self.results = samples, names, results
         self.predict, self.skip_existing = predict, skip_existing
-        self.label_map, self.like = label_map, check_first(samples, label_map)
+        self.label_map = label_map
+        self.like = check_first(samples, label_map, beside=beside)
+        self.pred_like = None if predict else results.check_first(names)
         self.counts = ImageCounts(label_map.classes, label_map.ignore_label)
         self.done = self.predicted = 0
 
@@ -89,7 +94,7 @@ class Evaluator:
         image, label = load(self.samples[number], self.label_map, like=self.like)
         name, pred = self.names[number], None
         if self.predict is None:
-            pred = self.results.read(name, image)
+            pred = self.results.read(name, image, like=self.pred_like)
         elif self.skip_existing:
             pred = self.results.find(name, image)
         return LoadedImage(number, image, label, pred)

@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from util.data.coding import LabelFacts, check_coding, facts_of
 from util.data.file import write_text
 from util.data.image import read_note, write_image, write_label
 from util.data.label import decode_label, ids_of
+from util.data.label_map import LabelMap
+from util.data.load import spread
 from util.error import ConfigError, DataError
 from util.evaluation.output import check_targets, make_folder
 from util.palette import colorize, overlay
@@ -34,12 +37,14 @@ class ResultFolder:
     """The predictions of one protocol. Names are relative paths without extension.
 
     `colors` is (classes, 3) uint8; `export` (classes,) maps class ids to those of submission/.
+    Palettes must agree with `class_colors`, r*65536 + g*256 + b of each class, () if unknown.
     """
 
     path: Path
     protocol: dict[str, Any]
     colors: np.ndarray
     export: np.ndarray | None = None
+    class_colors: Sequence[int] = ()
 
     def open(self, names: Sequence[str], inputs: Iterable[Path]) -> None:
         """Prepare the folder for predictions of these names.
@@ -105,8 +110,18 @@ class ResultFolder:
             pass
         return None
 
-    def read(self, name: str, image: np.ndarray) -> np.ndarray:
-        """Read an existing prediction (H, W).
+    def check_first(self, names: Sequence[str]) -> LabelFacts | None:
+        """Compare the first predictions with each other, as labels are. Raises DataError.
+
+        Returns the facts about the very first one, None if there is none.
+        """
+        paths = [path for name in spread(names) if (path := self.gray(name)).is_file()]
+        facts = [facts_of(decode_label(path)) for path in paths]
+        self._check_coding(facts)
+        return facts[0] if facts else None
+
+    def read(self, name: str, image: np.ndarray, like: LabelFacts | None = None) -> np.ndarray:
+        """Read an existing prediction (H, W), which must be coded like the one `like` describes.
 
         Raises DataError if it is missing, of another image or, if known, of another protocol.
         """
@@ -116,7 +131,7 @@ class ResultFolder:
                 f"no prediction {gray}: TEST.has_prediction scores existing ones; set it to False "
                 "to predict, or TEST.save_folder to the folder with the predictions"
             )
-        pred = self._read(name, image.shape[:2])
+        pred = self._read(name, image.shape[:2], like)
         if self.protocol["checkpoint_sha256"] and read_note(gray) != self._note(image):
             raise DataError(
                 f"prediction {gray} was not made as {self.path / 'protocol.json'} says, or of "
@@ -124,9 +139,11 @@ class ResultFolder:
             )
         return pred
 
-    def _read(self, name: str, size: tuple[int, int]) -> np.ndarray:
+    def _read(self, name: str, size: tuple[int, int], like: LabelFacts | None = None) -> np.ndarray:
         gray = self.gray(name)
         label = decode_label(gray)
+        if like is not None and label.storage != like.storage:
+            self._check_coding([like, facts_of(label)])
         if label.kind == "colors":
             raise DataError(f"prediction {gray} is a colour image, not class ids: predict again")
         pred = ids_of(label)
@@ -141,6 +158,11 @@ class ResultFolder:
                 f"{len(self.colors)}: predict again with these classes"
             )
         return pred
+
+    def _check_coding(self, facts: Sequence[LabelFacts]) -> None:
+        label_map = LabelMap(len(self.colors), -1, colors=self.class_colors)  # nothing is void
+        fix = "save all predictions as one-channel PNG files of class ids, without a palette"
+        check_coding(facts, label_map, what="prediction", fix=fix)
 
     def _targets(self, name: str) -> list[Path]:
         """Paths in gray, color, overlay and, if `export` is set, submission."""

@@ -65,11 +65,12 @@ def check_masks(masks: Sequence[Mask], classes: int, *, is_255_assumed: bool, fi
 
     `is_255_assumed`: 255 counts as void without the user's word; `fix` says how to give it.
     """
-    label_map = LabelMap(classes, VOID, ignore_ids=() if is_255_assumed else (VOID,))
-    fix = f"save it again with class ids, or give {fix} if 255 is unlabelled"
-    palettes = "save all masks with the same palette"
-    fixes = {"mask-0-255": fix, "mask-among-ids": fix, "palettes": palettes}
-    check_coding([mask.facts for mask in masks], label_map, fixes)
+    facts = [mask.facts for mask in masks]
+    again = "save it again like the others"
+    check_coding(facts, LabelMap(classes, VOID, ignore_ids=(VOID,)), what="mask", fix=again)
+    if is_255_assumed:
+        fix = f"{again}, with class ids, or give {fix} if 255 is unlabelled"
+        check_coding(facts, LabelMap(classes, VOID), what="mask", fix=fix)
 
 
 def spread_levels(values: Iterable[int]) -> bool:
