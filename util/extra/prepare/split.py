@@ -102,7 +102,7 @@ def _check_folders(found: Mapping[str, Sequence[Pair]], options: Namespace) -> N
     elif odd:
         folder = locate(odd[0].name)[1]
         what = f"{f'{folder}/' if folder else odd[0].image} belongs to no part of the split"
-        fix = f"move {'it' if folder else 'that image'} (and its mask)"
+        fix = f"move {'it (and its masks)' if folder else 'that image (and its mask)'}"
     elif "train" not in found and len(found) > 1:
         what, fix = "no train/", "rename one of them"
     else:
