@@ -41,8 +41,8 @@ def check_network_file(
     arch = _ARCH_OF.get(_kind(state), cfg.arch)
     if arch != cfg.arch:
         raise CheckpointError(
-            f"{path} holds {_kind(state)} weights, but TRAIN.arch is {cfg.arch}: set TRAIN.arch {arch}, or "
-            "choose another file"
+            f"{path} holds {_kind(state)} weights, but TRAIN.arch is {cfg.arch}: set TRAIN.arch "
+            f"{arch}, or choose another file"
         )
     if is_network(state):
         _check_layers(cfg, state, path)

@@ -64,7 +64,7 @@ def test_the_backbone_and_the_network_mixed_up(
         (
             {"arch": "icnet"},
             {},
-            "holds ICNet weights, but TRAIN.arch is psp: set TRAIN.arch icnet, or",
+            "holds ICNet weights, but TRAIN.arch is psp: set TRAIN.arch icn",
         ),
         (
             PSA,
