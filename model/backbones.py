@@ -46,6 +46,7 @@ class Traits:
     channels: tuple[int, int]  # of these stages
     is_nhwc: bool  # whether features are NHWC
     step: int  # image sides must be multiples of this
+    unused: tuple[str, ...] = ()  # parameters that the features do not depend on
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the last features, from a run on the meta device."""
@@ -61,6 +62,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.net, self.channels, self.side_step = net, traits.channels, traits.step
         self._is_nhwc = traits.is_nhwc
+        for name in traits.unused:  # DistributedDataParallel waits for the gradients of all others
+            net.get_parameter(name).requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         middle, last = _outputs(self.net, x)
@@ -103,7 +106,7 @@ def traits_of(name: str) -> Traits:
             is_nhwc = outputs[1].shape[1] < outputs[1].shape[3]
             axis = 3 if is_nhwc else 1
             channels = outputs[0].shape[axis], outputs[1].shape[axis]
-            return Traits(name, options, stages, channels, is_nhwc, step)
+            return Traits(name, options, stages, channels, is_nhwc, step, _unused(net, outputs))
     raise ConfigError(
         f"TRAIN.backbone {name} cannot be used: {problem}; choose one that accepts images of any "
         "size (model/README.md lists tested families)"
@@ -198,6 +201,14 @@ def without_memory(build: Callable[[], Any]) -> Any:
         if "meta" not in str(error).lower():
             raise
     return build().eval()
+
+
+def _unused(net: nn.Module, outputs: tuple[Tensor, Tensor]) -> tuple[str, ...]:
+    """Return the names of the parameters that the outputs do not depend on."""
+    names, parameters = zip(*net.named_parameters(), strict=True)
+    total = outputs[0].sum() + outputs[1].sum()
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    return tuple(name for name, g in zip(names, gradients, strict=True) if g is None)
 
 
 @torch.no_grad()

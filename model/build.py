@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.activation_checkpointing import checkpoint_activations
+from model.agreement import check_agreement, report_labels
 from model.icnet import ICNet
 from model.pretrained import build_trunk, check_stem, pretrained_trunk
 from model.psanet import PSANet
@@ -79,7 +80,8 @@ def start_network(
     Raises CheckpointError if the weights do not fit.
     """
     if content:
-        network = _build_with_weights(cfg, state_dict_of(content, source=resume), source=resume)
+        network = _build_with_weights(cfg, content, source=resume)
+        report_labels(cfg, content, source=resume)
     elif cfg.weight:
         network, skipped = load_for_finetuning(cfg)
         if skipped:
@@ -97,14 +99,15 @@ def start_network(
 def load_trained(cfg: Config, path: str | Path) -> Segmentor:
     """Build the network of a config and load all weights of a segmentation checkpoint.
 
-    Raises CheckpointError with a report if names or shapes do not match.
+    Raises CheckpointError with a report if names or shapes do not match, or if the file's own
+    config describes another network.
     """
-    return _build_with_weights(
-        cfg, state_dict_of(load_file(path), source=str(path)), source=str(path)
-    )
+    return _build_with_weights(cfg, load_file(path), source=str(path))
 
 
-def _build_with_weights(cfg: Config, state: Mapping[str, Tensor], *, source: str) -> Segmentor:
+def _build_with_weights(cfg: Config, content: Mapping[str, Any], *, source: str) -> Segmentor:
+    check_agreement(cfg, content, source=source)
+    state = state_dict_of(content, source=source)
     check_stem(cfg, state, source)
     network = build_model(cfg, state=state)
     load_weights(network, state, source=source)
@@ -116,7 +119,9 @@ def load_for_finetuning(cfg: Config) -> tuple[Segmentor, list[str]]:
 
     These are the classifiers if the number of classes differs; everything else must match.
     """
-    state = state_dict_of(load_file(cfg.weight), source=cfg.weight)
+    content = load_file(cfg.weight)
+    check_agreement(cfg, content, source=cfg.weight, ignored=["classes"])
+    state = state_dict_of(content, source=cfg.weight)
     check_stem(cfg, state, cfg.weight)
     network = build_model(cfg, state=state)
     own, names = network.state_dict(), network.classifier_names()
@@ -150,7 +155,6 @@ def load_predictor(
             "one it was trained with, config='config/<dataset>/<name>.yaml'"
         )
     check_network(cfg, is_test=True)
-    state = state_dict_of(content, source=str(checkpoint))
-    network = _build_with_weights(cfg, state, source=str(checkpoint))
+    network = _build_with_weights(cfg, content, source=str(checkpoint))
     device = single_device(cfg.test_gpu) if device is None else torch.device(device)
     return build_predictor(cfg, network, device=device, amp=usable_amp(cfg.test_amp, device))

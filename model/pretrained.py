@@ -155,19 +155,7 @@ def _read(path: str) -> dict[str, Tensor]:
             f"TRAIN.init_weight: no file {path}{_other_files(Path(path))}; see initmodel/README.md "
             "for where to get one, or train from random weights with TRAIN.init_weight ''"
         )
-    if Path(path).suffix != ".safetensors":
-        return state_dict_of(load_file(path), source=path)
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file as load_safetensors
-    except ImportError:
-        raise CheckpointError(
-            f"{path} needs the package safetensors: pip install -r requirements-backbones.txt"
-        ) from None
-    try:
-        return load_safetensors(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from None
+    return state_dict_of(load_file(path), source=path)
 
 
 def _other_files(path: Path) -> str:

@@ -41,6 +41,46 @@ def test_steps_come_between_epochs(tmp_path: Path) -> None:
     assert found == ["train_epoch_2.pth", "train_epoch_1_step_100.pth"]
 
 
+def test_files_of_similar_names_are_not_checkpoints(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    for name in ("train_epoch_1_copy.pth", "train_epoch_.pth", "train_epoch_2_old.pth"):
+        (tmp_path / name).write_bytes(b"mine")
+    assert [p.name for p in checkpoints(tmp_path)] == ["train_epoch_1.pth"]
+    save(tmp_path, 2)
+    assert (tmp_path / "train_epoch_1_copy.pth").read_bytes() == b"mine"
+
+
+def test_a_best_checkpoint_alone_is_continued_and_not_overwritten(tmp_path: Path) -> None:
+    """Others may not have been due yet when the run was killed."""
+    save(tmp_path, 3, is_due=False, is_best=True)
+    assert names(tmp_path) == ["best.pth"]
+    found = find_resume("auto", str(tmp_path))
+    assert found is not None and (Path(found.path).name, found.content["epoch"]) == ("best.pth", 3)
+    with pytest.raises(ConfigError, match=r"already holds .*best\.pth: continue from it"):
+        find_resume("", str(tmp_path))
+
+
+def test_a_requeued_job_continues_from_its_own_checkpoint_if_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first one it starts as the job did."""
+    save(tmp_path / "other", 5)
+    first = str(tmp_path / "other/train_epoch_5.pth")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    own = tmp_path / "own"
+    own.mkdir()
+    assert find_resume("", str(own)) is None
+    found = find_resume(first, str(own))
+    assert found is not None and found.path == first
+    save(own, 6, 40)
+    for resume in ("", first, "auto"):
+        found = find_resume(resume, str(own))
+        assert found is not None and Path(found.path).name == "train_epoch_6_step_40.pth"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    with pytest.raises(ConfigError, match="already holds"):
+        find_resume("", str(own))
+
+
 def test_what_was_just_written_is_never_deleted(tmp_path: Path) -> None:
     for epoch in (8, 9):
         save(tmp_path, epoch)

@@ -29,8 +29,12 @@ def test_out_of_memory_names_what_helps(
 
     monkeypatch.setattr("util.training.trainer.train_step", step)
     code, _, err = run_tool("train", "--config", tiny)
-    knobs = ("TRAIN.train_h 33", "batch_size 2", "accumulate_steps 1", "TRAIN.amp off")
-    assert_one_sentence(code, err, "out of memory", *knobs, "activation_checkpointing False")
+    size = ("TRAIN.train_h 33", "batch_size 2")
+    keys = "raise TRAIN.accumulate_steps 1, or set TRAIN.activation_checkpointing True"
+    assert_one_sentence(code, err, "out of memory", *size, f"{keys}, or set TRAIN.amp bf16.")
+    words = ["amp", "bf16", "activation_checkpointing", True, "save_path", tiny.parent / "other"]
+    code, _, err = run_tool("train", "--config", tiny, *words)
+    assert_one_sentence(code, err, "out of memory", *size, "raise TRAIN.accumulate_steps 1. ")
     if "2.50" in str(error):
         assert "(2.50 GiB more requested)" in err
 
@@ -50,6 +54,14 @@ def test_full_disk(
     code, _, err = run_tool("train", *words)
     assert_one_sentence(code, err, "train_epoch_2.pth cannot be written: No space left on device")
     assert good.read_bytes() == before and not list(good.parent.glob("*.tmp"))
+    for number, fix in ((errno.EROFS, "choose a folder that can be"), (errno.EFBIG, "ulimit -f")):
+
+        def refused(file: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("os.fsync", refused)
+        code, _, err = run_tool("train", *words)
+        assert_one_sentence(code, err, "train_epoch_2.pth cannot be written", fix)
     monkeypatch.undo()
     assert run_tool("train", *words)[0] == 0  # with free space it resumes
 

@@ -90,7 +90,7 @@ def test_a_network_as_it_trains_in_several_processes_is_copied_and_folded(
     image = smooth(rng, 30, 40)
     wanted = SlidingPredictor(model, **protocol).probabilities(image)
     checkpoint_activations(model)
-    predictor = SlidingPredictor(synchronise_batch_norm(model).train(), **protocol)
+    predictor = SlidingPredictor(synchronise_batch_norm(model, on_gpu=False).train(), **protocol)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in predictor.model.modules())
     with torch.no_grad():
         for parameter in model.parameters():  # training continues

@@ -196,6 +196,8 @@ def test_srun_with_a_task_a_node(found, caplog: pytest.LogCaptureFixture) -> Non
     (text,) = caplog.messages
     assert "chooses the GPUs ([0, 1] here): [5, 6, 7] is not used" in text
     assert found(gpus=2, environment=ONE_TASK)[1] == ["cuda:0", "cuda:1"]
+    one_node = {**STEP, "SLURM_STEP_NUM_NODES": "1"}
+    assert found(environment=one_node)[4] == "127.0.0.1:20007"  # also when called on a login node
     address = {"MASTER_ADDR": "first", "MASTER_PORT": "4000"}
     assert found(environment={**STEP, **address})[4:] == ("first", 4000)
 

@@ -71,7 +71,7 @@ def test_a_step_that_the_scaler_skips_counts_as_skipped(
     run = SmallRun(tiny, amp="fp16")
     run.state.scaler = torch.amp.GradScaler("cpu", init_scale=1e38)
     before = run.everything()
-    statistics = EpochStatistics(run.cfg, run.process)
+    statistics = EpochStatistics(run.cfg, run.process, amp=run.state.amp)
     result = run.step(PLAIN)
     statistics.add(result)
     assert result.left_out == 1 and result.losses[0].isfinite()
@@ -87,6 +87,31 @@ def test_a_step_that_the_scaler_skips_counts_as_skipped(
     run.step(infinite_loss)
     with pytest.raises(RunError, match="the loss of step 3 is not finite"):
         run.check.look()
+
+
+def test_fp16_that_is_not_available_hides_no_skipped_step(tiny: Path) -> None:
+    """On a CPU without fp16 the run is in float32, where gradients do not overflow."""
+    run = SmallRun(tiny, amp="fp16")
+    if run.state.amp == "fp16":
+        pytest.skip("this CPU has fp16")
+    statistics = EpochStatistics(run.cfg, run.process, amp=run.state.amp)
+    statistics.add(run.step(infinite_gradient))
+    with pytest.raises(RunError, match=r"the gradient of step 1 .* or look at these images"):
+        run.check.look()
+    with pytest.raises(RunError, match="every step of this epoch was skipped"):
+        statistics.sum()
+
+
+def test_counters_of_a_skipped_step_in_parts() -> None:
+    """BatchNorm counts each micro-batch."""
+    norm = torch.nn.BatchNorm2d(3)
+    before = BatchNormStatistics(norm)
+    for _ in range(2):
+        norm(torch.randn(2, 3, 4, 4))
+    before.restore_if(torch.tensor(0.0))
+    assert norm.num_batches_tracked == 2
+    before.restore_if(torch.tensor(1.0))
+    assert norm.num_batches_tracked == 0 and norm.running_mean.abs().max() == 0
 
 
 class CountOperations(TorchDispatchMode):
@@ -127,7 +152,9 @@ def test_a_run_that_diverges(tiny: Path, tmp_path: Path, run_tool: RunTool) -> N
         assert all(v.isfinite().all() for v in weights(path).values()), path
     words += ["nonfinite", "skip", "save_freq", 9, "save_path", tmp_path / "b/model"]
     code, _, err = run_tool("train", *words)
-    assert_one_sentence(code, err, "no step of this epoch", "has diverged", "base_lr (1000.0")
+    assert_one_sentence(
+        code, err, "every step of this epoch was skipped", "has diverged", "base_lr (1000.0"
+    )
 
 
 def test_images_without_any_label_do_no_harm(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:

@@ -83,3 +83,37 @@ def test_listed_images_that_differ_in_their_extension(raw: Raw, tmp_path: Path) 
     file = tmp_path / "pairs.txt"
     file.write_text("0.jpg,cat/0.png,cat\n0.png,dog/0.png,dog\n1.jpg,cat/1.png,cat\n")
     raw.refused("line 2: 0.png and 0.jpg differ only in", words=("--pairs", file))
+
+
+def test_overlaps_are_reported(raw: Raw, tmp_path: Path) -> None:
+    write(raw, "cat", "dog", "elk")
+    write_ids(raw.root / "masks/cat/1.png", 0, 255, 255, 255)
+    write_ids(raw.root / "masks/dog/1.png", 0, 255, 255, 0)
+    write_ids(raw.root / "masks/elk/1.png", 0, 255, 0, 255)
+    write_ids(raw.root / "masks/dog/2.png", 0, 255, 0)
+    code, _, err = raw.prepare("--class-folders")
+    assert code == 0 and err.count("warning") == 1
+    for part in (
+        "masks of different classes overlap in 2 of 3 images (4 pixels",
+        "most of all cat and dog (3 pixels",
+        "masks/dog/1.png",
+        "the higher id",
+        "--names",
+    ):
+        assert part in err, (part, err)
+    assert raw.label("1")[0, :4].tolist() == [255, 2, 1, 2]
+    raw.refused("--strict: masks of different", words=("--class-folders", "--strict"), out="x")
+    (tmp_path / "n.txt").write_text("elk\ndog\ncat\n")
+    words = ("--class-folders", "--names", tmp_path / "n.txt")
+    assert "most of all dog and cat (3 pixels" in raw.prepare(*words, out="y")[2]
+    assert raw.label("1", out="y")[0, :4].tolist() == [255, 2, 2, 2]
+
+
+def test_a_mask_shared_by_two_images(raw: Raw, tmp_path: Path) -> None:
+    write(raw, "cat", "dog")
+    file = tmp_path / "pairs.txt"
+    lines = "0.jpg,cat/0.png,cat\n1.jpg,cat/0.png,cat\n"
+    file.write_text(f"{lines}2.jpg,dog/2.png,dog\n")
+    assert raw.prepare("--pairs", file)[0] == 0
+    file.write_text(f"{lines}1.jpg,dog/1.png,dog\n")
+    raw.refused("cat/0.png belongs to two images", "copy", words=("--pairs", file), out="other")

@@ -127,6 +127,23 @@ def test_two_processes_train_together(tiny: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run/model/train_epoch_1.pth").is_file()
 
 
+@pytest.mark.slow
+def test_scores_are_those_of_the_saved_statistics(
+    tiny: Path, tmp_path: Path, run_tool: RunTool
+) -> None:
+    """Without sync_bn each process has its own BatchNorm statistics; the first one's are saved."""
+    words = ["--config", tiny, "sync_bn", "False", "batch_size", 4, "evaluate", "True"]
+    words += ["val_protocol", "test", "val_list", tmp_path / "data/train.txt"]
+    more = ["Distributed.num_processes", 2]
+    done = command(sys.executable, "tool/train.py", *words, *more, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    (record,) = records(tmp_path / "run")
+    code, _, err = run_tool("test", *words)
+    assert code == 0, err
+    scores = json.loads(next((tmp_path / "run").rglob("scores.json")).read_text())
+    assert [scores[name] for name in record["val"]] == list(record["val"].values())
+
+
 @pytest.mark.parametrize("zoom", [1, 4])
 def test_low_zoom_trains_and_tests(
     tiny: Path, tmp_path: Path, run_tool: RunTool, zoom: int

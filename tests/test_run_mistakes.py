@@ -61,6 +61,11 @@ def test_bad_data_stops_training_with_a_message(
         (["TRAIN.batch_size", 1], "gives BatchNorm one image at a time"),
         (["TRAIN.train_h", 32], "must be 8*k+1, got 32; nearest: 25, 33"),
         (["TEST.colors_path", "none.txt"], "no file"),
+        (
+            ["evaluate", True, "val_protocol", "test", "TEST.test_h", 34],
+            "TEST.test_h must be 8*k+1, got 34",
+        ),
+        (["evaluate", True, "val_protocol", "test", "TEST.scales", "[]"], "TEST.scales is empty"),
         (["TEST.colors_path", ROOT / "figure/demo/toy_street.jpg"], "is not UTF-8 text"),
     ],
 )
@@ -84,8 +89,8 @@ def test_mistakes_when_testing(tiny: Path, tmp_path: Path, run_tool: RunTool) ->
     assert_one_sentence(code, err, "TEST.model_path is empty", "train first")
     assert run_tool("train", "--config", tiny)[0] == 0
     for words, part in (
-        (["TRAIN.layers", 34], "does not fit this network"),
-        (["DATA.classes", 4], "cls.4.weight (3, 512, 1, 1) in the file, (4, 512, 1, 1)"),
+        (["TRAIN.layers", 34], "trained with TRAIN.layers 18: set that, or choose another file"),
+        (["DATA.classes", 4], "the recipe has DATA.classes 4, but"),
         (["TRAIN.deep_base", False], "plain 7x7 stem, but"),
         (["TEST.index_start", 9], "TEST.index_start 9 is past the end"),
         (

@@ -2,12 +2,13 @@
 
     python tool/prepare_folder.py --images photos --masks masks --out dataset/mine
 
-Subfolders train/ and val/ (and test/) define the split; otherwise --val-fraction of the pairs are
-chosen at random for validation, or --folds writes K pairs of lists. Masks hold class ids (gray or
-palette files) or colours. Without --colors or --names, the values found in all masks become ids
-0, 1, ... in order; 255 is unlabelled in masks with more than two ids, unless they are evenly spaced
-grays. Also writes <name>_names.txt and <name>_colors.txt next to --out, for you to edit, and
-recipes for PSPNet18 and PSPNet50 to config/.
+Subfolders train/ and val/ (and test/), or train2017/ and the like, define the split; otherwise
+--val-fraction of the pairs are chosen at random for validation, or --folds writes K pairs of lists.
+Masks hold class ids (gray or palette files) or colours; with one mask per class, that of the higher
+id is on top. Without --colors or --names, the values found in all masks become ids 0, 1, ... in
+order; 255 is unlabelled in masks with more than two ids, unless they are evenly spaced grays. Also
+writes <name>_names.txt and <name>_colors.txt next to --out, for you to edit, and recipes for
+PSPNet18 and PSPNet50 to config/.
 """
 
 import os
@@ -27,9 +28,10 @@ from util.config import ROOT
 from util.extra.parallel import in_threads
 from util.extra.prepare.classes import Classes, classes_of_folders, find_classes, rgb_of
 from util.extra.prepare.files import VOID, Split
-from util.extra.prepare.masks import read_class_file, scan_mask
-from util.extra.prepare.pairs import VAL_FRACTION, Pair, find_pairs, split_pairs, to_items
+from util.extra.prepare.masks import check_masks, read_class_file, scan_mask
+from util.extra.prepare.pairs import Pair, find_pairs
 from util.extra.prepare.recipe import recipes
+from util.extra.prepare.split import VAL_FRACTION, split_pairs, to_items
 from util.extra.prepare.write import (
     Plan,
     carry_out,
@@ -64,7 +66,8 @@ def main() -> None:
         train=splits[train].items,
         classes=len(classes.names),
     )
-    report_problems([*problems, *other_ids(options, classes)], options.strict)
+    problems += [*other_ids(options, classes), *classes.problems()]
+    report_problems(problems, options.strict)
     beside = options.images.parent.resolve() == options.masks.parent.resolve()
     record = {
         "images": str(options.images.resolve()),
@@ -101,7 +104,7 @@ def parse_options() -> Namespace:
     )
     add("--pairs", type=Path, metavar="FILE", help="file of `image<TAB>mask[<TAB>class]` lines")
     add("--class-folders", action="store_true", help="masks/<class>/ has the masks of a class")
-    add("--val-fraction", type=float, help="fraction of pairs for validation (0.2)")
+    add("--val-fraction", type=float, help="random fraction for validation (0.2)")
     add("--folds", type=int, default=0, metavar="K", help="K pairs of lists, for cross-validation")
     add("--seed", type=int, default=0, help="seed of the random split")
     add("--colors", type=Path, help="file of `R G B [name]` lines in order of ids; void: 255")
@@ -154,6 +157,9 @@ def choose_classes(options: Namespace, pairs: Sequence[Pair]) -> Classes:
             f"--like {options.like} was prepared from one mask per class, so it holds no ids or "
             "colours of masks: give --names instead"
         )
+    if not like.is_of_colors:
+        is_void, fix = like.table.get(VOID) == VOID, "--names and --void 255 instead of --like"
+        check_masks(masks, len(like.names), is_255_assumed=is_void, fix=fix)
     like.check(masks)
     return like
 

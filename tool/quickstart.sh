@@ -18,6 +18,7 @@ epochs=$(sed -n 's/^  epochs: //p' "$config")
 if [ ! -f "$run/epochs" ] && ! grep -q bf16 /proc/cpuinfo 2>/dev/null && [ "${TOY_TRAIN:-300}" -ge 24 ]; then
     echo "== measuring 6 steps of training"
     trial=$run/trial
+    rm -rf "$trial" # of an interrupted start
     mkdir -p "$trial"
     head -n 24 dataset/toy/list/train.txt >"$trial/list.txt"
     run "$PYTHON" tool/train.py --config "$config" DATA.train_list "$trial/list.txt" TRAIN.epochs 1 TRAIN.resume '' \

@@ -13,7 +13,15 @@ import torch
 from util.error import ConfigError  # isort: split
 
 from model import backbone_name, check_network, start_network
-from util.config import ROOT, Config, check_train, config_parser, dump_config, load_config
+from util.config import (
+    ROOT,
+    Config,
+    check_test,
+    check_train,
+    config_parser,
+    dump_config,
+    load_config,
+)
 from util.data.dataset import Loader, SegmentationData, build_loader
 from util.distributed import Process, StopRequest, describe, launch
 from util.distributed.device import warn_if_busy
@@ -40,6 +48,9 @@ def main() -> None:
     cfg = load_config(args.config, args.overrides)
     check_train(cfg)
     check_network(cfg)
+    if cfg.evaluate and cfg.val_protocol == "test":
+        check_test(cfg)
+        check_network(cfg, is_test=True)
     start_logging()
     launch(train, cfg, gpus=cfg.train_gpu)
 

@@ -46,8 +46,8 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ -n "${SLURM_JOB_NUM_NODES:-}" ] && [ -z "${SL
     ended=
     trap 'ended=yes' TERM
     trap 'kill -s USR1 "$child" 2>/dev/null || :' HUP USR1
-    # A requeued job continues from its own checkpoints and predictions.
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TRAIN.resume auto TEST.skip_existing True; fi
+    # A requeued job continues from its own checkpoints, by itself, and predictions.
+    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then set -- "$@" TEST.skip_existing True; fi
 fi
 
 # Run a command once per node, with one log per node; the first node's log is also shown here.

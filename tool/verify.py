@@ -14,6 +14,7 @@ from util.error import CheckpointError, ConfigError, nearest, run_cli  # isort: 
 import numpy as np
 import torch
 
+from model.agreement import describe_network
 from model.identify import identify
 from model.psanet import PSANet
 from model.pspnet import PSPNet
@@ -58,12 +59,15 @@ def main() -> None:
             "them on their own"
         )
     if args.checkpoint:
-        state = state_dict_of(load_file(args.checkpoint), source=args.checkpoint)
+        content = load_file(args.checkpoint)
+        state = state_dict_of(content, source=args.checkpoint)
         kind = "safetensors" if args.checkpoint.endswith(".safetensors") else "PyTorch"
         try:
             found = {"file": f"{kind} format", **identify(state)}
         except CheckpointError as error:
             raise CheckpointError(f"{args.checkpoint} ({kind} format): {error}") from None
+        if keys := describe_network(content, source=args.checkpoint):
+            found["trained with"] = keys
         print("\n".join(f"{name}: {value}" for name, value in found.items()))
         return
     known = load_cases()

@@ -164,9 +164,14 @@ def user_message(error: BaseException) -> str | None:
     if is_out_of_memory(error):
         return f"out of memory: {(str(error).strip() or 'no details').splitlines()[0]}"
     if isinstance(error, OSError) and (error.errno not in _BUGS or error.filename is not None):
-        parts = [error.filename, error.filename2, error.strerror, _FIXES.get(error.errno or 0)]
+        parts = [error.filename, error.filename2, error.strerror, fix_of(error)]
         return ": ".join(str(part) for part in parts if part)
     return None
+
+
+def fix_of(error: OSError) -> str:
+    """Return the usual fix for a system error, '' if there is none."""
+    return _FIXES.get(error.errno or 0, "")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -28,12 +28,12 @@ class SmallRun:
         self.process = Process()
         loader = build_loader(self.cfg, is_training=True)
         self.order = order_of(self.cfg, loader.data.samples)
-        self.check = NonfiniteCheck(self.cfg, self.process, loader)
         torch.manual_seed(0)
         network = SmallNet(dropout=0.1)
         self.state: State = start_state(
             self.cfg, self.process, network, steps_per_epoch=len(loader)
         )
+        self.check = NonfiniteCheck(self.cfg, self.process, loader, amp=self.state.amp)
         train_mode(self.state.model, freeze_bn=self.cfg.freeze_bn)
 
     def step(self, main: PixelLoss = PLAIN) -> StepResult:

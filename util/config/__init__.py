@@ -2,8 +2,8 @@
 
 from util.config.check import check_labels, check_test, check_train
 from util.config.command_line import ConfigParser, config_parser
-from util.config.keys import NETWORK_KEYS, Config
-from util.config.load import ROOT, dump_config, load_config, restore_config
+from util.config.keys import NETWORK_KEYS, Config, full_name
+from util.config.load import ROOT, dump_config, load_config, restore_config, stored_values
 
 __all__ = [
     "NETWORK_KEYS",
@@ -15,6 +15,8 @@ __all__ = [
     "check_train",
     "config_parser",
     "dump_config",
+    "full_name",
     "load_config",
     "restore_config",
+    "stored_values",
 ]

@@ -1,7 +1,7 @@
 """Loading a Config from a YAML file and `SECTION.key value` overrides."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def restore_config(text: str, overrides: Sequence[str] = (), *, source: str) -> Config:
     """Load the text written by `dump_config` and apply overrides, like `load_config`."""
     return _config_of(mapping_of(text, source=source), overrides, source=source)
+
+
+def stored_values(text: str, names: Collection[str], *, source: str) -> dict[str, Any]:
+    """Parse only these keys, if present, in the text written by `dump_config` of any version."""
+    sections = [part for part in mapping_of(text, source=source).values() if isinstance(part, dict)]
+    found = {name: raw for part in sections for name, raw in part.items() if name in names}
+    try:
+        return {n: parse_value(n, raw, source=source, folder=ROOT) for n, raw in found.items()}
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _config_of(document: dict[str, Raw], overrides: Sequence[str], *, source: str) -> Config:

@@ -75,7 +75,7 @@ def check_coding(
 ) -> None:
     """Raise DataError for the first fault found in a set of labels, naming one of the files.
 
-    `what` they are and the `fix` differ for predictions.
+    `what` they are and the `fix` differ for predictions and raw masks.
     """
     for fault in contradictions(facts, label_map):
         path, count = fault.paths[0], len(fault.paths)
@@ -104,8 +104,11 @@ def _bit_depths(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fa
     odd = [f for f in small if f.ids.keys() - {0}]
     if odd and len(small) < len(gray):
         bits = "- and ".join(str(b) for b in sorted({f.bits for f in odd}))
-        usual = next(f.bits for f in gray if f.bits >= 8)
-        what = f"has {bits}-bit ids among {usual}-bit labels, so it may be coded differently"
+        usual = next(f for f in gray if f.bits >= 8)
+        what = (
+            f"has {bits}-bit ids among {usual.bits}-bit labels such as {usual.path}, so it may be "
+            "coded differently"
+        )
         yield Fault("mixed-bits", [f.path for f in odd], what, "save it again like the others")
 
 
@@ -177,12 +180,14 @@ def _masks(facts: Sequence[LabelFacts], label_map: LabelMap) -> Iterable[Fault]:
         if not any(255 in f.ids for f in others):
             table = "{0: 0, 1: 1, 255: 1}" if 1 in ids else "{0: 0, 255: 1}"
             what = "looks like a 0/255 mask, whose 255 would count as void"
+            what += f", while {others[0].path} holds id 1" if others else ""
             yield Fault("mask-0-255", [f.path for f in masks], what, f"DATA.label_map: {table}")
         return
     usual = max((f.share(255) for f in others), default=1.0)
     odd = [f.path for f in masks if 0 in f.ids and f.share(255) > 3 * usual]
     if odd and label_map.classes > 2 and len(others) > 2 * len(odd):
-        what = f"holds only 0 and 255, while other labels hold ids up to {max(ids - {255})}"
+        highest, other = max((max(f.ids.keys() - {255}), str(f.path)) for f in others)
+        what = f"holds only 0 and 255, while {other} holds id {highest}"
         fix = "save it again with class ids; or DATA.ignore_ids: [255], if 255 is void there"
         yield Fault("mask-among-ids", odd, what, fix)
 

@@ -100,11 +100,14 @@ def _srun_step() -> dict[str, int] | None:
 
 
 def _srun_nodes(step: dict[str, int]) -> Nodes:
-    """Return the nodes of an srun step; the rendezvous is on the node where srun was called.
+    """Return the nodes of an srun step; if several, they meet where srun was called.
 
     The port is derived from the job id, so it is the same on all nodes.
     """
-    host = os.environ.get("MASTER_ADDR") or os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
+    host = os.environ.get("MASTER_ADDR")
+    if not host and step["STEP_NUM_NODES"] == 1:
+        host = "127.0.0.1"
+    host = host or os.environ.get("SLURM_LAUNCH_NODE_IPADDR")
     if not host:
         raise ConfigError("SLURM_LAUNCH_NODE_IPADDR is not set: set MASTER_ADDR to the first node")
     is_set = os.environ.get("MASTER_PORT")

@@ -43,10 +43,8 @@ class Process:
         model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         if self.world_size > 1:
             on_gpu = self.device.type == "cuda"
-            if sync_bn and on_gpu:
-                model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            elif sync_bn:
-                model = synchronise_batch_norm(model)
+            if sync_bn:
+                model = synchronise_batch_norm(model, on_gpu=on_gpu)
             model = nn.parallel.DistributedDataParallel(
                 model,
                 device_ids=[self.device] if on_gpu else None,
@@ -57,6 +55,12 @@ class Process:
         if compile:
             model.compile()
         return model
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Copy the main process's buffers, such as running statistics, to all others."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
     def barrier(self) -> None:
         """Wait for all processes."""

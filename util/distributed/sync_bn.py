@@ -1,11 +1,14 @@
-"""SyncBatchNorm for CPUs, where PyTorch's has no kernel.
+"""Converting BatchNorm to SyncBatchNorm: PyTorch's on GPUs, an own one on CPUs.
 
-It makes distributed training run, and testable, without a GPU.
+PyTorch's has no kernel for CPUs; this one makes distributed training testable without a GPU.
 """
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from util.error import ConfigError
 
 
 class CPUSyncBatchNorm(nn.BatchNorm2d):
@@ -58,9 +61,37 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
-def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """Convert every BatchNorm2d of the model to CPUSyncBatchNorm, in place."""
+class CPUSyncBatchNormAct(CPUSyncBatchNorm):
+    """The same, followed by the dropout and activation that timm's BatchNormAct2d holds."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+def synchronise_batch_norm(model: nn.Module, *, on_gpu: bool) -> nn.Module:
+    """Convert every BatchNorm2d of the model, also timm's BatchNormAct2d; returns the model.
+
+    Raises ConfigError for other kinds of BatchNorm, which the conversion could change.
+    """
+    kinds = {type(module) for module in model.modules() if isinstance(module, _BatchNorm)}
+    with_activation = {kind for kind in kinds if kind.__name__ == "BatchNormAct2d"}
+    for kind in kinds - with_activation - {nn.BatchNorm2d}:
+        raise ConfigError(
+            f"TRAIN.sync_bn True cannot synchronise the {kind.__name__} of this backbone: set it "
+            "to False"
+        )
+    if on_gpu and with_activation:
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(model)
+    if on_gpu:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = CPUSyncBatchNorm
+        elif type(module) in with_activation:
+            module.__class__ = CPUSyncBatchNormAct
     return model

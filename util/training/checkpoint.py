@@ -1,6 +1,7 @@
 """The checkpoints of a run: file names, which one to resume from, and how many to keep."""
 
 import logging
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -35,8 +36,8 @@ def position_of(path: str | Path) -> tuple[int, int] | None:
 
 def checkpoints(folder: str | Path) -> list[Path]:
     """List the checkpoints in a folder, most advanced first."""
-    found = [(position_of(path), path) for path in Path(folder).glob("train_epoch_*.pth")]
-    return [path for position, path in sorted(found, reverse=True) if position is not None]
+    found = [path for path in Path(folder).glob("train_epoch_*.pth") if position_of(path)]
+    return sorted(found, key=_position, reverse=True)
 
 
 def find_checkpoint(model_path: str, save_path: str) -> str:
@@ -55,19 +56,22 @@ def find_checkpoint(model_path: str, save_path: str) -> str:
 def find_resume(resume: str, save_path: str) -> Checkpoint | None:
     """Load the checkpoint selected by TRAIN.resume; None for a new run.
 
-    `auto` selects the most advanced readable checkpoint in save_path; damaged ones are skipped
-    with a warning. Raises ConfigError if the run would overwrite checkpoints of another run.
+    `auto` selects the most advanced readable checkpoint in save_path, best.pth if there is no
+    other; damaged ones are skipped with a warning. A requeued SLURM job continues as with `auto`
+    once it has saved. Raises ConfigError if the run would overwrite checkpoints of another run.
     """
     found = checkpoints(save_path)
-    if resume == "auto":
-        return _newest(found, save_path) if found else None
+    own = found or [path for path in [Path(save_path) / BEST] if path.is_file()]
+    is_requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    if resume == "auto" or (is_requeued and own):
+        return _newest(own, save_path) if own else None
     if resume:
         checkpoint = Checkpoint(resume, load_file(resume))
         _check_ahead(checkpoint, found, save_path)
         return checkpoint
-    if found:
+    if own:
         raise ConfigError(
-            f"TRAIN.save_path already holds {found[0]}: continue from it with TRAIN.resume auto, "
+            f"TRAIN.save_path already holds {own[0]}: continue from it with TRAIN.resume auto, "
             "or start again with another TRAIN.save_path or after removing that folder"
         )
     return None

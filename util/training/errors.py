@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from util.config import Config
-from util.error import RunError, is_out_of_memory
+from util.error import RunError, fix_of, is_out_of_memory
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -17,11 +17,11 @@ def explained(cfg: Config) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno not in _NOT_WRITABLE:
             raise
         raise RunError(
             f"{error.filename or 'a file'} cannot be written: {error.strerror}; the checkpoints in "
-            f"{cfg.save_path} are intact: free some space, then TRAIN.resume auto continues"
+            f"{cfg.save_path} are intact: {fix_of(error)}, then TRAIN.resume auto continues"
         ) from None
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -43,12 +43,17 @@ def explained(cfg: Config) -> Iterator[None]:
 def _out_of_memory(cfg: Config, error: BaseException) -> RunError:
     asked = re.search(r"[Tt]ried to allocate ([\d.,]+ ?\w+)", str(error))
     more = f" ({asked[1]} more requested)" if asked else ""
+    lower = (
+        f"lower TRAIN.train_h {cfg.train_h} and train_w {cfg.train_w}, or TRAIN.batch_size "
+        f"{cfg.batch_size}"
+    )
+    others = [f"raise TRAIN.accumulate_steps {cfg.accumulate_steps}"]
+    if not cfg.activation_checkpointing:
+        others.append("set TRAIN.activation_checkpointing True")
+    if cfg.amp == "off":
+        others.append("set TRAIN.amp bf16")
     return RunError(
-        f"out of memory{more}: lower TRAIN.train_h {cfg.train_h} and train_w {cfg.train_w}, or "
-        f"TRAIN.batch_size {cfg.batch_size}; for the same results raise TRAIN.accumulate_steps "
-        f"{cfg.accumulate_steps} (with freeze_bn {cfg.freeze_bn}) or set "
-        f"TRAIN.activation_checkpointing {cfg.activation_checkpointing} to True; or change "
-        f"TRAIN.amp {cfg.amp} to bf16. TRAIN.resume auto continues"
+        f"out of memory{more}: {lower}; or {', or '.join(others)}. TRAIN.resume auto continues"
     )
 
 

@@ -45,21 +45,23 @@ class BatchNormStatistics:
         self._buffers = [b for b in buffers if b is not None]
         self._counters = [m.num_batches_tracked for m in norms if m.num_batches_tracked is not None]
         self._before = torch.cat(self._buffers) if self._buffers else None
+        self._counts = torch.stack(self._counters) if self._counters else None
 
     def restore_if(self, left_out: Tensor) -> None:
         """Restore them if `left_out`, a scalar on the device, is 1; a few kernels, no sync."""
-        if self._before is None:
+        if self._before is None or self._counts is None:
             return
         values = torch.where(left_out > 0, self._before, torch.cat(self._buffers))
         torch._foreach_copy_(self._buffers, values.split([b.numel() for b in self._buffers]))
-        torch._foreach_sub_(self._counters, [left_out.long()] * len(self._counters))
+        counts = torch.where(left_out > 0, self._counts, torch.stack(self._counters))
+        torch._foreach_copy_(self._counters, counts.unbind())
 
 
 class NonfiniteCheck:
     """Reports skipped steps: TRAIN.nonfinite `stop` raises RunError, `skip` logs a warning."""
 
-    def __init__(self, cfg: Config, process: Process, loader: Loader) -> None:
-        self._cfg, self._process, self._loader = cfg, process, loader
+    def __init__(self, cfg: Config, process: Process, loader: Loader, *, amp: str) -> None:
+        self._cfg, self._process, self._loader, self._amp = cfg, process, loader, amp
         self._steps: list[int] = []
         self._flags: list[Tensor] = []
         self.skipped = 0
@@ -78,7 +80,7 @@ class NonfiniteCheck:
         for i, step in enumerate(self._steps):
             ranks = [rank for rank, own in enumerate(flags) if own[i][0]]
             # With fp16, gradients overflow occasionally and GradScaler lowers its scale: no error.
-            if flags[0][i][1] and (ranks or self._cfg.amp != "fp16"):
+            if flags[0][i][1] and (ranks or self._amp != "fp16"):
                 self._report(step, ranks)
         self._steps, self._flags = [], []
 
@@ -92,9 +94,9 @@ class NonfiniteCheck:
         what = f"the {what} of step {step + 1}{where} is not finite (images {shown})"
         if self._cfg.nonfinite == "stop":
             raise RunError(
-                f"{what}: lower TRAIN.base_lr {self._cfg.base_lr}, set TRAIN.amp off or look at "
-                "these images with tool/browse_data.py; TRAIN.nonfinite skip skips such "
-                "steps. The weights are not affected: TRAIN.resume auto continues from the last "
-                "checkpoint"
+                f"{what}: lower TRAIN.base_lr {self._cfg.base_lr}, "
+                f"{'' if self._amp == 'off' else 'set TRAIN.amp off '}or look at these images with "
+                "tool/browse_data.py; TRAIN.nonfinite skip skips such steps. The weights are not "
+                "affected: TRAIN.resume auto continues from the last checkpoint"
             )
         log.warning(f"{what}: step skipped, {self.skipped} so far in this epoch")

@@ -16,8 +16,8 @@ from util.training.step import StepResult
 class EpochStatistics:
     """Losses, accuracy and speed of an epoch; `flops` is the cost of a step per image."""
 
-    def __init__(self, cfg: Config, process: Process, *, flops: float = 0.0) -> None:
-        self._cfg, self._process, self._flops = cfg, process, flops
+    def __init__(self, cfg: Config, process: Process, *, amp: str, flops: float = 0.0) -> None:
+        self._cfg, self._process, self._amp, self._flops = cfg, process, amp, flops
         self._matrix = ConfusionMatrix(cfg.classes, cfg.ignore_label, device=process.device)
         self._losses = torch.zeros(3, device=process.device)  # total, main, aux
         self._taken = torch.zeros((), device=process.device)
@@ -50,10 +50,11 @@ class EpochStatistics:
         self._process.all_reduce(self._matrix.matrix)
         scores, taken = self._matrix.scores(), int(self._taken.item())
         finite = self._process.all_reduce(self._finite).item()
-        if not taken and not (finite and self._cfg.amp == "fp16"):
+        if not taken and not (finite and self._amp == "fp16"):
             raise RunError(
-                "no step of this epoch had a finite loss: the run has diverged; start again with a "
-                f"lower TRAIN.base_lr ({self._cfg.base_lr} now), or from an earlier checkpoint"
+                "every step of this epoch was skipped, as its loss or gradient was not finite: the "
+                f"run has diverged; start again with a lower TRAIN.base_lr ({self._cfg.base_lr} "
+                "now), or from an earlier checkpoint"
             )
         total, main, aux = (self._process.all_reduce(self._losses) / max(taken, 1)).tolist()
         images_per_second = self.images_per_second()

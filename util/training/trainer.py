@@ -70,8 +70,8 @@ class Trainer:
         """Run the remaining steps of an epoch; return mean losses, accuracy and speed."""
         cfg, state, loader = self.cfg, self.state, self.train_loader
         train_mode(state.model, freeze_bn=cfg.freeze_bn)
-        nonfinite = NonfiniteCheck(cfg, self.process, loader)
-        statistics = EpochStatistics(cfg, self.process, flops=self.flops)
+        nonfinite = NonfiniteCheck(cfg, self.process, loader, amp=state.amp)
+        statistics = EpochStatistics(cfg, self.process, amp=state.amp, flops=self.flops)
         loader.sampler.start(state.epoch, state.step_in_epoch)
         title = f"Epoch: [{state.epoch + 1}/{cfg.epochs}]"
         steps = state.steps_per_epoch - state.step_in_epoch
@@ -116,6 +116,7 @@ class Trainer:
         """Validate and add the scores to the epoch's record; return whether it is the best."""
         state = self.state
         network = unwrap(state.model)  # no DDP: processes may have different numbers of images
+        self.process.broadcast_buffers(network)  # without sync_bn each has its own statistics
         scores, record["val_loss"] = validate(
             self.cfg,
             self.process,

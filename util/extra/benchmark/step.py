@@ -18,6 +18,7 @@ from model import build_model
 from model.activation_checkpointing import checkpoint_activations
 from util.config import Config
 from util.distributed import Process
+from util.distributed.sync_bn import synchronise_batch_norm
 from util.extra.benchmark.machine import wait
 from util.training.loss import build_loss
 from util.training.state import start_state
@@ -31,11 +32,11 @@ class Trainer:
         self.cfg = cfg if cfg.manual_seed is not None else replace(cfg, manual_seed=0)
         self.device = device
         self._process = Process(device=device)
-        network = build_model(cfg)
+        network: Any = build_model(cfg)
         if cfg.activation_checkpointing:
             checkpoint_activations(network)
         if sync_bn:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = synchronise_batch_norm(network, on_gpu=device.type == "cuda")
         self.state = start_state(self.cfg, self._process, network, steps_per_epoch=100)
         if sync_bn:
             self.state.model = nn.parallel.DistributedDataParallel(self.state.model)

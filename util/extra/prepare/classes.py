@@ -1,6 +1,6 @@
 """Finding the classes of masks from any source: ids, palettes or colours, given or discovered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,8 +9,16 @@ import numpy as np
 from util.data.image import read_label
 from util.data.label_map import color_text
 from util.error import DataError, UserError
+from util.extra.prepare.class_masks import Parts, merge, overlap_warning
 from util.extra.prepare.files import VOID, to_ids
-from util.extra.prepare.masks import MOST_CLASSES, Given, Mask, read_color, spread_levels
+from util.extra.prepare.masks import (
+    MOST_CLASSES,
+    Given,
+    Mask,
+    check_masks,
+    read_color,
+    spread_levels,
+)
 from util.palette import distinct_colors
 
 
@@ -25,12 +33,12 @@ class Classes:
     colors: np.ndarray
     table: dict[int, int]
     is_of_colors: bool = False
-    parts: Mapping[Path, Mapping[int, Path]] = field(default_factory=dict)
+    parts: Mapping[Path, Parts] = field(default_factory=dict)
 
     def read(self, path: Path) -> np.ndarray:
         """Read the ids (H, W) of a checked mask. Raises DataError."""
         if self.parts:
-            return _merged(self.parts[path])
+            return merge(self.parts[path])[0]
         raw = read_label(path, as_colors=self.is_of_colors)
         return to_ids(raw, self.table, path, "it belongs to no class", self.is_of_colors)
 
@@ -45,6 +53,10 @@ class Classes:
                         f"to --colors or --names, or give --void {shown.replace(' ', ',')} if it "
                         "is unlabelled"
                     )
+
+    def problems(self) -> Iterator[str]:
+        """Yield a warning if masks of one class each overlap."""
+        yield from overlap_warning([*self.parts.values()], self.names)
 
     @property
     def ids(self) -> dict[str, int]:
@@ -81,8 +93,11 @@ def find_classes(masks: Sequence[Mask], given: Given, void: Sequence[str]) -> Cl
     else:
         count = len(given.colors or given.names)
         is_class_255 = count in (0, len(found)) and _are_grays(sorted(found))
-        if VOID in found and "none" not in void and not is_class_255:
-            ignored.append(VOID)
+        is_void = VOID in found and "none" not in void and not is_class_255
+        is_assumed = is_void and VOID not in ignored
+        ids = found.keys() - {VOID, *ignored}
+        check_masks(masks, count or len(ids), is_255_assumed=is_assumed, fix="--void 255")
+        ignored += [VOID] if is_void else []
         values = _id_values(sorted(found.keys() - set(ignored)), count)
     _check_count(masks, values, given)
     table = {value: i for i, value in enumerate(values)} | dict.fromkeys(ignored, VOID)
@@ -121,33 +136,20 @@ def classes_of_folders(
             f"--colors has {len(colors)} colours, but there are {len(order)} classes "
             f"({', '.join(order)}): give one line per class"
         )
-    parts = {
-        next(iter(of.values())): {order.index(name): path for name, path in of.items()}
-        for of in masks
-    }
+    parts: dict[Path, Parts] = {}
+    for of in masks:
+        key, ids = next(iter(of.values())), {order.index(name): of[name] for name in of}
+        if parts.setdefault(key, ids) != ids:
+            raise DataError(
+                f"mask {key} belongs to two images that differ in their other masks: give each "
+                "image its own copy"
+            )
     return Classes(order, colors if len(colors) else distinct_colors(len(order)), {}, parts=parts)
 
 
 def rgb_of(code: int) -> tuple[int, int, int]:
     """Return red, green and blue of a colour 0xRRGGBB."""
     return code >> 16, code >> 8 & 255, code & 255
-
-
-def _merged(parts: Mapping[int, Path]) -> np.ndarray:
-    """Merge one mask per class (0 and one other value) into a map of ids; higher ids win."""
-    ids = None
-    for i in sorted(parts):
-        raw = read_label(parts[i])
-        ids = np.full(raw.shape, VOID, np.int32) if ids is None else ids
-        values = np.unique(raw)
-        if len(values) > 2 or (len(values) == 2 and values[0] != 0) or raw.shape != ids.shape:
-            raise DataError(
-                f"mask {parts[i]} must hold 0 and one other value, as a mask of one class, and "
-                "have the size of the image's other masks"
-            )
-        ids[raw > 0] = i
-    assert ids is not None
-    return ids
 
 
 def _are_grays(values: list[int]) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,20 @@ class Item:
             f"image {str(self.image)!a} has a tab, a line break or bytes that are not UTF-8 in its "
             "name, which a list cannot hold: rename it"
         )
+
+
+def distinct(items: Iterable[Item]) -> list[Item]:
+    """Return the items without repetitions. Raises DataError if two files have the same name."""
+    found: dict[str, Item] = {}
+    for item in items:
+        for name in filter(None, (item.label_name, item.image_name)):
+            other = found.setdefault(name, item)
+            if other.image != item.image:
+                raise DataError(
+                    f"{other.image} and {item.image} would both become {name}: rename one of them "
+                    "(and its mask)"
+                )
+    return list({item.image_name: item for item in found.values()}.values())
 
 
 @dataclass(frozen=True)

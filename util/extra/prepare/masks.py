@@ -7,9 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from util.data.coding import LabelFacts, check_coding, facts_of
 from util.data.file import read_header
 from util.data.label import decode_label
+from util.data.label_map import LabelMap
 from util.error import DataError, UserError, read_text
+from util.extra.prepare.files import VOID
 
 MOST_CLASSES = 255  # ids 0..254; 255 is VOID
 MOST_LEVELS = 16
@@ -20,9 +23,14 @@ RARE = 0.02  # maximum share of pixels of a value that only occurs at smoothed e
 class Mask:
     """A mask file: its kind (ids, gray colors, palette, colors), and value -> colour 0xRRGGBB."""
 
-    path: Path
+    facts: LabelFacts
     kind: str
     values: dict[int, int]
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return self.facts.path
 
 
 @dataclass(frozen=True)
@@ -37,18 +45,32 @@ class Given:
 def scan_mask(path: Path) -> Mask:
     """Read the values of a mask. Raises DataError if the file cannot be a mask."""
     label = decode_label(path)
-    values = np.unique(label.raw).tolist()
+    facts = facts_of(label)
+    values = list(facts.ids)
     if len(values) > MOST_CLASSES + 1 or is_smoothed(label.raw):
         raise DataError(
             f"mask {path} holds {len(values)} different values, like a photo or smoothed edges: "
             "save masks as PNG without smoothing"
         )
     if label.palette:
-        return Mask(path, "palette", label.palette)
+        return Mask(facts, "palette", label.palette)
     if label.kind == "colors":
-        return Mask(path, "colors", {value: value for value in values})
+        return Mask(facts, "colors", {value: value for value in values})
     kind = "gray colors" if read_header(path).mode.startswith("RGB") else "ids"
-    return Mask(path, kind, {value: value * 0x010101 for value in values})
+    return Mask(facts, kind, {value: value * 0x010101 for value in values})
+
+
+def check_masks(masks: Sequence[Mask], classes: int, *, is_255_assumed: bool, fix: str) -> None:
+    """Raise DataError if masks of ids are coded differently from the rest.
+
+    `is_255_assumed`: 255 counts as void without the user's word; `fix` says how to give it.
+    """
+    facts = [mask.facts for mask in masks]
+    again = "save it again like the others"
+    check_coding(facts, LabelMap(classes, VOID, ignore_ids=(VOID,)), what="mask", fix=again)
+    if is_255_assumed:
+        fix = f"{again}, with class ids, or give {fix} if 255 is unlabelled"
+        check_coding(facts, LabelMap(classes, VOID), what="mask", fix=fix)
 
 
 def spread_levels(values: Iterable[int]) -> bool:

@@ -1,4 +1,4 @@
-"""Pairing the user's images and masks, whatever their names, and splitting the pairs."""
+"""Pairing the user's images and masks, whatever their names."""
 
 import itertools
 import os
@@ -8,18 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from util.error import DataError, UserError, show
-from util.extra.prepare.files import Item, Named, composed, find_files, unpaired
+from util.extra.prepare.files import Named, composed, find_files, unpaired
 from util.extra.prepare.masks import read_lines
-
-VAL_FRACTION = 0.2
-SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 @dataclass(frozen=True)
@@ -29,12 +20,6 @@ class Pair:
     name: str
     image: Path
     masks: dict[str, Path]
-
-    @property
-    def split(self) -> str:
-        """train, val or test according to the first folder of the name, else ''."""
-        top, _, below = self.name.partition("/")
-        return SPLIT_FOLDERS.get(top.lower(), "") if below else ""
 
 
 def find_pairs(options: Namespace) -> tuple[list[Pair], list[str]]:
@@ -182,40 +167,3 @@ def advice(options: Namespace, images: Named, masks: Named, count: int) -> str:
             "`image<TAB>mask<TAB>class` (its JSON export gives the image of each task)"
         )
     return f"{what}--pair 'img_*' '*_mask' pairs img_x.jpg with x_mask.png, --pairs FILE lists them"
-
-
-def split_pairs(pairs: Sequence[Pair], options: Namespace) -> dict[str, list[Pair]]:
-    """Return list name -> pairs: the user's folders, K folds, or a random validation part."""
-    found = {pair.split for pair in pairs}
-    is_split = "" not in found and "train" in found
-    by_folder = {name: [p for p in pairs if p.split == name] for name in ("test", "train", "val")}
-    splits = {"test": by_folder["test"]} if is_split and by_folder["test"] else {}
-    if is_split and "val" in found and options.val_fraction is None and not options.folds:
-        print("split: from the folders train/ and val/ (--val-fraction makes a new one)")
-        return splits | {name: by_folder[name] for name in ("train", "val")}
-    rest = [pair for pair in pairs if not (is_split and pair.split == "test")]
-    order = np.random.default_rng(options.seed).permutation(len(rest))
-    if options.folds > len(rest):
-        raise UserError(
-            f"--folds must be at most {len(rest)}, the number of pairs, got {options.folds}"
-        )
-    parts = {f"fold{k + 1}_": order[k :: options.folds] for k in range(options.folds)}
-    if not parts:
-        wanted = round((options.val_fraction or VAL_FRACTION) * len(rest))
-        parts = {"": order[: min(max(1, wanted), len(rest) - 1)]}
-    for prefix, val in parts.items():
-        chosen = set(val.tolist())
-        splits[f"{prefix}train"] = [pair for i, pair in enumerate(rest) if i not in chosen]
-        splits[f"{prefix}val"] = [pair for i, pair in enumerate(rest) if i in chosen]
-    return splits
-
-
-def to_items(split: str, pairs: Sequence[Pair], label_folder: str) -> list[Item]:
-    """Convert pairs to items images/<split>/<name>, dropping the split's folder from the name."""
-    folder = "all" if split.startswith("fold") else split
-    items = []
-    for pair in pairs:
-        name = pair.name.partition("/")[2] if pair.split == folder else pair.name
-        image, mask = f"images/{folder}/{name}{pair.image.suffix}", next(iter(pair.masks.values()))
-        items.append(Item(pair.image, image, mask, f"{label_folder}/{folder}/{name}.png"))
-    return items

@@ -24,7 +24,7 @@ from util.data.load import check_pair
 from util.error import DataError
 from util.evaluation.output import make_folder
 from util.extra.parallel import in_threads
-from util.extra.prepare.files import Item, Reader, Split
+from util.extra.prepare.files import Item, Reader, Split, distinct
 
 CURE = "remove the folder or choose another --out"
 
@@ -82,6 +82,7 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     base = next((raw for raw in plan.raw if out.resolve() == raw.resolve()), None)
     if base is not None:  # the raw images are below --out already
         splits = {name: [_in_place(item, base) for item in splits[name]] for name in splits}
+    items = distinct(item for items in splits.values() for item in items)
     lists = {
         out / "list" / f"{name}.txt": "".join(f"{item.line}\n" for item in items)
         for name, items in splits.items()
@@ -92,7 +93,6 @@ def carry_out(plan: Plan, options: argparse.Namespace) -> None:
     claim(out, path, record, in_place=is_raw, folders=plan.folders)
     for path, text in lists.items():
         _refuse_other(path, text)
-    items = list({item.image_name: item for items in splits.values() for item in items}.values())
     written = in_threads(lambda i: _write_item(i, plan.read, out, options.copy), items, plan.name)
     print(f"{plan.name}: {out}")
     for path, text in lists.items():
