@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from model import check_network, load_trained
 from util.config import check_test, config_parser, load_config
-from util.data.image import read_image, write_image, write_label
+from util.data.image import write_image, write_label
 from util.distributed import single_device
 from util.distributed.device import usable_amp
 from util.evaluation.output import check_targets, make_folder
 from util.extra.demo_files import (
     NOTE,
     TABLE_HEAD,
+    each_image,
     image_path,
     is_ours,
     open_source,
@@ -80,8 +81,7 @@ def main() -> None:
         with source as video:
             show_video(video, predictor, output / video.name, names, colors)
         return
-    for path, name in tqdm(source, desc="Demo", leave=False, disable=None):
-        image = read_image(path)
+    for image, name in each_image(source):
         pred = predictor.predict(image)
         show_image(image, pred, output / name, names, colors)
         if pixel:
@@ -95,6 +95,7 @@ def show_exported() -> None:
     parser.add_argument("--image", required=True, help="an image or a folder of images")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="default: demo")
     args = parser.parse_args()
+    start_logging()
     model, source = ExportedModel(args.model), open_source(args.image)
     if isinstance(source, VideoReader):
         raise ConfigError("--model works on images: give --image an image or a folder")
@@ -103,8 +104,7 @@ def show_exported() -> None:
     inputs = [path for path, _ in source]
     found = targets(source, args.output, has_attention=False)
     check_targets(found, inputs=inputs, is_ours=is_ours, key="--output")
-    for path, name in tqdm(source, desc="Demo", leave=False, disable=None):
-        image = read_image(path)
+    for image, name in each_image(source):
         pred = model.predict(image)
         if pred.max() >= len(names):
             raise CheckpointError(

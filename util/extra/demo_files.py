@@ -1,9 +1,16 @@
 """The demo's files: resolving --image, and naming results without overwriting the user's files."""
 
 import logging
+import os
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from tqdm import tqdm
+
+from util.data.file import CodingError, head_of, kind_of
 from util.data.image import IMAGE_SUFFIXES, read_image, read_note
 from util.data.list_file import unique_names
 from util.error import DataError, nearest
@@ -13,6 +20,7 @@ from util.extra.video import VIDEO_SUFFIXES, VideoReader, is_our_video
 log = logging.getLogger("semseg")
 NOTE = "demo"  # stored in images that a demo writes: they may be replaced, and are not input
 TABLE_HEAD = ["frame", "seconds"]
+_IMAGE_START = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|RIFF.{4}WEBP", re.DOTALL)
 
 Images = list[tuple[Path, str]]  # image, base name of its results
 
@@ -38,33 +46,79 @@ def open_source(text: str) -> Images | VideoReader:
 def open_file(path: Path) -> Images | VideoReader:
     """Open an image or a video, recognised by suffix or, failing that, by content."""
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
-        return VideoReader(path)
     if suffix in IMAGE_SUFFIXES and suffix != ".gif":  # a .gif may be either
         return [(path, path.stem)]
+    head = head_of(path)
+    if kind := kind_of(head):  # FFmpeg would play the JPEG files in an archive
+        raise DataError(f"--image: {path} is {kind}")
+    if suffix in VIDEO_SUFFIXES:
+        return VideoReader(path)
     try:
         read_image(path)
     except DataError as error:
-        with path.open("rb") as file:
-            if b"\0" in file.read(4096):  # FFmpeg would also render text as a video
-                return VideoReader(path)
-        raise DataError(f"--image: {error}") from None
-    return [(path, path.stem)]
+        is_animation = isinstance(error, CodingError) and head.startswith(b"GIF8")
+        # FFmpeg would also render text and damaged images as a video.
+        if not is_animation and (_IMAGE_START.match(head) or b"\0" not in head):
+            raise DataError(f"--image: {error}") from None
+    else:
+        return [(path, path.stem)]
+    try:
+        return VideoReader(path)
+    except DataError:
+        raise DataError(
+            f"--image: {path} is neither an image nor a video that can be decoded: give a file "
+            "such as .png, .jpg or .mp4"
+        ) from None
 
 
 def images_of(folder: Path) -> Images:
     """Find the images below a folder, following links, and name their results.
 
-    Names omit the extension where they stay unique. Results of earlier runs are ignored.
+    Names omit the extension where they stay unique. Results of earlier runs and other files are
+    ignored.
     """
-    found = sorted(path for path in walk(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(walk(folder))
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     paths = [path for path in found if not is_ours(path)]
     if len(paths) < len(found):
         log.info(f"{len(found) - len(paths)} results of an earlier run in {folder} are ignored")
+    others = [path for path in files if path not in {*found} and not is_ours(path)]
+    counts = Counter(path.suffix.lower() or "without a suffix" for path in others)
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
     if not paths:
-        raise DataError(f"--image: folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
+        hint = f"; it holds other files: {kinds}" if kinds else ""
+        raise DataError(
+            f"--image: folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)}){hint}"
+        )
+    if kinds:
+        log.info(f"{len(others)} files that are not images are ignored: {kinds}")
     names = unique_names([str(path.relative_to(folder)) for path in paths])
     return list(zip(paths, names, strict=True))
+
+
+def each_image(source: Images) -> Iterator[tuple[np.ndarray, str]]:
+    """Read the images one by one; yield each with the name of its results.
+
+    In a folder unreadable ones are logged and skipped. Raises DataError, naming them, at the end.
+    """
+    failed = []
+    for path, name in tqdm(source, desc="Demo", leave=False, disable=None):
+        try:
+            image = read_image(path)
+        except DataError as error:
+            if len(source) == 1:
+                raise
+            log.warning(str(error))
+            failed.append(path)
+            continue
+        yield image, name
+    if failed:
+        folder = os.path.commonpath([path.parent for path, _ in source])
+        shown = ", ".join(os.path.relpath(path, folder) for path in failed)
+        raise DataError(
+            f"{len(failed)} of {len(source)} images in {folder} could not be read: replace or "
+            f"remove {shown} (the other images have results)"
+        )
 
 
 def targets(source: Images | VideoReader, output: Path, *, has_attention: bool) -> list[Path]:
