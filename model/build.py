@@ -13,6 +13,7 @@ from torch import Tensor
 
 from model.activation_checkpointing import checkpoint_activations
 from model.agreement import check_agreement, report_labels
+from model.file_kind import check_network_file
 from model.icnet import ICNet
 from model.pretrained import build_trunk, check_stem, pretrained_trunk
 from model.psanet import PSANet
@@ -108,6 +109,7 @@ def load_trained(cfg: Config, path: str | Path) -> Segmentor:
 def _build_with_weights(cfg: Config, content: Mapping[str, Any], *, source: str) -> Segmentor:
     check_agreement(cfg, content, source=source)
     state = state_dict_of(content, source=source)
+    check_network_file(cfg, state, source)
     check_stem(cfg, state, source)
     network = build_model(cfg, state=state)
     load_weights(network, state, source=source)
@@ -122,6 +124,7 @@ def load_for_finetuning(cfg: Config) -> tuple[Segmentor, list[str]]:
     content = load_file(cfg.weight)
     check_agreement(cfg, content, source=cfg.weight, ignored=["classes"])
     state = state_dict_of(content, source=cfg.weight)
+    check_network_file(cfg, state, cfg.weight, any_classes=True)
     check_stem(cfg, state, cfg.weight)
     network = build_model(cfg, state=state)
     own, names = network.state_dict(), network.classifier_names()

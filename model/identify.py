@@ -18,13 +18,12 @@ def identify(state: Mapping[str, Tensor]) -> dict[str, str]:
             f"entries begin with {', '.join(list(state)[:3])}"
         )
     found = {
-        "network": _network(state),
+        "network": network_of(state),
         "backbone": f"ResNet-{layers}",
         "stem": "deep (three 3x3 convolutions)" if deep_base else "plain (one 7x7 convolution)",
     }
-    classifier = state.get("cls.4.weight", state.get("cls.weight", state.get("fc.weight")))
-    if classifier is not None:
-        found["classes"] = str(classifier.shape[0])
+    if classes := classes_of(state):
+        found["classes"] = str(classes)
     if "psa.attention.3.weight" in state:
         found["crop"] = _psanet_crops(state["psa.attention.3.weight"].shape[0])
     parameters = sum(
@@ -51,7 +50,14 @@ def count_layers(state: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def _network(state: Mapping[str, Tensor]) -> str:
+def classes_of(state: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes; None without a classifier."""
+    classifier = state.get("cls.4.weight", state.get("cls.weight", state.get("fc.weight")))
+    return None if classifier is None else classifier.shape[0]
+
+
+def network_of(state: Mapping[str, Tensor]) -> str:
+    """Return the kind of network, such as `PSPNet with 4 bins`."""
     if any(name.startswith("ppm.") for name in state):
         bins = len({name.split(".")[2] for name in state if name.startswith("ppm.features.")})
         return f"PSPNet with {bins} bins"

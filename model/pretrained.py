@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones import Backbone, build_backbone
+from model.file_kind import check_backbone_file
 from model.resnet import STRIDE_8, ResNet, depth_of, has_deep_base
 from util.config import Config
 from util.error import CheckpointError, ConfigError, nearest
@@ -43,6 +44,7 @@ def pretrained_trunk(cfg: Config) -> ResNet | Backbone:
     if not path:
         return build_trunk(cfg)
     state = from_torchvision(f"resnet{layers}") if path == PRETRAINED else _read(path)
+    check_backbone_file(cfg, state, path)
     check_stem(cfg, state, path)
     trunk = build_trunk(cfg, state)
     kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
@@ -61,8 +63,9 @@ def _pretrained_backbone(cfg: Config) -> Backbone:
         )
     if path == PRETRAINED:
         return _downloaded(cfg.backbone)
-    backbone = build_backbone(cfg.backbone)
-    load_backbone(backbone, cfg.backbone, _read(path), source=path)
+    backbone, state = build_backbone(cfg.backbone), _read(path)
+    check_backbone_file(cfg, state, path)
+    load_backbone(backbone, cfg.backbone, state, source=path)
     return backbone
 
 

@@ -148,3 +148,58 @@ def test_no_false_alarm_on_camvid(run_tool: RunTool) -> None:
     config = ROOT / "config/camvid/camvid_pspnet18.yaml"
     code, out, err = run_tool("check_data", "--config", config, "--split", "val")
     assert code == 0, out + err
+
+
+def test_a_label_that_is_its_own_image_is_an_error(data: Data, run_tool: RunTool) -> None:
+    (data.root / "train/link.jpg").symlink_to("0.png")
+    data.add_line("train", "train/2.png ./train/2.png")
+    data.add_line("train", "train/link.jpg train/0.png")
+    _, found, out = data.check(run_tool)
+    finding = next(f for f in found["findings"] if f["kind"] == "same-file")
+    assert "2 lines whose image and label are the same file" in out
+    assert "line 5: image " in finding["files"][0] and "line 6: " in finding["files"][1]
+    words = ["train", "--config", data.config, "TRAIN.save_path", data.root / "run"]
+    assert_one_sentence(*run_tool(*words)[::2], "train.txt line 5: ", "are the same file")
+    follow(finding["cure"])
+    assert data.check(run_tool)[0] == 0
+    for split in ("train", "val"):
+        (data.root / f"{split}.txt").write_text(f"{split}/0.png {split}/0.png\n" * 2)
+    _, found, _ = data.check(run_tool)
+    (finding,) = found["findings"]
+    assert finding["kind"] == "same-file" and "sed" not in finding["cure"]
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_lists_of_the_same_images_are_not_emptied(data: Data, run_tool: RunTool, more: int) -> None:
+    train = (data.root / "train.txt").read_text()
+    own = "".join((data.root / "val.txt").read_text().splitlines(keepends=True)[:more])
+    (data.root / "val.txt").write_text(own + train)
+    for words in ([], ["DATA.val_list", str(data.root / "train.txt")]):
+        _, found, _ = data.check(run_tool, *words)
+        (finding,) = found["findings"]
+        assert finding["kind"] == "train-val-leak" and finding["what"].startswith("4 images")
+        assert finding["cure"].startswith("set DATA.val_list to a list of other images: ")
+        assert "hold the same ones" in finding["cure"] and "sed" not in finding["cure"]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_swapped_columns_are_named(data: Data, run_tool: RunTool, ending: str) -> None:
+    for path in data.root.glob("*/*.jpg"):
+        Image.open(path).save(path.with_name(f"{path.stem}_photo.{ending}"), quality=90)
+    for split, count in (("train", 4), ("val", 2)):
+        lines = [f"{split}/{i}.png {split}/{i}_photo.{ending}\n" for i in range(count)]
+        (data.root / f"{split}.txt").write_text("".join(lines))
+    _, found, out = data.check(run_tool)
+    (finding,) = found["findings"]
+    assert finding["kind"] == "swapped-columns" and "6 lines whose columns look swapped" in out
+    assert finding["cure"] == "exchange the two columns of the list: a line is `image label`"
+    words = ["train", "--config", data.config, "TRAIN.save_path", data.root / "run"]
+    parts = ("holds class ids", f"{ending} is a photo: exchange the two columns of the list")
+    assert_one_sentence(*run_tool(*words)[::2], *parts)
+
+
+def test_entirely_void_lists_are_not_emptied(data: Data, run_tool: RunTool) -> None:
+    data.write_all_labels(np.full((HEIGHT, WIDTH), 255, np.uint8))
+    _, found, _ = data.check(run_tool)
+    (finding,) = (f for f in found["findings"] if f["kind"] == "all-void")
+    assert finding["cure"] == "check DATA.label_map, DATA.ignore_ids and the labels themselves"

@@ -19,6 +19,7 @@ FLOORS = {
     "util.training.loss": 1,
     "util.training.schedule": 1,
     "util.training.upsampled_loss": 1,
+    "util.training.weight_names": 1,
     "util.training.seed": 1,
     "util.data": 2,
     "util.distributed": 2,

@@ -60,7 +60,9 @@ def test_fine_tuning_skips_exactly_the_classifier(
         "save_path",
         tmp_path / "new/model",
     )
-    assert_one_sentence(code, err, "missing in the file (ppm.", "unknown to the network (psa.")
+    assert_one_sentence(
+        code, err, "holds PSANet weights, but TRAIN.arch is psp: set TRAIN.arch psa"
+    )
 
 
 @pytest.mark.parametrize("is_published", [True, False])

@@ -29,6 +29,7 @@ from util.evaluation.protocol import (
     result_path,
     scoring_protocol,
     tested_images,
+    tested_list,
 )
 from util.evaluation.result import make_result, scored_images
 from util.evaluation.result_folder import ResultFolder, read_protocol
@@ -146,8 +147,8 @@ def describe_test(cfg: Config, process: Process, evaluator: Evaluator) -> None:
     """Log the images, device, checkpoint and protocol."""
     protocol, place = evaluator.results.protocol, evaluator.results.path
     log.info(
-        f"{len(evaluator.samples)} images, {describe(process.device)}, processes: "
-        f"{process.world_size}, results: {place}"
+        f"{len(evaluator.samples)} images of {tested_list(cfg)}, {describe(process.device)}, "
+        f"processes: {process.world_size}, results: {place}"
     )
     if not cfg.has_prediction:
         log.info(

@@ -62,7 +62,11 @@ class Distributed:
 class Test:
     """Images to test, test protocol and output."""
 
-    test_list: str = key("", is_path=True, help="list of the images to test; empty: val_list")
+    test_list: str = key(
+        "",
+        is_path=True,
+        help="list of the images to test; empty: val_list, or train_list with `split train`",
+    )
     split: str = key(
         "val",
         choices=("train", "val", "test"),

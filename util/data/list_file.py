@@ -13,6 +13,10 @@ _LONGEST_LINE = 10_000  # characters; longer than any two paths
 _HEADER = {"image", "img", "image_path", "filename", "file", "path", "label", "mask", "label_path"}
 
 
+class SameFileError(DataError):
+    """A line whose image and label are the same file."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """Paths of an image and its label, None if the list has no labels (split test)."""
@@ -25,7 +29,7 @@ def read_list(list_path: str | Path, data_root: str | Path, *, has_labels: bool)
     """Read the samples of a list file: lines of `image label`, or `image`, relative to data_root.
 
     Paths may contain spaces, and may be separated by tabs, commas or semicolons instead. Raises
-    DataError if the list or a file in it is missing.
+    DataError if the list or a file in it is missing, or if an image is its own label.
     """
     return [
         parse_line(line, data_root, has_labels=has_labels, place=f"{list_path} line {number}")
@@ -83,7 +87,7 @@ def _line_of(content: bytes, offset: int) -> int:
 
 
 def parse_line(line: str, data_root: str | Path, *, has_labels: bool, place: str) -> Sample:
-    """Parse a line. Raises DataError, starting with `place`, if a file is missing."""
+    """Parse a line. Raises DataError, starting with `place`, for a missing or repeated file."""
     root = os.fspath(data_root)
     if not has_labels:
         # A list with labels is allowed: they are ignored.
@@ -96,6 +100,11 @@ def parse_line(line: str, data_root: str | Path, *, has_labels: bool, place: str
         image = find_file(root, image_name)
         label = image and find_file(root, label_name)
         if image and label:
+            if os.path.samefile(image, label):
+                raise SameFileError(
+                    f"{place}: image {show(image)} and label {show(label)} are the same file: "
+                    "write the path of the label after that of its image"
+                )
             return Sample(Path(image), Path(label))
     raise DataError(f"{place}: {_line_problem(line, root)}")
 

@@ -11,12 +11,13 @@ import numpy as np
 from util.data.coding import LabelFacts, check_coding, facts_of, voids
 from util.data.file import CodingError, Header
 from util.data.image import decode_image
-from util.data.label import Label, decode_label, ids_of
+from util.data.label import Label, decode_label, ids_of, pack_colors
 from util.data.label_map import LabelMap
 from util.data.list_file import Sample, parse_line, read_lines
 from util.error import DataError
 
 FIRST = 16  # labels, spread over the list, to compare before a run starts
+MANY_COLORS = 256  # more can only come from a photo, lossy compression or smoothing
 
 log = logging.getLogger("semseg")
 Item = TypeVar("Item")
@@ -107,11 +108,28 @@ def check_first(
 def first_facts(samples: Sequence[Sample], label_map: LabelMap) -> list[LabelFacts]:
     """Return the facts about FIRST labels of a list. Raises DataError if one holds wrong ids."""
     facts = []
-    for path in spread([sample.label for sample in samples if sample.label is not None]):
-        label = decode_label(path, as_colors=label_map.is_of_colors)
-        class_ids(label, label_map)
+    for sample in spread([sample for sample in samples if sample.label is not None]):
+        try:
+            label = decode_label(sample.label, as_colors=label_map.is_of_colors)
+            class_ids(label, label_map)
+        except DataError:
+            if are_swapped(sample, label_map):
+                raise DataError(
+                    f"image {sample.image} holds class ids and label {sample.label} is a photo: "
+                    "exchange the two columns of the list"
+                ) from None
+            raise
         facts.append(facts_of(label))
     return facts
+
+
+def are_swapped(sample: Sample, label_map: LabelMap) -> bool:
+    """Whether the image is a valid map of class ids, and the label a photo of MANY_COLORS."""
+    try:
+        class_ids(decode_label(sample.image, as_colors=label_map.is_of_colors), label_map)
+        return len(np.unique(pack_colors(decode_image(sample.label)[0]))) > MANY_COLORS
+    except DataError:
+        return False
 
 
 def readable_facts(list_path: str, data_root: str, label_map: LabelMap) -> list[LabelFacts]:

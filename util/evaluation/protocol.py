@@ -1,14 +1,14 @@
 """The test protocol: everything the scores depend on, saved with the results."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from util.config import NETWORK_KEYS, Config
 from util.data.file import file_sha256
-from util.data.list_file import Sample, read_list, result_names
-from util.error import CheckpointError, ConfigError
+from util.data.list_file import Sample, read_lines, read_list, result_names
+from util.error import CheckpointError, ConfigError, DataError
 from util.evaluation.submission import check_names
 from util.inference import SlidingPredictor, window_starts
 
@@ -17,10 +17,10 @@ Network = TypeVar("Network")
 
 def tested_images(cfg: Config) -> tuple[list[Sample], list[str]]:
     """Return the images to test, selected by TEST.index_start and index_step, and their names."""
-    list_path = cfg.test_list or cfg.val_list
-    if not list_path:
-        raise ConfigError("TEST.test_list is empty: set it in the config or as an override")
+    list_path = tested_list(cfg)
     samples = read_list(list_path, cfg.data_root, has_labels=cfg.split != "test")
+    if cfg.split != "test":
+        _check_repeated(samples, list_path, cfg.data_root)
     names = result_names(samples)  # of the whole list, so that names do not depend on the selection
     if cfg.export:
         check_names(cfg.export, names)
@@ -31,6 +31,37 @@ def tested_images(cfg: Config) -> tuple[list[Sample], list[str]]:
         )
     end = cfg.index_start + cfg.index_step if cfg.index_step else len(samples)
     return samples[cfg.index_start : end], names[cfg.index_start : end]
+
+
+def tested_list(cfg: Config) -> str:
+    """Return TEST.test_list or the list of the split. Raises ConfigError if both are empty.
+
+    Also if TEST.split train contradicts TEST.test_list: the scores would be those of val_list.
+    """
+    name = "train_list" if cfg.split == "train" else "val_list"
+    tested, val, train = map(os.path.abspath, (cfg.test_list, cfg.val_list, cfg.train_list))
+    if cfg.split == "train" and cfg.test_list and tested == val != train:
+        raise ConfigError(
+            f"TEST.split is train, but TEST.test_list {cfg.test_list} is DATA.val_list: set "
+            "TEST.test_list '' to test the training images, or TEST.split val"
+        )
+    if found := cfg.test_list or getattr(cfg, name):
+        return found
+    raise ConfigError(
+        f"TEST.test_list is empty: set it or DATA.{name} in the config or as an override"
+    )
+
+
+def _check_repeated(samples: Sequence[Sample], list_path: str, data_root: str) -> None:
+    """Raise DataError if a list with labels names an image twice: it would count twice."""
+    first: dict[str, int] = {}
+    for (number, _), sample in zip(read_lines(list_path, data_root), samples, strict=True):
+        earlier = first.setdefault(os.path.abspath(sample.image), number)
+        if earlier != number:
+            raise DataError(
+                f"{list_path} lines {earlier} and {number} name the same image {sample.image}, "
+                "which would count twice in the scores: remove one of them"
+            )
 
 
 def load_checkpoint(
@@ -89,7 +120,7 @@ UNKNOWN_PROTOCOL: dict[str, Any] = {"checkpoint": None, "checkpoint_sha256": Non
 
 def scoring_protocol(cfg: Config, origin: dict[str, Any]) -> dict[str, Any]:
     """Return what else scores.json records; `origin` is the content of environment.json."""
-    list_path = cfg.test_list or cfg.val_list
+    list_path = tested_list(cfg)
     return {
         "list": list_path,
         "list_sha256": file_sha256(list_path),

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from util.error import CheckpointError, is_out_of_memory
+from util.training.weight_names import plain_names
 
 UNFINISHED = ".tmp"  # suffix of files being written
 _SHOWN = 5  # names listed per kind of mismatch
-# Keys under which other projects store the state dict, and prefixes they add to its names.
+# Keys under which other projects store the state dict.
 _WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module"),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema"),
 )
-_PREFIXES = re.compile(r"^((module|_orig_mod|model|network|net)\.)+|(?<=\.)_orig_mod\.")
 _STARTS = {
     b"<!doctype": "a web page, not a weight file: download the file again",
     b"<html": "a web page, not a weight file: download the file again",
@@ -141,9 +140,9 @@ def _damaged(path: Path, file: BinaryIO) -> CheckpointError:
 def state_dict_of(content: Mapping[str, Any], *, source: str) -> dict[str, Tensor]:
     """Extract the state dict from the content of a weight file and strip prefixes from its names.
 
-    Unwraps {'state_dict': ...}, {'model': ...} and the like, also nested; strips `module.`,
-    `_orig_mod.` and `model.`; uses averaged (EMA) weights only if there are no others. Raises
-    CheckpointError unless all entries are dense, finite tensors.
+    Unwraps {'state_dict': ...}, {'model': ...} and the like, also nested; strips the prefixes of
+    `plain_names`; uses averaged (EMA) weights only if there are no others. Raises CheckpointError
+    unless all entries are dense, finite tensors.
     """
     found = content
     while inner := [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]:
@@ -154,13 +153,7 @@ def state_dict_of(content: Mapping[str, Any], *, source: str) -> dict[str, Tenso
         shown = ", ".join(map(str, list(content)[:_SHOWN]))[:200]
         raise CheckpointError(f"{source} holds no state dict (keys: {shown})")
     _check_values(state, source)
-    names = [_PREFIXES.sub("", name) for name in state]
-    if len(set(names)) < len(names):
-        raise CheckpointError(
-            f"{source} holds tensors whose names differ only in their prefix, such as "
-            f"{next(n for n in names if names.count(n) > 1)}: keep one of each"
-        )
-    return dict(zip(names, state.values(), strict=True))
+    return plain_names(state, source=source)
 
 
 def nonfinite_entries(state: Mapping[str, Tensor]) -> list[str]:

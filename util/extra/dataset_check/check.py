@@ -23,8 +23,8 @@ def examine(cfg: Config, lists: Mapping[str, str]) -> Report:
     findings: list[Finding] = []
     entries: list[Entry] = []
     for split, path in lists.items():
-        lines = read_entries(split, path, cfg.data_root, as_colors=label_map.is_of_colors)
-        if any(entry.sample for entry in lines):
+        lines = read_entries(split, path, cfg.data_root, label_map)
+        if any(entry.sample or entry.faults[0].kind != "missing" for entry in lines):
             entries += lines
         else:
             findings.append(wrong_root(lines, cfg.data_root))

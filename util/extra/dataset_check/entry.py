@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from util.data.coding import LabelFacts, facts_of
 from util.data.file import CodingError
 from util.data.image import decode_image
 from util.data.label import decode_label
-from util.data.list_file import Sample, parse_line, read_lines
-from util.data.load import check_pair
+from util.data.label_map import LabelMap
+from util.data.list_file import SameFileError, Sample, parse_line, read_lines
+from util.data.load import are_swapped, check_pair
 from util.error import DataError
 from util.extra.parallel import in_threads
 
@@ -62,30 +64,36 @@ class Entry:
         return self.label.ids if self.label else {}
 
 
-def read_entries(split: str, list_path: str, data_root: str, *, as_colors: bool) -> list[Entry]:
+def read_entries(split: str, list_path: str, data_root: str, label_map: LabelMap) -> list[Entry]:
     """Read a list and decode its files as in training. Raises DataError if the list is missing."""
-    read = partial(_read_entry, split, Path(list_path), data_root, as_colors)
+    read = partial(_read_entry, split, Path(list_path), data_root, label_map)
     return in_threads(read, read_lines(list_path, data_root), split)
 
 
 def _read_entry(
-    split: str, list_path: Path, data_root: str, as_colors: bool, line: tuple[int, str]
+    split: str, list_path: Path, data_root: str, label_map: LabelMap, line: tuple[int, str]
 ) -> Entry:
     faults: list[Fault] = []
+    as_colors = label_map.is_of_colors
     header, digest, label = None, b"", None
     number, text = line
     try:
         place = f"{list_path} line {number}"
         sample = parse_line(text, data_root, has_labels=True, place=place)
     except DataError as error:
-        missing = Fault("missing", list_path, str(error))
-        return Entry(split, list_path, number, None, [missing])
+        kind = "same-file" if isinstance(error, SameFileError) else "missing"
+        return Entry(split, list_path, number, None, [Fault(kind, list_path, str(error))])
     assert sample.label is not None
     with _noting(faults, sample.image):
         image, header = decode_image(sample.image)
         digest = hashlib.blake2b(image.data, digest_size=16, key=str(image.shape).encode()).digest()
     with _noting(faults, sample.label):
         label = decode_label(sample.label, as_colors=as_colors)
+    is_color_image = label is not None and label.kind == "colors" and not as_colors
+    if (label is None or is_color_image) and are_swapped(sample, label_map):
+        sentence = f"{place}: {sample.image} holds class ids, {sample.label} is a photo"
+        swapped = Fault("swapped-columns", list_path, sentence)
+        return Entry(split, list_path, number, sample, [swapped])
     if label is None:
         return Entry(split, list_path, number, sample, faults, digest)
     if header is not None:
@@ -94,7 +102,6 @@ def _read_entry(
     if label.orientation > 1:
         sentence = f"label {sample.label} has EXIF orientation {label.orientation}"
         faults.append(Fault("turned-label", sample.label, sentence))
-    is_color_image = label.kind == "colors" and not as_colors
     facts = facts_of(label)
     return Entry(split, list_path, number, sample, faults, digest, facts, is_color_image)
 
@@ -115,6 +122,13 @@ def _damage(path: Path, error: DataError) -> str:
     # Pillow's messages for a truncated JPEG and a truncated PNG.
     is_cut = any(words in str(error) for words in ("truncated", "unrecognized data stream"))
     return "truncated" if is_cut else "unreadable"
+
+
+def are_most(part: Iterable[Entry], entries: Iterable[Entry]) -> bool:
+    """Whether a part holds nine tenths or more of the lines of a list."""
+    whole = Counter(entry.split for entry in entries)
+    of_part = Counter(split for split, _ in {(entry.split, entry.number) for entry in part})
+    return any(10 * count >= 9 * whole[split] for split, count in of_part.items())
 
 
 def blank_lines(entries: Iterable[Entry]) -> str:

@@ -6,12 +6,20 @@ from pathlib import Path
 
 from util.data.list_file import parse_line, read_lines
 from util.error import DataError
-from util.extra.dataset_check.entry import Entry, blank_lines
+from util.extra.dataset_check.entry import Entry, are_most, blank_lines
 from util.extra.dataset_check.report import Finding, plural
 
 AGAIN = "copy it from the source again, or leave it out"
 FAULTS = {  # kind -> what, fix
     "missing": ("line naming a missing file", ""),
+    "same-file": (
+        "line whose image and label are the same file",
+        "write the path of the label after that of its image, or leave the line out",
+    ),
+    "swapped-columns": (
+        "line whose columns look swapped",
+        "exchange the two columns of the list: a line is `image label`",
+    ),
     "empty-file": ("file of 0 bytes", AGAIN),
     "truncated": ("file cut short", AGAIN),
     "unreadable": ("file that cannot be read", AGAIN),
@@ -52,7 +60,7 @@ def _likely_root(list_path: Path, data_root: str) -> Path | None:
     return None
 
 
-def damaged_files(entries: Iterable[Entry]) -> Iterable[Finding]:
+def damaged_files(entries: Sequence[Entry]) -> Iterable[Finding]:
     """Yield findings about files that training cannot read or cannot use as a pair."""
     found = defaultdict(list)
     for entry in entries:
@@ -61,9 +69,12 @@ def damaged_files(entries: Iterable[Entry]) -> Iterable[Finding]:
     for kind, cases in found.items():
         what, cure = FAULTS[kind]
         sentences = list(dict.fromkeys(fault.sentence for _, fault in cases))
-        lines = blank_lines(entry for entry, _ in cases)
-        count = len(sentences) if kind == "missing" else len({fault.path for _, fault in cases})
-        yield Finding(kind, plural(count, what), sentences, f"{cure}: {lines}" if cure else lines)
+        of_lines = kind in ("missing", "same-file", "swapped-columns")
+        count = len(sentences) if of_lines else len({fault.path for _, fault in cases})
+        faulty = [entry for entry, _ in cases]
+        if kind != "swapped-columns" and not (cure and are_most(faulty, entries)):
+            cure = ": ".join(filter(None, (cure, blank_lines(faulty))))
+        yield Finding(kind, plural(count, what), sentences, cure)
 
 
 def repetitions(entries: Sequence[Entry]) -> Iterable[Finding]:
@@ -87,8 +98,12 @@ def repetitions(entries: Sequence[Entry]) -> Iterable[Finding]:
         ("train-val-leak", "image in both train and val (identical pixels)", leaked),
     ):
         if cases:
-            texts = [text for _, text in cases]
-            yield Finding(kind, plural(len(cases), what), texts, blank_lines(e for e, _ in cases))
+            texts, faulty = [text for _, text in cases], [entry for entry, _ in cases]
+            cure = blank_lines(faulty)
+            if kind == "train-val-leak" and are_most(faulty, entries):
+                same = "DATA.train_list and DATA.val_list hold the same ones"
+                cure = f"set DATA.val_list to a list of other images: {same}"
+            yield Finding(kind, plural(len(cases), what), texts, cure)
 
 
 def _groups(entries: Iterable[Entry], key: Callable[[Entry], Hashable]) -> Iterable[list[Entry]]:

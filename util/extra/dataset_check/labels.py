@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from util.config import Config
 from util.data.coding import contradictions, voids
 from util.data.label_map import LabelMap, color_text
-from util.extra.dataset_check.entry import Entry, blank_lines
+from util.data.load import MANY_COLORS
+from util.extra.dataset_check.entry import Entry, are_most, blank_lines
 from util.extra.dataset_check.report import Finding, plural
 
-MANY_COLORS = 256  # more can only come from lossy compression or smoothing
 IDS_SHOWN = 6
 
 
@@ -27,7 +27,9 @@ def label_findings(entries: Sequence[Entry], label_map: LabelMap, cfg: Config) -
         if void:
             what = f"{plural(len(void), 'label')} containing only void"
             files = [str(e.label_path) for e in void]
-            found.append(Finding("all-void", what, files, blank_lines(void)))
+            cure = "check DATA.label_map, DATA.ignore_ids and the labels themselves"
+            cure = cure if are_most(void, ids) else blank_lines(void)
+            found.append(Finding("all-void", what, files, cure))
     return found
 
 
