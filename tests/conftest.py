@@ -17,7 +17,11 @@ import yaml
 from util.error import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = ("test_kills", "test_benchmark_gpu", "test_benchmark")  # run first, in parallel
+LONGEST = (  # files of minutes, run first, so that at the end no process waits for one of them
+    *("test_benchmark_gpu", "test_invariance", "test_plan", "test_export", "test_trouble"),
+    *("test_attack_targets", "test_signals", "test_test_interrupted", "test_other_systems"),
+    *("test_adding", "test_hostile_config", "test_kills", "test_benchmark", "test_attack_inputs"),
+)
 torch.set_num_threads(1)  # more threads slow each other down on a busy machine
 
 

@@ -137,6 +137,9 @@ def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> 
     assert read_weights(data.root / "found.json", classes=3) == weights
     with pytest.raises(ConfigError, match="holds 3 numbers, but 4"):
         read_weights(data.root / "found.json", classes=4)
+    (data.root / "odd.json").write_text('{"class_weights": [1, NaN, 1]}')
+    with pytest.raises(ConfigError, match="but 3 from 0 to 1000000 are needed"):
+        read_weights(data.root / "odd.json", classes=3)
     with pytest.raises(ConfigError, match="is not JSON"):
         read_weights(data.config, classes=3)
     with pytest.raises(DataError, match=r"holds id 2 \(512 pixels\)"):

@@ -101,8 +101,8 @@ def together(
     return json.loads(out.read_text())
 
 
-def assert_same(found: dict, one: dict) -> None:
-    assert len(one["float64"]) == 20
+def assert_same(found: dict, one: dict, *, steps: int = 20) -> None:
+    assert len(one["float64"]) == steps
     assert np.ptp(one["float64"]) > 0.01  # the weights change enough to reveal a wrong step
     np.testing.assert_allclose(found["float64"], one["float64"], rtol=1e-9)
     np.testing.assert_allclose(found["float32"], one["float32"], rtol=1e-4)
@@ -119,8 +119,9 @@ def test_spawned_processes(config: Path, one: dict, processes: int) -> None:
 
 def test_pspnet18(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMALL", "0")
-    words = ("Distributed.num_processes", 2)
-    assert_same(together(config, "pspnet18", [], words=[words]), alone(config))
+    words = ("epochs", 3)
+    spawned = (*words, "Distributed.num_processes", 2)
+    assert_same(together(config, "pspnet18", [], words=[spawned]), alone(config, *words), steps=6)
 
 
 def test_torchrun(config: Path, one: dict) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # by the first step; here once for all starts
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 

@@ -1,7 +1,6 @@
 """Pixel and image counts per class, and class weights derived from them."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,10 +81,10 @@ def read_weights(path: Path, *, classes: int) -> list[float]:
             f'TRAIN.class_weights {path} is not JSON with a list "class_weights": write it with '
             "tool/check_data.py --json"
         ) from None
-    if len(weights) != classes or not all(0 <= weight < math.inf for weight in weights):
+    if len(weights) != classes or not all(0 <= weight <= 1e6 for weight in weights):
         raise ConfigError(
-            f"TRAIN.class_weights {path} holds {len(weights)} numbers, but {classes} finite, "
-            f"non-negative ones are needed, one per class (DATA.classes {classes}): run "
-            "tool/check_data.py again"
+            f"TRAIN.class_weights {path} holds {len(weights)} numbers, but {classes} from 0 to "
+            f"1000000 are needed, one per class (DATA.classes {classes}): run tool/check_data.py "
+            "again"
         )
     return weights
