@@ -66,7 +66,7 @@ def test_files_of_other_kinds_are_named(tmp_path: Path, name: str) -> None:
     path.write_bytes(content)
     if name == "w.pth":
         torch.save({"a": torch.zeros(4)}, path)
-    with pytest.raises(DataError, match=f"^--image: {path} {part}"):
+    with pytest.raises(DataError, match=f"^--image: (image )?{path} {part}"):
         open_source(str(path))
 
 
@@ -99,7 +99,7 @@ def test_other_files_of_a_folder_are_counted(
     for _ in range(2):
         code, out, err = run_tool("demo", *words)
         assert code == 0, err
-        ignored = "4 files that are not images are ignored: 2 .heic, 1 without a suffix, 1 .txt"
+        ignored = f"other files in {folder} are ignored: 2 .heic, 1 without a suffix, 1 .txt"
         assert out.count(ignored) == 1
 
 

@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from util.data.file_kind import head_of, kind_of, tiff_bands
 from util.error import DataError, UserError
 
 MAX_PIXELS = 2**30  # per file: 3 GiB once decoded
@@ -27,28 +27,6 @@ _UPRIGHT = {  # EXIF orientation -> upright view of a stored array (H, W, ...)
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
-_NOT_IMAGES = (  # (start of a file, what it is)
-    (rb"version https://git-lfs", "a Git LFS pointer, not the image: run `git lfs pull`"),
-    (rb"\s*<(!doctype|html)", "a web page, not an image: download it again"),
-    (rb"\s*<(\?xml|svg)", "a vector drawing or XML, not an image: save it as PNG"),
-    (rb"\x93NUMPY|PK\x03\x04.{26}[^\0]*\.npy", "a NumPy array, not an image: save it as PNG"),
-    (
-        rb"PK\x03\x04.{26}[^/]+/(data\.pkl|\.format)|\x80[\2-\5]",
-        "a PyTorch or pickle file, not an image: give it in TEST.model_path if it holds weights",
-    ),
-    (
-        rb"PK\x03\x04.{26}(\[Content_Types\]|_rels/|mimetypeapplication/vnd\.oasis)",
-        "an Office document, not an image: save its images as PNG",
-    ),
-    (rb"PK\x03\x04", "a ZIP file, not an image: unpack it"),
-    (rb"Rar!|7z\xbc\xaf|\x1f\x8b|.{257}ustar", "an archive: unpack it"),
-    (rb"%PDF", "a PDF file: save it as PNG"),
-    (
-        rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)",
-        "a HEIC file, which is not supported: save it as JPEG",
-    ),
-    (rb"ID3|fLaC|....ftypM4A", "an audio file, not an image"),
-)
 Image.MAX_IMAGE_PIXELS = None  # `open_image` enforces MAX_PIXELS with a clearer message
 
 
@@ -177,36 +155,11 @@ def _complaint(path: Path, what: str, error: Exception) -> str:
     if kind := kind_of(head):
         return f"{what} {path} is {kind}"
     is_unknown = isinstance(error, Image.UnidentifiedImageError)
-    if is_unknown and head[:2] in (b"II", b"MM") and (bands := _tiff_bands(path)):
+    if is_unknown and head[:2] in (b"II", b"MM") and (bands := tiff_bands(path)):
         wanted = "one band of integers" if what == "label" else "three bands (RGB) of 8 bits"
         return f"{what} {path} is a TIFF file with {bands}, which is not supported: save {wanted}"
     reason = "" if is_unknown else f" ({error})"
     return f"{what} {path} cannot be decoded: damaged or not an image{reason}"
-
-
-def head_of(path: Path) -> bytes:
-    """Return the first 4096 bytes of a file."""
-    with path.open("rb") as file:
-        return file.read(4096)
-
-
-def kind_of(head: bytes) -> str:
-    """Return what a file with this start is, and the fix; '' if it may be an image or a video."""
-    kinds = (k for start, k in _NOT_IMAGES if re.match(start, head, re.IGNORECASE | re.DOTALL))
-    return next(kinds, "")
-
-
-def _tiff_bands(path: Path) -> str:
-    """Describe a TIFF file that Pillow cannot identify, as `5 bands of 16 bits`; '' on failure."""
-    try:
-        with path.open("rb") as file:
-            directory = ImageFileDirectory_v2(file.read(8))
-            file.seek(directory.next)
-            directory.load(file)
-        bits = directory.get(258, (1,))
-        return f"{directory.get(277, 1)} bands of {bits[0] if type(bits) is tuple else bits} bits"
-    except Exception:
-        return ""
 
 
 def note_of(file: Image.Image) -> str:

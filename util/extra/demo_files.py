@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from util.data.file import CodingError, head_of, kind_of
+from util.data.file import CodingError
+from util.data.file_kind import head_of, kind_of
 from util.data.image import IMAGE_SUFFIXES, read_image, read_note
 from util.data.list_file import unique_names
 from util.error import DataError, nearest
@@ -49,16 +50,17 @@ def open_file(path: Path) -> Images | VideoReader:
     if suffix in IMAGE_SUFFIXES and suffix != ".gif":  # a .gif may be either
         return [(path, path.stem)]
     head = head_of(path)
-    if kind := kind_of(head):  # FFmpeg would play the JPEG files in an archive
-        raise DataError(f"--image: {path} is {kind}")
+    kind = kind_of(head)  # FFmpeg would play the JPEG files in an archive
     if suffix in VIDEO_SUFFIXES:
+        if kind:
+            raise DataError(f"--image: {path} is {kind}")
         return VideoReader(path)
     try:
         read_image(path)
     except DataError as error:
-        is_animation = isinstance(error, CodingError) and head.startswith(b"GIF8")
         # FFmpeg would also render text and damaged images as a video.
-        if not is_animation and (_IMAGE_START.match(head) or b"\0" not in head):
+        is_animation = isinstance(error, CodingError) and head.startswith(b"GIF8")
+        if kind or (not is_animation and (_IMAGE_START.match(head) or b"\0" not in head)):
             raise DataError(f"--image: {error}") from None
     else:
         return [(path, path.stem)]
@@ -91,7 +93,7 @@ def images_of(folder: Path) -> Images:
             f"--image: folder {folder} has no images ({', '.join(IMAGE_SUFFIXES)}){hint}"
         )
     if kinds:
-        log.info(f"{len(others)} files that are not images are ignored: {kinds}")
+        log.info(f"other files in {folder} are ignored: {kinds}")
     names = unique_names([str(path.relative_to(folder)) for path in paths])
     return list(zip(paths, names, strict=True))
 
