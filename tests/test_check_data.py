@@ -124,6 +124,25 @@ def test_names_in_latin_1_are_a_finding(data: Data, run_tool: RunTool) -> None:
     assert code == 0 or any(finding["kind"] == "names" for finding in found["findings"])
 
 
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("road\ncar\nroad\n", "line 3 repeats 'road' of line 1"),
+        ("# my classes\nroad\ncar\ntree\n", "line 1 '# my classes' looks like a comment"),
+    ],
+)
+def test_names_that_cannot_be_told_apart_are_a_finding(
+    data: Data, run_tool: RunTool, text: str, part: str
+) -> None:
+    path = data.root / "names.txt"
+    path.write_text(text)
+    code, found, _ = data.check(run_tool, "TEST.names_path", str(path))
+    (finding,) = found["findings"]
+    assert code == 1 and finding["kind"] == "names" and part in finding["what"]
+    assert finding["cure"] == f"correct {path}, or leave TEST.names_path empty"
+    assert found["names"] == ["class 0", "class 1", "class 2"]
+
+
 def test_class_weights_are_median_frequencies(data: Data, run_tool: RunTool) -> None:
     # Class 0 has 3 of 4 pixels of image 1; class 1 the fourth and half of image 2; class 2 the
     # other half. Frequencies: 3/4, (25 + 50) / 200, 1/2.

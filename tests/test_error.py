@@ -141,6 +141,24 @@ def test_files_in_other_encodings(tmp_path: Path) -> None:
     assert load_names(str(path), 1) == ["Stra\u00dfe"]
 
 
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("road\ncar\nroad\n", "line 3 repeats 'road' of line 1: give each class its own name"),
+        ("a\nb\nc\nb\n", "line 4 repeats 'b' of line 2"),  # also if the count is wrong
+        ("# my classes\nroad\ncar\ntree\n", "line 1 '# my classes' looks like a comment"),
+        ("#road\ncar\ntree\n", "line 1 '#road' looks like a comment, but each line names a class"),
+        ("road\n\ncar\n", "line 2 is empty, but each line names a class: remove it or write a"),
+        ("road\ncar\n", "holds 2 names, but DATA.classes is 3"),
+    ],
+)
+def test_names_that_cannot_be_told_apart(tmp_path: Path, text: str, part: str) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"^TEST\.names_path {path} {part}"):
+        load_names(str(path), 3)
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 100000, "", "\x00"])
 def test_a_file_that_is_not_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)

@@ -29,11 +29,25 @@ FONTS = (
 def load_names(path: str, classes: int) -> list[str]:
     """Read class names, one per line; without a path return `class 0`, `class 1`, ...
 
-    Raises ConfigError unless there are `classes` names.
+    Raises ConfigError unless there are `classes` different names.
     """
     if not path:
         return [f"class {i}" for i in range(classes)]
     names = [show(line.strip()) for line in _lines(path, "TEST.names_path")]
+    for number, name in enumerate(names, 1):
+        place = f"TEST.names_path {path} line {number}"
+        if name.startswith("#"):
+            raise ConfigError(
+                f"{place} '{name}' looks like a comment, but each line names a class: remove it"
+            )
+        if not name:
+            raise ConfigError(
+                f"{place} is empty, but each line names a class: remove it or write a name"
+            )
+        if (first := names.index(name) + 1) < number:
+            raise ConfigError(
+                f"{place} repeats '{name}' of line {first}: give each class its own name"
+            )
     if len(names) != classes:
         raise ConfigError(
             f"TEST.names_path {path} holds {len(names)} names, but DATA.classes is {classes}: "

@@ -55,7 +55,8 @@ def attribute_findings(cfg: Config) -> Iterable[Finding]:
             load(path, cfg.classes)
         except ConfigError as error:
             found = Path(path)
-            lines = len(found.read_bytes().rstrip().splitlines()) if found.is_file() else 0
+            text = found.read_bytes().rstrip() if found.is_file() else b""
+            lines = sum(not line.startswith(b"#") for line in text.splitlines())
             cure = f"put {cfg.classes} lines into {path}"
             if lines > 1 and lines != cfg.classes:
                 cure = f"DATA.classes: {lines}, or {cure}"

@@ -11,7 +11,7 @@ from util.data.coding import LabelFacts, check_coding, facts_of
 from util.data.file import read_header
 from util.data.label import decode_label
 from util.data.label_map import LabelMap
-from util.error import DataError, UserError, read_text
+from util.error import DataError, UserError, read_text, show
 from util.extra.prepare.files import VOID
 
 MOST_CLASSES = 255  # ids 0..254; 255 is VOID
@@ -121,6 +121,12 @@ def read_class_file(colors_path: Path | None, names_path: Path | None) -> Given:
         colors.append(code)
         names.append(name)
     named = read_lines("--names", names_path) or (names if all(names) else [])
+    where = f"--names {names_path}" if names_path else f"--colors {colors_path}"
+    for name in named:
+        if name.startswith("#"):
+            raise UserError(f"{where} has the class '{show(name)}': remove the line if a comment")
+        if named.count(name) > 1:
+            raise UserError(f"{where} has two classes '{show(name)}': list each of them once")
     if named and colors and len(named) != len(colors):
         raise UserError(
             f"--names {names_path} holds {len(named)} names, but --colors {colors_path} "
