@@ -17,7 +17,7 @@ from PIL import Image
 from util.evaluation.result import Result, make_result
 from util.extra.report.images import ERROR, Example, errors, shrunk
 from util.extra.report.page import IMAGES, LIMIT, choose_images, confused_pairs, write_report
-from util.metric import ImageCounts
+from util.metric import ImageCounts, count_pixels
 from util.palette import distinct_colors
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -53,7 +53,8 @@ def made_up(names: list[str], *, images: int = 12, size: tuple[int, int] = (60, 
         pred = np.where(rng.random(size) < 0.02 * (i + 1), noise, label)
         label[:3] = 255
         data.append((rng.integers(0, 256, (*size, 3), np.uint8), label, pred))
-        counts.add(pred, label, image=i)
+        matrix = count_pixels(pred, label, classes=len(names), ignore_label=255)
+        counts.add(matrix, image=i)
     protocol = {"images": images, "images_per_second": 2.5, "has_prediction": False}
     protocol |= {"list": "<list> & more.txt", "scales": [0.5, 1.0], "network": {"arch": "<psp>"}}
     image_names = [f"<p{i}>&" for i in range(images)]
@@ -168,7 +169,9 @@ def test_pairs_are_those_that_cost_most() -> None:
 def test_the_image_with_most_of_a_confusion_is_known() -> None:
     counts = ImageCounts(2)
     for image, wrong in enumerate((1, 3, 2)):
-        counts.add(np.arange(4) < wrong, np.zeros(4, int), image=image)
+        pred = (np.arange(4) < wrong).astype(np.uint8)
+        matrix = count_pixels(pred, np.zeros(4, np.uint8), classes=2, ignore_label=255)
+        counts.add(matrix, image=image)
     assert counts.image_of[0, 1] == 1 and counts.image_of[0, 0] == 0
     assert counts.total.matrix.tolist() == [[6, 6], [0, 0]]
 

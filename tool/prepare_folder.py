@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from util.error import DataError, UserError, run_cli  # isort: split
+
+import numpy as np
 
 from util.config import ROOT
 from util.extra.parallel import in_threads
