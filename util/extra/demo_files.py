@@ -79,13 +79,14 @@ def images_of(folder: Path) -> Images:
     Names omit the extension where they stay unique. Results of earlier runs and other files are
     ignored.
     """
-    files = sorted(walk(folder))
-    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    found, others = [], []
+    for path in sorted(walk(folder)):
+        (found if path.suffix.lower() in IMAGE_SUFFIXES else others).append(path)
     paths = [path for path in found if not is_ours(path)]
     if len(paths) < len(found):
         log.info(f"{len(found) - len(paths)} results of an earlier run in {folder} are ignored")
-    others = [path for path in files if path not in {*found} and not is_ours(path)]
-    counts = Counter(path.suffix.lower() or "without a suffix" for path in others)
+    foreign = (path for path in others if not is_ours(path))
+    counts = Counter(path.suffix.lower() or "without a suffix" for path in foreign)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
     if not paths:
         hint = f"; it holds other files: {kinds}" if kinds else ""
@@ -145,7 +146,7 @@ def is_ours(path: Path) -> bool:
         if path.suffix == ".mp4":
             return is_our_video(path)
         if path.suffix == ".csv":
-            return path.read_text(errors="replace").startswith(",".join(TABLE_HEAD))
+            return head_of(path).startswith(",".join(TABLE_HEAD).encode())
         return path.suffix == ".png" and read_note(path) == NOTE
     except (DataError, OSError):
         return False
