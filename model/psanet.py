@@ -1,5 +1,7 @@
 """PSANet: Point-wise Spatial Attention Network (Zhao et al., ECCV 2018)."""
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,8 @@ from model.resnet import STRIDE_8, ResNet, depth_of
 from model.segmentor import Segmentor
 from util.config import Config
 from util.error import ConfigError
+
+log = logging.getLogger("semseg")
 
 
 class PSANet(Segmentor):
@@ -74,7 +78,13 @@ class PSANet(Segmentor):
         cls, cfg: Config, *, is_test: bool = False, batch_norm_images: int | None = None
     ) -> None:
         super().check_config(cfg, is_test=is_test)
-        mask_size(cfg)
+        mask = mask_size(cfg)
+        is_filled = mask != (cfg.mask_h or mask[0], cfg.mask_w or mask[1])
+        if cfg.compact and is_filled and batch_norm_images is not None:  # once, in training
+            log.warning(
+                f"TRAIN.compact True: the mask is the map, {mask[0]}x{mask[1]}; mask_h "
+                f"{cfg.mask_h} and mask_w {cfg.mask_w} are not used"
+            )
         if is_test and cfg.test_mode == "whole":
             raise ConfigError(
                 "TEST.test_mode whole cannot be used with PSANet (TRAIN.arch psa), whose attention "
@@ -113,7 +123,8 @@ class PSANet(Segmentor):
 def mask_size(cfg: Config) -> tuple[int, int]:
     """Return height and width of the attention mask, by default the largest.
 
-    Raises ConfigError if the mask does not fit the training crop.
+    With TRAIN.compact it is the map itself. Raises ConfigError if the mask does not fit the
+    training crop.
     """
     masks = []
     sides = feature_size(cfg)
@@ -121,12 +132,12 @@ def mask_size(cfg: Config) -> tuple[int, int]:
         ("mask_h", "mask_w"), (cfg.train_h, cfg.train_w), sides, strict=True
     ):
         largest = largest_mask(side, cfg.shrink_factor, compact=cfg.compact)
-        mask = getattr(cfg, name) or largest
-        if mask > largest or (cfg.compact and mask != largest):
-            must = "be the map's side" if cfg.compact else "be at most twice the map's side minus 1"
+        mask = largest if cfg.compact else getattr(cfg, name) or largest
+        if mask > largest:
             raise ConfigError(
-                f"TRAIN.{name} must {must}, {largest} for a crop of {crop} and shrink_factor "
-                f"{cfg.shrink_factor}, got {mask}; leave it empty for {largest}"
+                f"TRAIN.{name} must be at most twice the map's side minus 1, {largest} for a crop "
+                f"of {crop} and shrink_factor {cfg.shrink_factor}, got {mask}; leave it empty for "
+                f"{largest}"
             )
         masks.append(mask)
     return masks[0], masks[1]

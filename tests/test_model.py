@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import build_model, load_pretrained
+from model import build_model, check_network, load_pretrained
 from model.identify import identify
 from model.psanet import PSANet, largest_mask
 from model.pspnet import PSPNet
 from model.resnet import STRIDE_8, ResNet
+from tests.conftest import ROOT
 from util.config import Config, load_config
 from util.error import CheckpointError, ConfigError
 from util.extra.golden import load_state_names
@@ -121,7 +122,7 @@ def test_different_stem_is_reported(cfg: Config, tmp_path: Path) -> None:
 
 def test_backbone_of_another_depth_is_rejected(cfg: Config, tmp_path: Path) -> None:
     path = imagenet_file(tmp_path / "w.pth", deep_base=True, layers=34)
-    with pytest.raises(CheckpointError, match=r"unknown to the network \(layer1\.2\."):
+    with pytest.raises(CheckpointError, match=r"w\.pth has a ResNet-34, but TRAIN\.layers is"):
         load_pretrained(load_config(tmp_path / "tiny.yaml", ["init_weight", str(path)]))
 
 
@@ -142,9 +143,18 @@ def test_masks_of_psanet_follow_the_crop(tiny: Path) -> None:
     assert built("train_h", "65", "compact", "True").psa.mask_h == 5
     with pytest.raises(ConfigError, match=r"mask_h must be at most .* 9 for a crop of 65"):
         built("train_h", "65", "mask_h", "11")
-    with pytest.raises(ConfigError, match="must be the map's side, 5"):
-        built("train_h", "65", "compact", "True", "mask_h", "3")
+    assert built("train_h", "65", "compact", "True", "mask_h", "59").psa.mask_h == 5
     assert built("normalization_factor", "").psa.normalization_factor == 25  # mask 5x5
+
+
+def test_a_mask_that_compact_replaces_is_reported(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recipes with filled masks run with TRAIN.compact True alone."""
+    cfg = load_config(ROOT / "config/ade20k/ade20k_psanet50.yaml", ["compact", "True"])
+    check_network(cfg, batch_norm_images=16)
+    (text,) = caplog.messages
+    assert "the mask is the map, 30x30; mask_h 59 and mask_w 59 are not used" in text
 
 
 def test_identify_tells_networks_apart() -> None:

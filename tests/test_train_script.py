@@ -109,6 +109,13 @@ def test_a_job_trains_and_tests_on_every_node(tmp_path: Path) -> None:
     assert job.output.count("python speaks") == 2
 
 
+def test_a_job_without_gpus_says_so(tmp_path: Path) -> None:
+    for gpus in ("", "0", "8"):
+        job = submit(tmp_path / f"with{gpus}", SLURM_GPUS_ON_NODE=gpus)
+        found = "no GPUs and runs on CPUs: to get some, sbatch --gres=gpu:8 tool/train.sh toy"
+        assert (found in job.output) == (gpus != "8"), job.output
+
+
 def test_a_job_that_is_started_again_keeps_its_predictions(tmp_path: Path) -> None:
     """tool/train.py reads SLURM_RESTART_COUNT itself, so that TRAIN.resume FILE stays in force."""
     job = submit(tmp_path, SLURM_RESTART_COUNT="1")

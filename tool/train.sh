@@ -42,6 +42,9 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ -n "${SLURM_JOB_NUM_NODES:-}" ] && [ -z "${SL
     echo "SLURM job $SLURM_JOB_ID, start $((${SLURM_RESTART_COUNT:-0} + 1)): $SLURM_JOB_NUM_NODES nodes" \
         "(${SLURM_JOB_NODELIST:-unknown}), GPUs a node: ${SLURM_GPUS_ON_NODE:-0}, CPUs a node:" \
         "${SLURM_JOB_CPUS_PER_NODE:-unknown}, memory: ${memory:-unlimited}, logs: $log-<node>.log"
+    if [ "${SLURM_GPUS_ON_NODE:-0}" = 0 ]; then
+        echo "warning: this job has no GPUs and runs on CPUs: to get some, sbatch --gres=gpu:8 tool/train.sh $dataset $net" >&2
+    fi
     # SIGTERM means that the job is being cancelled or requeued from outside: do not requeue it again.
     ended=
     trap 'ended=yes' TERM

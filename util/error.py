@@ -73,11 +73,11 @@ class RunError(UserError):
 # Parts of messages --------------------------------------------------------------------------------
 
 
-def nearest(word: str, known: list[str], *, count: int = 1) -> list[str]:
+def nearest(word: str, known: list[str], *, count: int = 1, cutoff: float = 0.6) -> list[str]:
     """Return the known words most similar to `word`, best first; empty if none is close."""
     by_lower_case = {name.lower(): name for name in known}
     word = word[:100].lower()
-    return [by_lower_case[m] for m in get_close_matches(word, by_lower_case, count, 0.6)]
+    return [by_lower_case[m] for m in get_close_matches(word, by_lower_case, count, cutoff)]
 
 
 def show(value: object, *, limit: int = 200) -> str:

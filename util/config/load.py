@@ -12,6 +12,14 @@ from util.config.keys import FIELDS, SECTION_OF, SECTIONS, TYPES, Config, full_n
 from util.config.parse import Raw, convert, describe, mapping_of, read_mapping
 from util.error import ConfigError, nearest, show
 
+_OTHER_NAMES = {  # of common settings elsewhere
+    "ignore_index": "ignore_label",
+    "learning_rate": "base_lr",
+    "max_epoch": "epochs",
+    "max_epochs": "epochs",
+    "port": "dist_url",
+    "pretrained": "init_weight",
+}
 ROOT = Path(__file__).resolve().parents[2]  # base of relative paths in YAML files
 
 
@@ -121,11 +129,22 @@ def _check_name(section: str, name: str, *, source: str) -> None:
     """Raise ConfigError unless the key exists in that section ('': in any section)."""
     shown = show(f"{section}.{name}" if section else name)
     if name not in FIELDS:
-        near = nearest(name, list(FIELDS))
-        hint = f"nearest: {full_name(near[0])}" if near else "config/README.md lists all keys"
+        near = _nearest_key(name)
+        hint = f"nearest: {full_name(near)}" if near else "config/README.md lists all keys"
         raise ConfigError(f"unknown key '{shown}' in {source}; {hint}")
     if section and section != SECTION_OF[name]:
         raise ConfigError(f"wrong section '{shown}' in {source}; the key is {full_name(name)}")
+
+
+def _nearest_key(word: str) -> str:
+    """Return the key that the user probably means, '' if none is close."""
+    word = word[:100].lower()
+    if word in _OTHER_NAMES:
+        return _OTHER_NAMES[word]
+    parts = {*word.split("_")}
+    related = [n for n in FIELDS if parts <= {*n.split("_")} or {*n.split("_")} <= parts]
+    found = [*nearest(word, list(FIELDS), cutoff=0.8), *related, *nearest(word, list(FIELDS))]
+    return found[0] if found else ""
 
 
 def parse_value(name: str, raw: Raw, *, source: str, folder: Path) -> Any:

@@ -43,8 +43,9 @@ class Train:
     augment: str = key(
         "fused",
         choices=("fused", "stepwise"),
-        help="`fused`: one warp per crop (same distribution, many times faster); `stepwise`: the "
-        "original sequence of steps on the whole image",
+        help="`fused`: the same scales, angles and crops in one warp per crop, many times faster; "
+        "rotated images are interpolated once instead of twice, so they stay sharper; `stepwise`: "
+        "the original sequence of steps on the whole image",
     )
     cache_folder: str = key(
         "",

@@ -109,6 +109,7 @@ def first_facts(samples: Sequence[Sample], label_map: LabelMap) -> list[LabelFac
     """Return the facts about FIRST labels of a list. Raises DataError if one holds wrong ids."""
     facts = []
     for sample in spread([sample for sample in samples if sample.label is not None]):
+        assert sample.label is not None
         try:
             label = decode_label(sample.label, as_colors=label_map.is_of_colors)
             class_ids(label, label_map)
@@ -125,6 +126,7 @@ def first_facts(samples: Sequence[Sample], label_map: LabelMap) -> list[LabelFac
 
 def are_swapped(sample: Sample, label_map: LabelMap) -> bool:
     """Whether the image is a valid map of class ids, and the label a photo of MANY_COLORS."""
+    assert sample.label is not None
     try:
         class_ids(decode_label(sample.image, as_colors=label_map.is_of_colors), label_map)
         return len(np.unique(pack_colors(decode_image(sample.label)[0]))) > MANY_COLORS

@@ -79,7 +79,8 @@ def images_of(folder: Path) -> Images:
     Names omit the extension where they stay unique. Results of earlier runs and other files are
     ignored.
     """
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     for path in sorted(walk(folder)):
         (found if path.suffix.lower() in IMAGE_SUFFIXES else others).append(path)
     paths = [path for path in found if not is_ours(path)]

@@ -101,8 +101,10 @@ def repetitions(entries: Sequence[Entry]) -> Iterable[Finding]:
             texts, faulty = [text for _, text in cases], [entry for entry, _ in cases]
             cure = blank_lines(faulty)
             if kind == "train-val-leak" and are_most(faulty, entries):
-                same = "DATA.train_list and DATA.val_list hold the same ones"
-                cure = f"set DATA.val_list to a list of other images: {same}"
+                cure = (
+                    "set DATA.val_list to a list of other images: DATA.train_list and "
+                    "DATA.val_list hold the same ones"
+                )
             yield Finding(kind, plural(len(cases), what), texts, cure)
 
 
