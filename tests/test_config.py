@@ -67,6 +67,11 @@ MISTAKES = [
         ["TEST.base_lr", "1"],
         "wrong section 'TEST.base_lr' in the command line; the key is TRAIN.base_lr",
     ),
+    (
+        ["TRAIN.base_lr=0.1"],
+        "overrides come in pairs `SECTION.key value`, but 'TRAIN.base_lr=0.1' has no value: write "
+        "`TRAIN.base_lr 0.1`",
+    ),
     (["lr", "1"], "unknown key 'lr' in the command line; nearest: TRAIN.base_lr"),
     (["seed", "1"], "unknown key 'seed' in the command line; nearest: TRAIN.manual_seed"),
     (["num_classes", "1"], "unknown key 'num_classes' in the command line; nearest: DATA.classes"),

@@ -18,6 +18,7 @@ from util.distributed import describe, single_device
 from util.evaluation.protocol import tested_images
 from util.extra import plan
 from util.extra.benchmark.parts import apart
+from util.training.checkpoint import KEEP
 
 
 def main() -> None:
@@ -38,6 +39,10 @@ def main() -> None:
     name = apart(partial(describe, device))
     print(f"{name}, {total:.1f} GiB; {images} training images; batch size {size}")
     report_memory(cfg, line, total)
+    print(
+        f"measured: batch sizes {line.low.batch_size} and {line.high.batch_size}; the others are "
+        "estimated"
+    )
     report_time(cfg, own, load, images)
     seconds = plan.test_seconds(cfg, device, samples[0])
     minutes = seconds * len(samples) / 60
@@ -45,7 +50,8 @@ def main() -> None:
         f"test: {seconds:.2f} s/image at scales {cfg.scales}, {minutes:.1f} min for {len(samples)}"
     )
     disk = plan.checkpoint_bytes(cfg) / 2**20
-    print(f"disk: {disk:.0f} MiB/checkpoint, {plan.KEPT * disk:.0f} MiB for the {plan.KEPT} kept")
+    kept = KEEP + cfg.evaluate  # and best.pth
+    print(f"disk: {disk:.0f} MiB/checkpoint, {kept * disk:.0f} MiB for the {kept} kept")
     report_savings(cfg, device, own, usable_gib=usable)
 
 

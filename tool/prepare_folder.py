@@ -109,7 +109,12 @@ def parse_options() -> Namespace:
     add("--seed", type=int, default=0, help="seed of the random split")
     add("--colors", type=Path, help="file of `R G B [name]` lines in order of ids; void: 255")
     add("--names", type=Path, help="file of class names, one per line, in order of ids")
-    add("--void", nargs="+", default=[], help="unlabelled ids (0), colours (0,0,0), or none")
+    add(
+        "--void",
+        nargs="+",
+        default=[],
+        help="unlabelled values: ids such as 0, colours such as 0,0,0, or none",
+    )
     add("--like", type=Path, metavar="OUT", help="prepared folder whose classes and ids to use")
     add("--config", type=Path, default=ROOT / "config", help="folder for the recipes")
     options = parser.parse_args()

@@ -124,7 +124,7 @@ def shown_values(f: dataclasses.Field) -> str:
         texts.append("True, False")
     if limits["span"]:
         low, high = limits["span"]
-        texts.append(f"{low:.15g} to {high:.15g}")
+        texts.append(f"{low:.15g} to {'2**63 - 1' if high == 2**63 - 1 else f'{high:.15g}'}")
     if limits["above"]:
         low, high = limits["above"]
         texts.append(f"above {low:.15g}, to {high:.15g}")

@@ -113,8 +113,11 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
         _check_name(section, name, source="the command line")
         pairs.append((name, text))
     if len(words) % 2:
+        name, is_assigned, text = words[-1].partition("=")
+        hint = f": write `{show(name)} {show(text)}`" if is_assigned else ""
         raise ConfigError(
-            f"overrides come in pairs `SECTION.key value`, but '{show(words[-1])}' has no value"
+            "overrides come in pairs `SECTION.key value`, but "
+            f"'{show(words[-1])}' has no value{hint}"
         )
     return pairs
 

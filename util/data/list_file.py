@@ -46,7 +46,8 @@ def read_lines(list_path: str | Path, data_root: str | Path) -> list[tuple[int, 
     if not list_path.is_file():
         raise DataError(
             f"no list file {list_path} of `image label` lines relative to {data_root}: check "
-            "DATA.train_list, DATA.val_list or TEST.test_list"
+            "DATA.train_list, DATA.val_list or TEST.test_list; tool/prepare_*.py write the lists "
+            "of a dataset (dataset/README.md)"
         )
     text = _decoded(list_path.read_bytes(), list_path)
     # Not splitlines(), which also splits at characters allowed in names, such as U+2028.

@@ -31,7 +31,6 @@ WARM_UP, STEPS = 2, 4  # steps before measuring, and measured at least
 MEASURED, LONG = 3.0, 20.0  # seconds to measure at least, and after which fewer steps will do
 SAMPLES = 6  # images loaded to time the loader
 USABLE = 0.8  # fraction of the memory that a measurement may take
-KEPT = 3  # checkpoints kept: the newest two and the best
 GIB = 2**30
 # Keys that save memory, and how to write them; each is measured together with those before it.
 SAVINGS: tuple[tuple[dict[str, Any], str], ...] = (
@@ -57,11 +56,12 @@ class Line:
     high: Cost
 
     def at(self, batch_size: int) -> Cost:
-        """Interpolate or extrapolate; time never falls below half that of the smaller batch."""
+        """Interpolate or extrapolate; a larger batch never takes less time than a measured one."""
         position = (batch_size - self.low.batch_size) / (self.high.batch_size - self.low.batch_size)
         seconds = self.low.seconds + position * (self.high.seconds - self.low.seconds)
         gib = self.low.gib + position * (self.high.gib - self.low.gib)
-        return Cost(batch_size, max(seconds, self.low.seconds / 2), max(gib, 0.0))
+        least = self.low.seconds / (1 if batch_size >= self.low.batch_size else 2)
+        return Cost(batch_size, max(seconds, least), max(gib, 0.0))
 
 
 def step_cost(cfg: Config, device: torch.device, batch_size: int) -> Cost:
@@ -169,8 +169,12 @@ def checkpoint_bytes(cfg: Config) -> int:
 
 
 def batch_sizes(cfg: Config) -> Sequence[int]:
-    """Return 1, 2, 4, ... up to twice the recipe's batch size, and that itself."""
-    powers = [2**i for i in range(int(math.log2(2 * cfg.batch_size)) + 1)]
+    """Return 2, 4, 8, ... up to twice the recipe's batch size, and that itself.
+
+    A batch of 1 is for `freeze_bn` only: BatchNorm needs two images.
+    """
+    first = 0 if cfg.freeze_bn else 1
+    powers = [2**i for i in range(first, int(math.log2(2 * cfg.batch_size)) + 1)]
     return sorted({*powers, cfg.batch_size})
 
 

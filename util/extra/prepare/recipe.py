@@ -17,7 +17,7 @@ from util.extra.prepare.files import Item
 LARGEST_CROP = 473  # as in the recipes of ADE20K and VOC 2012
 LARGEST_BATCH = 8
 NETS = {  # network -> layers, initial weights
-    "pspnet50": (50, "initmodel/resnet50_v2.pth"),
+    "pspnet50": (50, "initmodel/resnet50_v1.pth"),
     "pspnet18": (18, "initmodel/resnet18_v1.pth"),
 }
 
