@@ -12,10 +12,10 @@ from typing import Any
 from model.pretrained import PRETRAINED
 from util.config import ROOT
 from util.error import RunError
-from util.extra.benchmark.machine import available_cores
 from util.extra.benchmark.parts import guarded
 from util.extra.benchmark.record import Deadline, Record
 from util.extra.benchmark.runs import Command, epochs_of, scores, tool, wait_for
+from util.extra.parallel import available_cores
 
 SINGLE, MULTI = "[1.0]", "[0.5, 0.75, 1.0, 1.25, 1.5, 1.75]"
 TRIAL_EPOCHS = 4
