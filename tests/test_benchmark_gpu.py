@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, RunTool, assert_one_sentence, command
+from util.extra.benchmark import gpu_augment, gpu_camvid
 from util.extra.benchmark.parts import Part, guarded, run_parts
 from util.extra.benchmark.record import Deadline, Record
 
@@ -67,6 +69,44 @@ def test_mistakes(run_tool: RunTool) -> None:
     )
     code, _, err = run_tool("benchmark", "gpu", "--budget", 0)
     assert_one_sentence(code, err, "--budget must be above 0 seconds, got 0")
+
+
+@pytest.mark.parametrize("part", ["augment", "camvid"])
+def test_a_part_without_data_or_weights_is_skipped(
+    tmp_path: Path, capfd: pytest.CaptureFixture, part: str
+) -> None:
+    record = Record(tmp_path / "found")
+    record.start()
+    data, weights = tmp_path / "camvid/list/train.txt", tmp_path / "none.pth"
+    setup = gpu_camvid.Setup(
+        recipe=ROOT / "config/camvid/camvid_pspnet18.yaml",
+        data_root=tmp_path / "camvid",
+        weights=str(weights),
+        work=tmp_path,
+        log=tmp_path / "log",
+        kept=tmp_path,
+        test_seconds=1,
+        max_epochs=1,
+    )
+    start = partial(gpu_augment.run, seeds=(1,), epochs=1) if part == "augment" else gpu_camvid.run
+    for path in (data, weights):
+        start(record, Deadline.after(1), setup=setup)
+        assert capfd.readouterr().out == f"{part}: skipped: note no {path}\n"
+        data.parent.mkdir(parents=True, exist_ok=True)
+        data.touch()
+    weights.touch()
+    assert not any(
+        replace(setup, weights=text).missing() for text in (str(weights), "", "pretrained")
+    )
+
+
+def test_help_tells_defaults(run_tool: RunTool) -> None:
+    code, out, _ = run_tool("benchmark", "gpu", "--help")
+    shown = " ".join(out.split())
+    assert code == 0 and "A part whose data or weights are missing is skipped" in shown
+    defaults = ("exp/benchmark_gpu", "dataset/camvid", "initmodel/resnet50_v1.pth")
+    for name in (*defaults, "initmodel/resnet18_v1.pth"):
+        assert f"default {name}" in shown
 
 
 def work(record: Record, deadline: Deadline, *, kind: str) -> None:

@@ -43,6 +43,13 @@ def test_images_of_linked_folders(tmp_path: Path) -> None:
     assert found == ["a", "night/b.jpg", "night/b.png"]
 
 
+def test_help_leads_to_that_of_exported_files(run_tool: RunTool) -> None:
+    code, out, _ = run_tool("demo", "--help")
+    assert code == 0 and "python tool/demo.py --model FILE.onnx --help" in out
+    code, out, _ = run_tool("demo", "--model", "FILE.onnx", "--help")
+    assert code == 0 and "an .onnx file written by tool/export.py" in out
+
+
 def test_mistakes(ready: Path, tmp_path: Path, run_tool: RunTool) -> None:
     (tmp_path / "notes.mp4").write_text("no video at all")
     (tmp_path / "notes.txt").write_text("no image at all")

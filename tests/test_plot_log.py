@@ -98,3 +98,8 @@ def test_mistakes(tmp_path: Path, run_tool: RunTool) -> None:
         *run_tool("plot_log", run, "--output", tmp_path / "o.gif")[::2], ".png, .svg or .pdf"
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "run"]
+
+
+def test_help_tells_the_default(run_tool: RunTool) -> None:
+    code, out, _ = run_tool("plot_log", "--help")
+    assert code == 0 and "PNG, SVG or PDF; default curves.png" in " ".join(out.split())

@@ -57,6 +57,8 @@ def made_up(names: list[str], *, images: int = 12, size: tuple[int, int] = (60, 
         counts.add(matrix, image=i)
     protocol = {"images": images, "images_per_second": 2.5, "has_prediction": False}
     protocol |= {"list": "<list> & more.txt", "scales": [0.5, 1.0], "network": {"arch": "<psp>"}}
+    protocol["network"] |= {"backbone": "", "mask_h": None, "aux": 0, "compact": False}
+    protocol |= {"checkpoint": None, "export": "", "label_map": {}, "skipped": 0}
     image_names = [f"<p{i}>&" for i in range(images)]
     result = make_result(counts, names=names, images=image_names, protocol=protocol)
     return MadeUp(result, counts.image_of, data)
@@ -127,6 +129,16 @@ def test_every_class_is_there(tmp_path: Path, classes: int) -> None:
         assert f"</i>{name}</th>" in table and svg.count(f">{name}</text>") == 2
 
 
+def test_columns_are_explained_and_empty_values_are_dashes(tmp_path: Path) -> None:
+    page = write(tmp_path, made_up(["a", "b"]))
+    assert page.count("<abbr title=") == 2 and ">Share of pixels</th>" in page
+    protocol = page[page.index("<h2>Protocol") :]
+    rows = dict(re.findall(r"<tr><th>(.*)</th><td>(.*)</td></tr>", protocol))
+    assert rows["network"] == "arch &lt;psp&gt;, backbone -, mask_h -, aux 0, compact no"
+    assert [rows[key] for key in ("checkpoint", "export", "label map")] == ["-"] * 3
+    assert (rows["skipped"], rows["scales"], rows["has prediction"]) == ("0", "0.5, 1.0", "no")
+
+
 def test_the_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = made_up(["a", "b", "c"], images=9, size=(500, 700))  # noise: hard to compress
     sides = []
@@ -157,7 +169,7 @@ def test_images_are_chosen_once(count: int) -> None:
     if count > 1:
         assert chosen["Worst"][0] == np.nanargmin(miou)
     if count == 11:  # order 10, 9, 8 | 7 | 6, 5, 4 | 3 | 2, 1, 0
-        assert [round(10 * miou[i]) for i in chosen["Typical"]] == [6, 5, 4]
+        assert [round(10 * miou[i]) for i in chosen["Median"]] == [6, 5, 4]
 
 
 def test_pairs_are_those_that_cost_most() -> None:

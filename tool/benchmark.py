@@ -40,8 +40,9 @@ WITHOUT_CONFIG = ("data", "metric")
 GPU_HELP = """Everything that needs a GPU: hardware ceilings, the tests marked gpu and the golden
 numbers (env); training steps of the large networks in every mode (step); inference (test); the toy
 recipe, killed and resumed (resume); CamVid from ImageNet weights: PSPNet18 with both augmentations
-(augment), PSPNet50 for as long as time allows (camvid). Rows are appended to gpu.jsonl in the
-output folder; gpu.json, gpu.md and gpu_files.tar.gz are written after every part."""
+(augment), PSPNet50 for as long as time allows (camvid). A part whose data or weights are missing is
+skipped and says so. Rows are appended to gpu.jsonl in the output folder; gpu.json, gpu.md and
+gpu_files.tar.gz are written after every part."""
 
 
 def main() -> None:
@@ -64,11 +65,26 @@ def main() -> None:
     )
     gpu.add_argument("--parts", default=",".join(SHARES), help="parts to run; default: %(default)s")
     gpu.add_argument("--budget", type=float, default=540, help="total time in seconds; default 540")
-    gpu.add_argument("--output", type=Path, default=ROOT / "exp/benchmark_gpu", metavar="FOLDER")
-    gpu.add_argument("--camvid", type=Path, default=ROOT / "dataset/camvid", metavar="FOLDER")
-    gpu.add_argument("--weights", default=str(ROOT / "initmodel/resnet50_v1.pth"), metavar="FILE")
-    small = str(ROOT / "initmodel/resnet18_v1.pth")
-    gpu.add_argument("--weights-18", default=small, metavar="FILE")
+    gpu.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "exp/benchmark_gpu",
+        metavar="FOLDER",
+        help="for the results; default exp/benchmark_gpu",
+    )
+    gpu.add_argument(
+        "--camvid",
+        type=Path,
+        default=ROOT / "dataset/camvid",
+        metavar="FOLDER",
+        help="prepared CamVid, for augment and camvid; default dataset/camvid",
+    )
+    for option, part, default in (
+        ("--weights", "camvid", "initmodel/resnet50_v1.pth"),
+        ("--weights-18", "augment", "initmodel/resnet18_v1.pth"),
+    ):
+        text = f"ImageNet weights for {part}; default {default}"
+        gpu.add_argument(option, default=str(ROOT / default), metavar="FILE", help=text)
     gpu.add_argument("--tiny", action="store_true", help="dry run on the CPU with small sizes")
     gpu.set_defaults(run=run_gpu)
     args = parser.parse_args()

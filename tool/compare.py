@@ -70,7 +70,7 @@ def print_table(first: Result, second: Result) -> None:
     chance = (1 - CONFIDENCE) * len(first.names)
     print(
         f"\n* the interval excludes 0 ({DRAWS} draws of images): {marks} of {len(first.names)} "
-        f"classes; about {chance:.1f} would by chance if A and B were equally good"
+        f"classes; by chance alone about {chance:.1f} would be marked"
     )
 
 

@@ -1,6 +1,7 @@
 """Run a trained network on an image, a folder of images, a video file or a camera.
 
-Writes label maps, colour maps, overlays and class shares.
+Writes label maps, colour maps, overlays and class shares. With --model FILE.onnx instead of
+--config it runs an exported file on images: python tool/demo.py --model FILE.onnx --help
 """
 
 import argparse

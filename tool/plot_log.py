@@ -31,7 +31,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", nargs="+", type=Path, help="folder of a run, or its metrics.jsonl")
-    parser.add_argument("--output", type=Path, default=Path("curves.png"), help="PNG, SVG or PDF")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("curves.png"),
+        help="PNG, SVG or PDF; default %(default)s",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     args = parser.parse_args()
     if args.output.suffix.lower() not in (".png", ".svg", ".pdf"):

@@ -1,5 +1,6 @@
 """Processing many files in parallel."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -8,6 +9,13 @@ from tqdm import tqdm
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def in_threads(work: Callable[[Given], Found], items: Sequence[Given], what: str) -> list[Found]:

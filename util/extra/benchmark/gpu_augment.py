@@ -49,8 +49,8 @@ def run(
     record: Record, deadline: Deadline, *, setup: Setup, seeds: tuple[int, ...], epochs: int
 ) -> None:
     """Run all in parallel, since they are not timed; add a row per run and per augmentation."""
-    if not (setup.data_root / "list/train.txt").is_file():
-        record.add("augment", "skipped", note=f"no {setup.data_root}/list/train.txt")
+    if note := setup.missing():
+        record.add("augment", "skipped", note=note)
         return
     runs = [Run(way, seed, setup, epochs) for seed in seeds for way in WAYS]
     os.environ.setdefault("OMP_NUM_THREADS", "1")

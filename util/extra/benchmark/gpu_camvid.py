@@ -9,11 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from model.pretrained import PRETRAINED
+from util.config import ROOT
 from util.error import RunError
-from util.extra.benchmark.machine import available_cores
 from util.extra.benchmark.parts import guarded
 from util.extra.benchmark.record import Deadline, Record
 from util.extra.benchmark.runs import Command, epochs_of, scores, tool, wait_for
+from util.extra.parallel import available_cores
 
 SINGLE, MULTI = "[1.0]", "[0.5, 0.75, 1.0, 1.25, 1.5, 1.75]"
 TRIAL_EPOCHS = 4
@@ -53,11 +55,19 @@ class Setup:
             **dict(self.keys),
         }
 
+    def missing(self) -> str:
+        """Name a missing file of the data or the weights, '' if there is none."""
+        weights = self.all_keys()["init_weight"]
+        files = [self.data_root / "list/train.txt"]
+        if weights not in ("", PRETRAINED) and "{layers}" not in weights:
+            files.append(ROOT / weights)
+        return next((f"no {path}" for path in files if not path.is_file()), "")
+
 
 def run(record: Record, deadline: Deadline, *, setup: Setup) -> None:
     """Add rows: the measured epoch and the plan, the training, single- and multi-scale scores."""
-    if not (setup.data_root / "list/train.txt").is_file():
-        record.add("camvid", "skipped", note=f"no {setup.data_root}/list/train.txt")
+    if note := setup.missing():
+        record.add("camvid", "skipped", note=note)
         return
     name = setup.recipe.stem
     epoch, start = trial(setup, deadline)

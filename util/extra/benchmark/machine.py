@@ -1,6 +1,5 @@
 """Measuring a machine's ceilings: matrix products, convolutions and copies."""
 
-import os
 import platform
 import statistics
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from util.distributed import describe
+from util.extra.parallel import available_cores
 
 DTYPES = {"float32": torch.float32, "TF32": torch.float32, "bf16": torch.bfloat16}
 DTYPES["fp16"] = torch.float16
@@ -43,13 +43,6 @@ def processor() -> str:
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
-
-
-def available_cores() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

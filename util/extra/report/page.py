@@ -13,7 +13,7 @@ from util.extra.report.images import ERROR, VOID, Example, pair_panels, panels, 
 
 LIMIT = 3_000_000  # maximum size of the page in bytes, small enough for e-mail
 SIDES = (480, 320, 200, 120)  # candidates for the images' long side in pixels
-IMAGES = 3  # number of best, typical and worst images
+IMAGES = 3  # number of best, median and worst images
 PAIRS = 6
 NUMBERED = 24  # maximum number of classes for numbers in the confusion matrix
 SHOWN_SHARE = 0.005  # smaller cells are omitted: they would look empty and make the page large
@@ -64,7 +64,7 @@ def write_report(
 
 
 def choose_images(miou: np.ndarray) -> dict[str, list[int]]:
-    """Choose the best, typical (median) and worst images by mean IoU (N,), without repetition.
+    """Choose the best, median and worst images by mean IoU (N,), without repetition.
 
     Images without any class (NaN) are excluded.
     """
@@ -73,7 +73,7 @@ def choose_images(miou: np.ndarray) -> dict[str, list[int]]:
     best, order = order[:count], order[count:]
     worst, order = order[::-1][:count], order[: max(0, len(order) - count)]
     middle = max(0, (len(order) - count) // 2)
-    return {"Best": best, "Typical": order[middle : middle + count], "Worst": worst}
+    return {"Best": best, "Median": order[middle : middle + count], "Worst": worst}
 
 
 def confused_pairs(matrix: np.ndarray) -> list[tuple[int, int]]:
