@@ -59,6 +59,17 @@ def test_recipe_fits_the_images(raw: Path, run_tool: RunTool) -> None:
     assert (cfg.train_h, cfg.train_w, cfg.test_h, cfg.base_size) == (97, 473, 97, 700)
 
 
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (64, 4)])
+def test_workers_fit_the_cores(
+    raw: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch, cores: int, workers: int
+) -> None:
+    monkeypatch.setattr("util.extra.prepare.recipe.available_cores", lambda: cores)
+    for name in NAMES:
+        write_ids(raw / f"masks/{name}.png", 0, 1)
+    assert run_tool("prepare_folder", *options(raw))[0] == 0
+    assert load_config(raw.parent / "config/mine/mine_pspnet18.yaml").workers == workers
+
+
 def test_split_depends_on_the_seed(raw: Path, run_tool: RunTool) -> None:
     for name in NAMES:
         write_ids(raw / f"masks/{name}.png", 0, 1)

@@ -12,10 +12,12 @@ import numpy as np
 from util.config import ROOT
 from util.data.file import read_header
 from util.error import DataError
+from util.extra.parallel import available_cores
 from util.extra.prepare.files import Item
 
 LARGEST_CROP = 473  # as in the recipes of ADE20K and VOC 2012
 LARGEST_BATCH = 8
+MOST_WORKERS = 4
 NETS = {  # network -> layers, initial weights
     "pspnet50": (50, "initmodel/resnet50_v1.pth"),
     "pspnet18": (18, "initmodel/resnet18_v1.pth"),
@@ -63,6 +65,7 @@ def recipes(
             crop_w=crop_side(width),
             base_size=max(height, width),
             batch_size=min(LARGEST_BATCH, len(train)),
+            workers=min(MOST_WORKERS, available_cores()),
         )
         if path.is_file() and f"data_root: {quoted(root)}\n" not in path.read_text("utf-8"):
             raise DataError(
