@@ -72,14 +72,6 @@ MISTAKES = [
         "overrides come in pairs `SECTION.key value`, but 'TRAIN.base_lr=0.1' has no value: write "
         "`TRAIN.base_lr 0.1`",
     ),
-    (["lr", "1"], "unknown key 'lr' in the command line; nearest: TRAIN.base_lr"),
-    (["seed", "1"], "unknown key 'seed' in the command line; nearest: TRAIN.manual_seed"),
-    (["num_classes", "1"], "unknown key 'num_classes' in the command line; nearest: DATA.classes"),
-    (
-        ["ignore_index", "1"],
-        "unknown key 'ignore_index' in the command line; nearest: TRAIN.ignore_label",
-    ),
-    (["TEST.scale", "1"], "unknown key 'TEST.scale' in the command line; nearest: TEST.scales"),
     (["TRIAN.epochs", "1"], "override 'TRIAN.epochs': unknown section 'TRIAN'; nearest: TRAIN"),
     (["epochs", "1.5"], "TRAIN.epochs must be a whole number, got '1.5' in the command line"),
     (["epochs", "many"], "TRAIN.epochs must be a whole number, got 'many' in the command line"),

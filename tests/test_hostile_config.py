@@ -150,3 +150,15 @@ def test_a_test_with_numbers_at_their_limits(tiny: Path, run_tool: RunTool, word
     code, _, err = run_tool("test", "--config", tiny, *words.split())
     assert code in (0, 2), err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        *(("lr", "TRAIN.base_lr"), ("seed", "TRAIN.manual_seed"), ("TEST.scale", "TEST.scales")),
+        *(("num_classes", "DATA.classes"), ("ignore_index", "TRAIN.ignore_label")),
+    ],
+)
+def test_names_of_other_projects_lead_to_the_key(tiny: Path, word: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown key '{word}' .*; nearest: {key}$"):
+        load_config(tiny, [word, "1"])
