@@ -105,6 +105,7 @@ def test_separators_absolute_paths_and_backslashes(root: Path, line: str) -> Non
             "has 3 columns, 'c.jpg c.png 0.5': keep only `image label`, here `c.jp",
         ),
         ("c.jpg,c.png,7", "has 3 columns"),
+        ("# night images", "'# night images' looks like a comment: remove that line"),
         ("image,label", "'image,label' looks like the header of a table: remove that line"),
         (
             "C:\\data\\c.jpg C:\\data\\c.png",

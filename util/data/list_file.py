@@ -146,6 +146,8 @@ def find_file(root: str, name: str) -> str | None:
 
 def _line_problem(line: str, root: str) -> str:
     """Return what is wrong with a line that has no split into two existing files."""
+    if line.startswith("#"):
+        return f"'{show(line)}' looks like a comment: remove that line"
     columns = list(_columns(line))
     if all(len(words) == 1 for words, _ in columns):
         if find_file(root, line):
