@@ -165,7 +165,8 @@ def _exit_code(done: Future, nodes: Nodes, timeout_minutes: float) -> int:
     if isinstance(error, RuntimeError | RendezvousError):
         raise ConfigError(
             f"{nodes.count} machine{'s' * (nodes.count > 1)} should meet at "
-            f"{nodes.host}:{nodes.port} within {timeout_minutes:g} minutes (Distributed.timeout_minutes), but did not "
+            f"{nodes.host}:{nodes.port} within {timeout_minutes:g} minutes "
+            "(Distributed.timeout_minutes), but did not "
             f"({str(error).strip().splitlines()[0]}): start the same command on all of them, each "
             "with its own Distributed.rank; dist_url is the first one's address and a free port "
             "(with srun: the environment variables MASTER_ADDR and MASTER_PORT)"
