@@ -68,6 +68,7 @@ def test_old_momentum_layout_is_converted(tiny: Path) -> None:
     assert equal(whole.weights(), run.weights())
 
 
+@pytest.mark.slow
 def test_the_scale_of_fp16_is_resumed(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16 is forced, because a CPU without fp16 arithmetic would use float32."""
     monkeypatch.setattr("util.training.state.usable_amp", lambda kind, device: kind)

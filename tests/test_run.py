@@ -70,6 +70,7 @@ def test_train_test_demo(tiny: Path, tmp_path: Path, run_tool: RunTool) -> None:
     assert code == 0 and len(list((tmp_path / "o").glob("*_gray.png"))) == 4
 
 
+@pytest.mark.slow
 def test_test_options_reach_the_predictor(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +145,7 @@ def test_scores_are_those_of_the_saved_statistics(
     assert [scores[name] for name in record["val"]] == list(record["val"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zoom", [1, 4])
 def test_low_zoom_trains_and_tests(
     tiny: Path, tmp_path: Path, run_tool: RunTool, zoom: int

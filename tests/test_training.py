@@ -64,6 +64,7 @@ def test_compiling_and_recomputing_exclude_each_other(tiny: Path, run_tool: RunT
     assert_one_sentence(code, err, "TRAIN.compile True", "activation_checkpointing True")
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(
     tiny: Path, tmp_path: Path, run_tool: RunTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
