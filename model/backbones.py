@@ -204,10 +204,13 @@ def without_memory(build: Callable[[], Any]) -> Any:
 
 
 def _unused(net: nn.Module, outputs: tuple[Tensor, Tensor]) -> tuple[str, ...]:
-    """Return the names of the parameters that the outputs do not depend on."""
+    """Return the names of the parameters that the outputs do not depend on; () if unknown."""
     names, parameters = zip(*net.named_parameters(), strict=True)
     total = outputs[0].sum() + outputs[1].sum()
-    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    except RuntimeError:  # an operator without a backward pass on the meta device
+        return ()
     return tuple(name for name, g in zip(names, gradients, strict=True) if g is None)
 
 

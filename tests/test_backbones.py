@@ -1,7 +1,5 @@
 """Backbones of torchvision and timm: detected properties, training, weights, mistakes."""
 
-import copy
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +8,10 @@ import torch
 from model import build_model, load_pretrained
 from model.backbones import build_backbone, traits_of
 from model.psanet import PSANet
-from tests.conftest import RunTool, assert_one_sentence, command
+from tests.conftest import RunTool, assert_one_sentence
 from tests.helpers.backbones import SIDE, try_network, try_tools
 from util.config import load_config
-from util.distributed.sync_bn import synchronise_batch_norm
 from util.error import CheckpointError, ConfigError
-from util.extra.benchmark.step import group_of_one
 from util.inference.network import fold_batchnorm
 
 timm = pytest.importorskip("timm")
@@ -91,50 +87,6 @@ def test_trains_resumes_to_the_bit_and_tests(
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     code, out, err = run_tool("test", *words, "save_path", tmp_path / "once/model")
     assert code == 0 and "mIoU" in out + err
-
-
-@pytest.mark.parametrize("on_gpu", [False, True])
-@pytest.mark.parametrize("name", ["timm/test_efficientnet", "timm/test_resnet"])
-def test_synchronised_batch_norm_keeps_activations(tiny: Path, name: str, on_gpu: bool) -> None:
-    """Also those within timm's BatchNormAct2d; PyTorch's layer runs on a CPU in eval mode only."""
-    network = build_model(load_config(tiny, ["backbone", name]))
-    twin = synchronise_batch_norm(copy.deepcopy(network), on_gpu=on_gpu)
-    assert not any(type(m) is torch.nn.BatchNorm2d for m in twin.modules())
-    assert network.state_dict().keys() == twin.state_dict().keys()
-    x = torch.randn(2, 3, 33, 33)
-    with torch.no_grad():
-        torch.testing.assert_close(twin.eval()(x).logits, network.eval()(x).logits)
-    if on_gpu:
-        return
-    with group_of_one(torch.device("cpu")):
-        torch.manual_seed(0)
-        found = twin.train()(x).logits
-    torch.manual_seed(0)
-    torch.testing.assert_close(found, network.train()(x).logits, rtol=1e-4, atol=1e-4)
-    for (key, one), (_, other) in zip(network.named_buffers(), twin.named_buffers(), strict=True):
-        torch.testing.assert_close(one, other, msg=key)
-
-
-def test_other_kinds_of_batch_norm_are_not_synchronised() -> None:
-    class Odd(torch.nn.BatchNorm2d):
-        pass
-
-    for on_gpu in (False, True):
-        with pytest.raises(ConfigError, match="sync_bn True cannot synchronise the Odd of this"):
-            synchronise_batch_norm(torch.nn.Sequential(Odd(3)), on_gpu=on_gpu)
-
-
-@pytest.mark.slow
-def test_unused_parameters_do_not_stop_two_processes(tiny: Path) -> None:
-    words = ["backbone", "timm/hrnet_w18_small", "train_h", 64, "train_w", 64]
-    more = ["Distributed.num_processes", 2]
-    run = command(sys.executable, "tool/train.py", "--config", tiny, *words, *more)
-    assert run.returncode == 0, run.stderr
-    backbone = build_backbone("timm/hrnet_w18_small")
-    frozen = [name for name, p in backbone.net.named_parameters() if not p.requires_grad]
-    assert len(frozen) == 42 and {name.partition(".")[0] for name in frozen} == {
-        *("stage4", "incre_modules")
-    }
 
 
 def test_psanet_reads_the_size_of_the_features(tiny: Path) -> None:
