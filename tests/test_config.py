@@ -192,6 +192,8 @@ def test_scaled_images_have_a_size_limit(minimal: Path) -> None:
 
 
 def test_missing_file_names_the_nearest_recipe() -> None:
+    with pytest.raises(ConfigError, match=r"no config file zzz\.yaml; the recipes are in config/"):
+        load_config("zzz.yaml")
     with pytest.raises(ConfigError, match=r"nearest: config/ade20k/ade20k_pspnet50\.yaml"):
         load_config("config/ade20k/ade20k_pspnet51.yaml")
 

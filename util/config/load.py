@@ -82,8 +82,10 @@ def _existing(path: Path) -> Path:
     if not path.is_file():
         siblings = {p.stem: p for p in ROOT.glob("config/*/*.yaml")}
         near = nearest(path.stem, list(siblings))
-        hint = f"; nearest: {os.path.relpath(siblings[near[0]], ROOT)}" if near else ""
-        raise ConfigError(f"no config file {path}{hint}")
+        hint = "the recipes are in config/<dataset>/"
+        if near:
+            hint = f"nearest: {os.path.relpath(siblings[near[0]], ROOT)}"
+        raise ConfigError(f"no config file {path}; {hint}")
     return path
 
 
